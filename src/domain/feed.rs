@@ -1,0 +1,184 @@
+//! Published states of a board's visible places, and what changes between two of them.
+
+use std::collections::HashMap;
+
+use super::{BoardId, Points, ProductId, Timestamp};
+
+/// A product with its points; its rank is its index in the list that holds it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Place {
+    pub product: ProductId,
+    pub points: Points,
+}
+
+/// Why a subscriber is given a whole board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SnapshotReason {
+    Initial,
+    Rolled,
+    Reweighted,
+    Recovered,
+}
+
+impl SnapshotReason {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "INITIAL",
+            Self::Rolled => "ROLLED",
+            Self::Reweighted => "REWEIGHTED",
+            Self::Recovered => "RECOVERED",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Initial, Self::Rolled, Self::Reweighted, Self::Recovered]
+            .into_iter()
+            .find(|reason| reason.name() == name)
+    }
+}
+
+/// One published state: the whole visible top, so that losing a message never leaves a gap in what the next one says.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct FeedState {
+    pub board: BoardId,
+    pub epoch: u64,
+    /// The board's count of published states; it never goes back within an epoch.
+    pub seq: u64,
+    /// States of different generations are never joined by changes, only by a snapshot.
+    pub generation: u64,
+    /// Why this generation was built.
+    pub reason: SnapshotReason,
+    /// Key of the period.
+    pub period: String,
+    pub at: Timestamp,
+    /// Places on the whole board.
+    pub total: u64,
+    /// The first [`FeedState::PLACES_MAX`] places.
+    pub places: Vec<Place>,
+}
+
+impl FeedState {
+    /// 100 places are the most a client may ask to see live; a state of them is some 4 KB.
+    pub const PLACES_MAX: u64 = 100;
+
+    /// Whether a subscriber of one would see no difference in the other.
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        (self.epoch, self.generation, &self.places) == (other.epoch, other.generation, &other.places)
+    }
+
+    /// The first `top` places.
+    pub fn top(&self, top: usize) -> &[Place] {
+        &self.places[..top.min(self.places.len())]
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeKind {
+    Entered,
+    Left,
+    Moved,
+    Rescored,
+}
+
+/// How one product's place differs. Ranks count from 1: `from_rank` in the list before, `to_rank` in the list after.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RankChange {
+    pub kind: ChangeKind,
+    pub product: ProductId,
+    pub from_rank: Option<u64>,
+    pub to_rank: Option<u64>,
+    /// `None` for a product that left.
+    pub points: Option<Points>,
+}
+
+/// What turns `before` into `after`: those that left, then every place that is new or different, best first.
+/// Taking the products of the changes out of `before` and putting each that has a `to_rank` there, in order, gives `after`.
+pub fn rank_changes(before: &[Place], after: &[Place]) -> Vec<RankChange> {
+    let ranks = |places: &[Place]| -> HashMap<ProductId, u64> {
+        places.iter().zip(1..).map(|(place, rank)| (place.product.clone(), rank)).collect()
+    };
+    let (ranks_before, ranks_after) = (ranks(before), ranks(after));
+    let left =
+        before.iter().zip(1..).filter(|(place, _)| !ranks_after.contains_key(&place.product)).map(|(place, rank)| {
+            RankChange {
+                kind: ChangeKind::Left,
+                product: place.product.clone(),
+                from_rank: Some(rank),
+                to_rank: None,
+                points: None,
+            }
+        });
+    let here = after.iter().zip(1..).filter_map(|(place, rank)| {
+        let from_rank = ranks_before.get(&place.product).copied();
+        let kind = match from_rank {
+            None => ChangeKind::Entered,
+            Some(from) if from != rank => ChangeKind::Moved,
+            Some(from) if before[from as usize - 1].points != place.points => ChangeKind::Rescored,
+            Some(_) => return None,
+        };
+        Some(RankChange {
+            kind,
+            product: place.product.clone(),
+            from_rank,
+            to_rank: Some(rank),
+            points: Some(place.points),
+        })
+    });
+    left.chain(here).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(rows: &[(&str, i64)]) -> Vec<Place> {
+        rows.iter()
+            .map(|(product, points)| Place {
+                product: ProductId::new(product).unwrap(),
+                points: Points::from_millionths(*points),
+            })
+            .collect()
+    }
+
+    /// What a client does with changes, as the schema tells it to.
+    fn apply(before: &[Place], changes: &[RankChange]) -> Vec<Place> {
+        let mut shown: Vec<_> =
+            before.iter().filter(|place| changes.iter().all(|c| c.product != place.product)).cloned().collect();
+        for change in changes {
+            if let (Some(rank), Some(points)) = (change.to_rank, change.points) {
+                shown.insert(rank as usize - 1, Place { product: change.product.clone(), points });
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn changes_lead_from_one_state_to_the_next() {
+        let states = [
+            places(&[]),
+            places(&[("a", 3), ("b", 2), ("c", 1)]),
+            places(&[("b", 5), ("a", 4), ("c", 1)]),
+            places(&[("d", 9), ("b", 5), ("a", 4)]),
+            places(&[("b", 6), ("c", 5)]),
+        ];
+        for before in &states {
+            for after in &states {
+                let changes = rank_changes(before, after);
+                assert_eq!(&apply(before, &changes), after);
+                assert_eq!(changes.is_empty(), before == after);
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_say_what_happened() {
+        let changes = rank_changes(&places(&[("a", 3), ("b", 2), ("c", 1)]), &places(&[("b", 4), ("d", 3), ("a", 3)]));
+        let kinds: Vec<_> = changes.iter().map(|c| (c.product.as_str(), c.kind)).collect();
+        use ChangeKind::*;
+        assert_eq!(kinds, [("c", Left), ("b", Moved), ("d", Entered), ("a", Moved)]);
+        let rescored = rank_changes(&places(&[("a", 3)]), &places(&[("a", 4)]));
+        assert_eq!(rescored[0].kind, Rescored);
+        assert_eq!((rescored[0].from_rank, rescored[0].to_rank), (Some(1), Some(1)));
+    }
+}
