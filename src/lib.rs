@@ -3,6 +3,8 @@
 //! The crate in reading order; a module imports only from those above it:
 //!
 //! 1. [`domain`]: the words of the system as types, and the formula. Pure.
+//! 2. [`engine`]: hot state and the journal, in process memory or in Redis.
 //!
 
 pub mod domain;
+pub mod engine;

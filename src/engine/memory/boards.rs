@@ -1,0 +1,150 @@
+//! What one board keeps: the generation shown, the one being built, and the states published.
+//!
+//! Invariant: the scores of a generation and its cursors change together.
+
+use std::collections::VecDeque;
+
+use crate::domain::{Cursors, FeedState, PageStart, Place, Points, ProductId, Standings};
+use crate::engine::{Apply, BoardSurvey, Build, Generation, Page};
+
+/// Published states kept for clients that come back: one minute of ticks of 100 ms.
+const HISTORY_MAX: usize = 600;
+
+/// Rank and points of each product that was asked for.
+type Entries = Vec<Option<(u64, Points)>>;
+
+#[derive(Default)]
+pub struct BoardState {
+    /// Generations begun so far.
+    begun: u64,
+    shown: Option<(Generation, Scores)>,
+    building: Option<(u64, Scores)>,
+    /// Oldest first.
+    history: VecDeque<FeedState>,
+}
+
+#[derive(Default)]
+struct Scores {
+    standings: Standings,
+    cursors: Cursors,
+}
+
+impl BoardState {
+    pub fn survey(&self) -> BoardSurvey {
+        let shown = self.shown.iter().map(|(generation, scores)| (generation.number, scores.cursors.clone()));
+        let building = self.building.iter().map(|(number, scores)| (*number, scores.cursors.clone()));
+        BoardSurvey {
+            shown: self.shown.as_ref().map(|(generation, _)| generation.clone()),
+            cursors: shown.chain(building).collect(),
+        }
+    }
+
+    pub fn begin(&mut self, cursors: &Cursors) -> u64 {
+        self.begun += 1;
+        self.building = Some((self.begun, Scores { standings: Standings::default(), cursors: cursors.clone() }));
+        self.begun
+    }
+
+    pub fn load(&mut self, generation: u64, scores: &[(ProductId, Points)]) -> bool {
+        let Some(building) = self.building(generation) else { return false };
+        scores.iter().for_each(|(product, points)| building.standings.set(product, *points));
+        true
+    }
+
+    pub fn set_cursors(&mut self, generation: u64, cursors: &Cursors) -> bool {
+        let Some(building) = self.building(generation) else { return false };
+        building.cursors = cursors.clone();
+        true
+    }
+
+    pub fn apply(&mut self, batch: &Apply) -> bool {
+        let shown = self.shown.iter_mut().map(|(generation, scores)| (generation.number, scores));
+        let building = self.building.iter_mut().map(|(number, scores)| (*number, scores));
+        let Some((_, scores)) = shown.chain(building).find(|(number, _)| *number == batch.generation) else {
+            return false;
+        };
+        let Some(cursor) = scores.cursors.get_mut(&batch.partition).filter(|cursor| **cursor == batch.from) else {
+            return false;
+        };
+        *cursor = batch.to;
+        batch.deltas.iter().for_each(|(product, delta)| scores.standings.add(product, *delta));
+        true
+    }
+
+    pub fn switch(&mut self, generation: u64, build: &Build) -> bool {
+        let Some((number, scores)) = self.building.take_if(|(number, _)| *number == generation) else { return false };
+        self.shown = Some((Generation { number, build: build.clone() }, scores));
+        true
+    }
+
+    pub fn page(&self, start: &PageStart, count: u64) -> Option<Page> {
+        let (generation, scores) = self.shown.as_ref()?;
+        Some(Page { generation: generation.clone(), seq: self.seq(), rows: scores.standings.rows(start, count) })
+    }
+
+    pub fn entries(&self, products: &[ProductId]) -> Option<(Generation, Entries)> {
+        let (generation, scores) = self.shown.as_ref()?;
+        Some((generation.clone(), products.iter().map(|product| scores.standings.entry(product)).collect()))
+    }
+
+    pub fn whole(&self) -> Option<(Generation, Cursors, Vec<Place>)> {
+        let (generation, scores) = self.shown.as_ref()?;
+        Some((generation.clone(), scores.cursors.clone(), scores.standings.iter().collect()))
+    }
+
+    pub fn publish(&mut self, state: &FeedState) -> bool {
+        let is_shown = self.shown.as_ref().is_some_and(|(generation, _)| generation.number == state.generation);
+        if !is_shown || state.seq != self.seq() + 1 {
+            return false;
+        }
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(state.clone());
+        true
+    }
+
+    pub fn published(&self) -> Option<FeedState> {
+        self.history.back().cloned()
+    }
+
+    fn seq(&self) -> u64 {
+        self.history.back().map_or(0, |state| state.seq)
+    }
+
+    fn building(&mut self, generation: u64) -> Option<&mut Scores> {
+        self.building.as_mut().filter(|(number, _)| *number == generation).map(|(_, scores)| scores)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BoardId, SnapshotReason, Timestamp};
+
+    #[test]
+    fn the_history_keeps_the_last_minute_of_ticks() {
+        let mut board = BoardState::default();
+        let reason = SnapshotReason::Initial;
+        let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, rules_version: 0, reason };
+        let generation = board.begin(&Cursors::new());
+        assert!(board.switch(generation, &build));
+        for seq in 1..=1_000 {
+            let state = FeedState {
+                board: BoardId::daily(),
+                epoch: 1,
+                seq,
+                generation,
+                reason,
+                period: build.period.clone(),
+                at: Timestamp::from_ms(0),
+                total: 0,
+                places: Vec::new(),
+            };
+            assert!(board.publish(&state));
+        }
+        assert_eq!(board.history.len(), HISTORY_MAX);
+        assert_eq!(board.history.front().map(|state| state.seq), Some(401));
+        assert_eq!(board.seq(), 1_000);
+    }
+}

@@ -1,0 +1,123 @@
+//! A partition's journal, and the reader that waits for its entries.
+//!
+//! Invariants: the entries of a journal have one epoch and follow each other without a gap, from 1 after `open`;
+//! `last` is the position last written, whatever was trimmed since.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, timeout_at};
+
+use super::Shared;
+use crate::domain::{Entry, EntryBody, Event, Position, Timestamp};
+use crate::engine::{EngineError, EngineLimits, JournalReader, PartitionSurvey, Result};
+
+#[derive(Default)]
+pub struct Journal {
+    /// `None` while closed.
+    epoch: Option<u64>,
+    entries: VecDeque<Entry>,
+    last: Option<Position>,
+    /// How far the ledger has announced that it has come.
+    committed: Position,
+}
+
+impl Journal {
+    pub fn survey(&self) -> PartitionSurvey {
+        PartitionSurvey { epoch: self.epoch, last: self.last }
+    }
+
+    pub fn close(&mut self) {
+        self.epoch = None;
+    }
+
+    pub fn open(&mut self, epoch: u64) {
+        let beginning = Position::new(epoch, 0);
+        *self = Self { epoch: Some(epoch), entries: VecDeque::new(), last: Some(beginning), committed: beginning };
+    }
+
+    pub fn expect_epoch(&self, epoch: u64) -> Result<()> {
+        match self.epoch {
+            Some(present) if present == epoch => Ok(()),
+            Some(present) => Err(EngineError::Lost(format!("its epoch is {present}, not {epoch}"))),
+            None => Err(EngineError::Lost(format!("it is closed, not in epoch {epoch}"))),
+        }
+    }
+
+    /// The position last written. Only for an open journal.
+    pub fn last(&self) -> Position {
+        self.last.expect("an open journal begins at (epoch, 0)")
+    }
+
+    /// Whether it is too long, or what the ledger does not have is too old.
+    pub fn is_busy(&self, limits: &EngineLimits, at: Timestamp) -> bool {
+        let is_old = |entry: &Entry| match &entry.body {
+            EntryBody::Event(event) => at.since_ms(event.recorded_at) >= limits.journal_age_ms_max,
+            EntryBody::Malformed { .. } => false,
+        };
+        self.entries.len() as u64 >= limits.journal_len_max || self.after(self.committed).next().is_some_and(is_old)
+    }
+
+    pub fn append(&mut self, event: Event) -> Position {
+        let Position { epoch, seq } = self.last();
+        let position = Position::new(epoch, seq + 1);
+        self.entries.push_back(Entry { position, body: EntryBody::Event(event) });
+        self.last = Some(position);
+        position
+    }
+
+    pub fn after(&self, position: Position) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.entries.partition_point(|entry| entry.position <= position)..)
+    }
+
+    pub fn trim(&mut self, upto: Position) {
+        self.entries.drain(..self.entries.partition_point(|entry| entry.position <= upto));
+    }
+
+    pub fn commit(&mut self, position: Position) {
+        self.committed = self.committed.max(position);
+    }
+}
+
+pub struct MemoryJournalReader(Arc<Shared>);
+
+impl MemoryJournalReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    fn present(&self, after: &[(u16, Position)], count: usize) -> Result<Vec<(u16, Vec<Entry>)>> {
+        let mut state = self.0.state();
+        let mut found = Vec::new();
+        for (partition, position) in after {
+            let entries: Vec<_> = state.partition(*partition)?.journal.after(*position).take(count).cloned().collect();
+            if !entries.is_empty() {
+                found.push((*partition, entries));
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl JournalReader for MemoryJournalReader {
+    async fn read(
+        &mut self,
+        after: &[(u16, Position)],
+        count: usize,
+        wait: Duration,
+    ) -> Result<Vec<(u16, Vec<Entry>)>> {
+        let deadline = Instant::now() + wait;
+        loop {
+            // In line before looking, so that an entry that comes right after the look wakes it.
+            let mut appended = std::pin::pin!(self.0.appended.notified());
+            appended.as_mut().enable();
+            let found = self.present(after, count)?;
+            if !found.is_empty() || timeout_at(deadline, appended).await.is_err() {
+                return Ok(found);
+            }
+        }
+    }
+}

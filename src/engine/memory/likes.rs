@@ -1,0 +1,196 @@
+//! The steps of likes: the like itself, loading, reading and forgetting.
+//!
+//! Invariant: what is checked comes before what is written, so that a like that is refused leaves no trace.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::partition::Partition;
+use crate::domain::{Event, EventId, IdempotencyKey, ProductId, Signal, Timestamp, UserId};
+use crate::engine::{Desired, EngineLimits, LikeAnswer, LikeOutcome, LikeRequest, Result, UserLikes};
+
+/// A user's last answers by their keys, oldest first; never more than [`EngineLimits::ANSWERS_MAX`].
+#[derive(Default)]
+pub struct Answers(VecDeque<(IdempotencyKey, LikeAnswer)>);
+
+impl Answers {
+    fn of(&self, key: &IdempotencyKey) -> Option<LikeAnswer> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, answer)| *answer)
+    }
+
+    fn push(&mut self, key: IdempotencyKey, answer: LikeAnswer) {
+        if self.0.len() == EngineLimits::ANSWERS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((key, answer));
+    }
+
+    /// Adds what is unknown, as older than what is known, newest first while there is room. Says whether any was added.
+    fn add_older(&mut self, answers: &[(IdempotencyKey, LikeAnswer)]) -> bool {
+        let len_before = self.0.len();
+        for (key, answer) in answers.iter().rev() {
+            if self.0.len() < EngineLimits::ANSWERS_MAX && self.of(key).is_none() {
+                self.0.push_front((key.clone(), *answer));
+            }
+        }
+        self.0.len() > len_before
+    }
+}
+
+/// Counts a like against the rate, as [`crate::engine::Engine::like`] says: the time to store, or the wait in
+/// milliseconds. `None` to store where there is no limit.
+fn spend(limits: &EngineLimits, stored: Option<i64>, at: Timestamp) -> std::result::Result<Option<i64>, u64> {
+    if limits.like_rate == 0 {
+        return Ok(None);
+    }
+    let interval = 1_000_000 / i64::from(limits.like_rate);
+    let burst = i64::from(limits.like_burst.max(1)) * interval;
+    let now = at.as_ms().saturating_mul(1_000);
+    let ahead = stored.unwrap_or(now).saturating_sub(now).clamp(0, burst);
+    let excess = ahead - (burst - interval);
+    match u64::try_from(excess) {
+        Ok(excess @ 1..) => Err(excess.div_ceil(1_000)),
+        _ => Ok(Some(now.saturating_add(ahead + interval))),
+    }
+}
+
+impl Partition {
+    pub fn like(&mut self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
+        let LikeRequest { user, product, key, desired, at } = request;
+        let (limits, at) = (self.limits, *at);
+        self.journal.expect_epoch(epoch)?;
+        if let Some(answer) = self.answers.get(user, at).and_then(|answers| answers.of(key)) {
+            return Ok(LikeOutcome::Replayed(answer));
+        }
+        let rate = match spend(&limits, self.rates.get(user, at).copied(), at) {
+            Ok(rate) => rate,
+            Err(retry_after_ms) => return Ok(LikeOutcome::RateLimited { retry_after_ms }),
+        };
+        let Some((likes, likes_until)) = self.likes.get_mut(user, at) else { return Ok(LikeOutcome::NotLoaded) };
+        if self.journal.is_busy(&limits, at) {
+            return Ok(LikeOutcome::Busy);
+        }
+
+        *likes_until = at.plus_ms(limits.likes_idle_ms);
+        let liked_at = likes.get(product).copied();
+        let liked = match desired {
+            Desired::Toggled => liked_at.is_none(),
+            Desired::Exactly(liked) => *liked,
+        };
+        let answer = if liked == liked_at.is_some() {
+            LikeAnswer { liked, changed: false, at: liked_at.unwrap_or(at), position: self.journal.last() }
+        } else {
+            let position = self.journal.append(Event {
+                id: EventId::of_like(user, key),
+                signal: Signal::Like,
+                product: product.clone(),
+                user: Some(user.clone()),
+                count: if liked { 1 } else { -1 },
+                occurred_at: liked_at.unwrap_or(at),
+                recorded_at: at,
+                reverses: None,
+            });
+            match liked {
+                true => likes.insert(product.clone(), at),
+                false => likes.remove(product),
+            };
+            LikeAnswer { liked, changed: true, at, position }
+        };
+        if let Some(arrival) = rate {
+            // Once it has passed it says nothing more.
+            self.rates.put(user.clone(), arrival, at, Timestamp::from_ms(arrival / 1_000 + 1));
+        }
+        self.change_answers(user, at, |answers| {
+            answers.push(key.clone(), answer);
+            true
+        });
+        Ok(LikeOutcome::Done(answer))
+    }
+
+    pub fn load_likes(&mut self, epoch: u64, loaded: &UserLikes, at: Timestamp) -> Result<()> {
+        self.journal.expect_epoch(epoch)?;
+        let user = &loaded.user;
+        if self.likes.get(user, at).is_none() {
+            let likes: HashMap<_, _> = loaded.likes.iter().cloned().collect();
+            self.likes.put(user.clone(), likes, at, at.plus_ms(self.limits.likes_idle_ms));
+        }
+        self.change_answers(user, at, |answers| answers.add_older(&loaded.answers));
+        Ok(())
+    }
+
+    pub fn viewer_likes(
+        &mut self,
+        epoch: u64,
+        user: &UserId,
+        products: &[ProductId],
+        at: Timestamp,
+    ) -> Result<Option<Vec<Option<Timestamp>>>> {
+        self.journal.expect_epoch(epoch)?;
+        let Some((likes, until)) = self.likes.get_mut(user, at) else { return Ok(None) };
+        *until = at.plus_ms(self.limits.likes_idle_ms);
+        Ok(Some(products.iter().map(|product| likes.get(product).copied()).collect()))
+    }
+
+    pub fn forget_likes(&mut self, user: &UserId) {
+        self.likes.take_if(user, |_| true);
+        self.answers.take_if(user, |_| true);
+    }
+
+    /// Changes a user's answers; where that saved any, their idle time starts again.
+    fn change_answers(&mut self, user: &UserId, at: Timestamp, change: impl FnOnce(&mut Answers) -> bool) {
+        let idle_from = at.plus_ms(self.limits.answers_idle_ms);
+        match self.answers.get_mut(user, at) {
+            Some((answers, until)) => {
+                if change(answers) {
+                    *until = idle_from;
+                }
+            }
+            None => {
+                let mut answers = Answers::default();
+                if change(&mut answers) {
+                    self.answers.put(user.clone(), answers, at, idle_from);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(like_rate: u32, like_burst: u32) -> EngineLimits {
+        EngineLimits { like_rate, like_burst, ..EngineLimits::default() }
+    }
+
+    #[test]
+    fn a_burst_then_one_an_interval() {
+        let limits = limits(3, 2);
+        let at = Timestamp::from_ms(1_000);
+        let first = spend(&limits, None, at).unwrap();
+        assert_eq!(first, Some(1_333_333));
+        let second = spend(&limits, first, at).unwrap();
+        assert_eq!(second, Some(1_666_666));
+        // 333,333 microseconds too many, rounded up.
+        assert_eq!(spend(&limits, second, at), Err(334));
+        assert_eq!(spend(&limits, second, at.plus_ms(333)), Err(1));
+        assert_eq!(spend(&limits, second, at.plus_ms(334)), Ok(Some(1_999_999)));
+        assert_eq!(spend(&limits, second, at.plus_ms(10_000)), Ok(Some(11_333_333)));
+    }
+
+    #[test]
+    fn a_clock_set_back_costs_one_interval_at_most() {
+        let limits = limits(10, 20);
+        let stored = spend(&limits, None, Timestamp::from_ms(3_600_000)).unwrap();
+        assert_eq!(spend(&limits, stored, Timestamp::from_ms(0)), Err(100));
+        assert_eq!(spend(&limits, Some(i64::MAX), Timestamp::from_ms(i64::MIN)), Err(100));
+    }
+
+    #[test]
+    fn no_rate_is_no_limit_and_no_burst_is_one() {
+        assert_eq!(spend(&limits(0, 0), None, Timestamp::from_ms(5)), Ok(None));
+        let first = spend(&limits(10, 0), None, Timestamp::from_ms(0)).unwrap();
+        assert_eq!(first, Some(100_000));
+        assert_eq!(spend(&limits(10, 0), first, Timestamp::from_ms(0)), Err(100));
+        assert_eq!(spend(&limits(10, 0), first, Timestamp::from_ms(100)), Ok(Some(200_000)));
+    }
+}

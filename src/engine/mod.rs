@@ -1,0 +1,434 @@
+//! The engine: hot state, and the journal that every change enters.
+//!
+//! A like takes this way:
+//!
+//! ```text
+//! like() ── one atomic step: checks, journal entry, the user's set, the saved answer
+//!              │
+//!              ├── journal_reader() ──> sync ──> ledger, then announce(Progress::Ledger)
+//!              └── journal_reader() ──> project ──> apply() ──> publish() ──> listen() on every node
+//! ```
+//!
+//! [`Engine`] is the contract; [`memory`] is its executable specification, and [`redis`] must answer the same. Each
+//! method is one atomic step: a caller that is cut off between two methods leaves nothing that the next start does not
+//! mend by itself.
+//!
+//! Invariants: a state and the cursor up to which it has folded change together; an entry is written before the state
+//! that it explains; a step that is given an epoch answers [`EngineError::Lost`] and writes nothing where the partition
+//! has another, or none. The engine never looks at a clock: callers pass the time, which makes both implementations
+//! comparable step by step.
+
+pub mod memory;
+pub mod redis;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+
+use crate::domain::{
+    BoardId, Cursors, Entry, EventId, FeedState, IdempotencyKey, PageStart, Place, Points, Position, ProductId, Rows,
+    Signal, SnapshotReason, Timestamp, UserId,
+};
+
+/// Why a step gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The engine's state was, or may have been, lost, or belongs to another epoch than the caller's. Nothing was
+    /// written. The node runs recovery.
+    #[error("the engine's state is not the one this node works with: {0}")]
+    Lost(String),
+    /// No answer in time, or a refusal that has to do with the engine itself. Whether the step took place is unknown.
+    #[error("the engine does not answer: {0}")]
+    Unavailable(String),
+}
+
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// Bounds that both engines keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Partitions of the journal.
+    pub partitions: u16,
+    /// Likes a second that a user may send for long; 0 for no limit.
+    pub like_rate: u32,
+    /// Likes that a user may send at once before `like_rate` counts; 0 is taken for 1.
+    pub like_burst: u32,
+    /// Entries that a partition's journal may hold (markers of epochs not counted) before it answers BUSY: bounds the
+    /// engine's memory while the ledger is away.
+    pub journal_len_max: u64,
+    /// Age (`at` less the entry's `recorded_at`) of the oldest entry that the ledger does not have, in milliseconds, from
+    /// which on a partition answers BUSY.
+    pub journal_age_ms_max: i64,
+    /// How long a user's likes stay without being touched. Must be well over `journal_age_ms_max`, so that nothing
+    /// expires before it is in the ledger.
+    pub likes_idle_ms: i64,
+    /// How long the answers to a user's last idempotency keys are kept after the last one was saved.
+    pub answers_idle_ms: i64,
+    /// How long an event is remembered for dedupe and reversal.
+    pub event_memory_ms: i64,
+}
+
+impl EngineLimits {
+    /// Idempotency keys remembered for a user: more than a browser has in flight, and bounded for a user who sends
+    /// thousands.
+    pub const ANSWERS_MAX: usize = 16;
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            partitions: 4,
+            like_rate: 10,
+            like_burst: 20,
+            journal_len_max: 1_000_000,
+            journal_age_ms_max: 6 * 3_600_000,
+            likes_idle_ms: 24 * 3_600_000,
+            answers_idle_ms: 600_000,
+            event_memory_ms: 600_000,
+        }
+    }
+}
+
+/// What a like should become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Desired {
+    /// The opposite of what it is.
+    Toggled,
+    /// `true` for liked; nothing happens where it already is.
+    Exactly(bool),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LikeRequest {
+    pub user: UserId,
+    pub product: ProductId,
+    /// Made by the node where the client gave none.
+    pub key: IdempotencyKey,
+    pub desired: Desired,
+    pub at: Timestamp,
+}
+
+/// What a like did, as it is saved under its idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LikeAnswer {
+    /// Whether the user likes the product now.
+    pub liked: bool,
+    /// False where it already was so.
+    pub changed: bool,
+    /// When the present state began: for a like or an unlike, now; for no change, the time of the like that stands, or
+    /// of the request where none does.
+    pub at: Timestamp,
+    /// The entry that the ledger must have for the answer to be durable: the like's own, or, where nothing changed, the
+    /// last one of the user's partition.
+    pub position: Position,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LikeOutcome {
+    Done(LikeAnswer),
+    /// The key was seen before; this is the answer given then.
+    Replayed(LikeAnswer),
+    /// The user has spent the burst; another like is allowed after this long. Nothing was written.
+    RateLimited {
+        retry_after_ms: u64,
+    },
+    /// The user's likes must be loaded from the ledger first. Nothing was written, not even the rate.
+    NotLoaded,
+    /// The journal is too long, or too old. Nothing was written.
+    Busy,
+}
+
+/// A user's likes as the ledger has them, and the answers of recent keys so that a retry is harmless across a lost engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserLikes {
+    pub user: UserId,
+    pub likes: Vec<(ProductId, Timestamp)>,
+    /// Oldest first.
+    pub answers: Vec<(IdempotencyKey, LikeAnswer)>,
+}
+
+/// What an earlier event added, for the reversal that takes it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    pub signal: Signal,
+    pub product: ProductId,
+    pub count: i64,
+    pub occurred_at: Timestamp,
+    /// Whether a reversal has taken it back.
+    pub reversed: bool,
+}
+
+/// An event to record. All of one call's requests go to one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRequest {
+    pub id: EventId,
+    pub signal: Signal,
+    pub product: ProductId,
+    pub user: Option<UserId>,
+    /// Ignored for a reversal, which takes back what the original added.
+    pub count: i64,
+    /// Ignored for a reversal, which has the original's.
+    pub occurred_at: Timestamp,
+    /// The event to take back, and what the ledger knows of it where the engine was found not to remember it.
+    pub reverses: Option<(EventId, Option<Original>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordOutcome {
+    Recorded(Position),
+    /// The id was seen before, or the event to be reversed has been reversed. Nothing was written.
+    Duplicate,
+    /// The event to be reversed is not remembered, and the request does not say what it added. Nothing was written.
+    UnknownOriginal,
+    /// The original has another product or signal than the request names. Nothing was written.
+    Mismatch,
+    /// The journal is too long, or too old. Nothing was written.
+    Busy,
+}
+
+/// What a partition holds, as recovery needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartitionSurvey {
+    /// `None` while closed, and where nothing was ever opened.
+    pub epoch: Option<u64>,
+    /// The position last written, whether or not it was trimmed since. `None` where there is no journal.
+    pub last: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// False when any of the scripts would answer NOSCRIPT: a sign that the engine was restarted, or is another one.
+    pub has_scripts: bool,
+    /// By partition.
+    pub partitions: Vec<PartitionSurvey>,
+}
+
+/// What a generation of a board was built for. Where this differs from what is wanted now, the board is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    pub epoch: u64,
+    /// Key of the period.
+    pub period: String,
+    /// The board's revision in the ledger: grows with every reason to compute it anew.
+    pub revision: i64,
+    /// The newest weight rule that was taken into account.
+    pub rules_version: i32,
+    pub reason: SnapshotReason,
+}
+
+/// What a board shows now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    pub number: u64,
+    pub build: Build,
+}
+
+/// Every generation of a board that holds a cursor, and with it the trim.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BoardSurvey {
+    pub shown: Option<Generation>,
+    /// By generation: the shown one and the one being built.
+    pub cursors: Vec<(u64, Cursors)>,
+}
+
+/// A batch of a partition's entries, folded into one delta for each product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apply {
+    pub board: BoardId,
+    pub generation: u64,
+    pub partition: u16,
+    pub from: Position,
+    pub to: Position,
+    /// No product twice.
+    pub deltas: Vec<(ProductId, Points)>,
+}
+
+/// A page of a board, with what it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub generation: Generation,
+    /// States published so far.
+    pub seq: u64,
+    pub rows: Rows,
+}
+
+/// How far something has come; told to every node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The ledger has committed a partition up to here.
+    Ledger { partition: u16, position: Position },
+    /// The count of likes has folded a partition up to here.
+    Likes { partition: u16, position: Position },
+}
+
+/// What [`Engine::listen`] hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Feed(FeedState),
+    Progress(Progress),
+    /// Boards or rules in the ledger have changed.
+    Definitions,
+    /// Something may have been missed (a connection was lost): read what you need.
+    Missed,
+}
+
+/// Hot state. See the module's head; `memory` says exactly what each step does.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// `memory` or `redis`.
+    fn kind(&self) -> &'static str;
+
+    fn limits(&self) -> &EngineLimits;
+
+    // ------------------------------------------------------------ life
+
+    /// Answers when the engine does.
+    async fn ping(&self) -> Result<()>;
+
+    /// What is there. Never fails with [`EngineError::Lost`].
+    async fn survey(&self) -> Result<Survey>;
+
+    /// Takes the epoch out of every partition: from then on no step writes to a journal.
+    async fn close(&self) -> Result<()>;
+
+    /// Loads the scripts, empties every partition's journal, begins it at (epoch, 0) and takes likes and events again.
+    /// Answers, rates and events remembered stay; likes are kept by epoch, so users load anew. The epoch is larger than
+    /// any opened before. The ledger is taken to have come as far as (epoch, 0), until it is announced otherwise.
+    async fn open(&self, epoch: u64) -> Result<()>;
+
+    // ------------------------------------------------------------ likes
+
+    /// In this order: epoch, else `Lost`; key seen, the saved answer; rate limit; user loaded; journal below its
+    /// bounds; then, if it changes anything, the entry; then the set, the rate and the saved answer.
+    ///
+    /// The entry is an event named [`EventId::of_like`]: +1 that occurred at `at`, or -1 that occurred when the like it
+    /// takes back did. A like that is done starts the idle time of the user's likes and answers again; the last
+    /// [`EngineLimits::ANSWERS_MAX`] answers are kept.
+    ///
+    /// The rate limit is GCRA (ITU-T I.371): `like_burst` at once, then `like_rate` a second; a request that changes
+    /// nothing counts as well. In whole microseconds: interval = 1,000,000 / `like_rate`, rounded down; the time stored
+    /// (`at`, where there is none) is taken for no less than `at` and no more than burst * interval after it, since a
+    /// clock may be set back; the like is refused where that is more than (burst - 1) * interval ahead, by what it is
+    /// more, in milliseconds rounded up; else the time plus one interval is stored.
+    async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome>;
+
+    /// Puts users' likes where none are loaded; a user who is loaded already is left alone, but for keys unknown so far.
+    /// These count as older than the keys known, and fill only what is left of [`EngineLimits::ANSWERS_MAX`], the newest
+    /// first. Where any is added, the idle time of the answers starts again.
+    async fn load_likes(&self, epoch: u64, users: &[UserLikes], at: Timestamp) -> Result<()>;
+
+    /// When the user liked each product; `None` for a user not loaded. Touches the user: idle time starts again.
+    async fn viewer_likes(
+        &self,
+        epoch: u64,
+        user: &UserId,
+        products: &[ProductId],
+        at: Timestamp,
+    ) -> Result<Option<Vec<Option<Timestamp>>>>;
+
+    /// Forgets users' likes and answers, because the ledger knows better; they load again at the next touch.
+    async fn forget_likes(&self, users: &[UserId]) -> Result<()>;
+
+    // ------------------------------------------------------------ events
+
+    /// Records events in one partition, in order, all in one step; `recorded_at` is `at`. An event is remembered under
+    /// its id for `event_memory_ms`; a reversal also marks its original as reversed and remembers it anew, whether it was
+    /// remembered or given with the request. What is remembered goes before what is given.
+    ///
+    /// In this order for each: id seen, `Duplicate`; original neither remembered nor given, `UnknownOriginal`; another
+    /// product or signal, `Mismatch`; reversed before, `Duplicate`; journal at its bounds, `Busy`. What came before an
+    /// answer other than `Recorded` in the call is recorded, and what comes after it is judged by itself. The event of a
+    /// reversal has the original's count with the other sign, its `occurred_at`, and `reverses`.
+    async fn record(
+        &self,
+        epoch: u64,
+        partition: u16,
+        requests: &[RecordRequest],
+        at: Timestamp,
+    ) -> Result<Vec<RecordOutcome>>;
+
+    // ------------------------------------------------------------ journal
+
+    /// A reader with a connection of its own, since reading waits.
+    async fn journal_reader(&self) -> Result<Box<dyn JournalReader>>;
+
+    /// Drops the entries of a partition up to and including `upto`. The position last written is kept.
+    async fn trim(&self, partition: u16, upto: Position) -> Result<()>;
+
+    /// Tells every node. What [`Progress::Ledger`] says is also kept, for the age in [`EngineLimits`], where it is further
+    /// than what was known: nodes' announcements overtake each other.
+    async fn announce(&self, progress: &[Progress]) -> Result<()>;
+
+    /// Tells every node that boards or rules have changed.
+    async fn announce_definitions(&self) -> Result<()>;
+
+    // ------------------------------------------------------------ boards
+
+    /// What generations a board has. The empty survey for a board never built.
+    async fn board(&self, board: &BoardId) -> Result<BoardSurvey>;
+
+    /// Starts a new generation at `cursors`, which hold the trim from now on; one begun before and never shown is
+    /// dropped. Returns its number: one more than any before.
+    async fn begin_generation(&self, board: &BoardId, cursors: &Cursors) -> Result<u64>;
+
+    /// Puts scores into a generation that is being built. Called in chunks. False where it is no longer being built.
+    async fn load_scores(&self, board: &BoardId, generation: u64, scores: &[(ProductId, Points)]) -> Result<bool>;
+
+    /// Sets the cursors of a generation that is being built, once all scores are in. False as above.
+    async fn set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool>;
+
+    /// Adds the deltas and moves the cursor, if the generation exists and the partition's cursor is still `from`; else
+    /// does nothing and says false.
+    /// A product whose points come to zero leaves the board; points stop at [`Points::MAX`].
+    async fn apply(&self, batch: &Apply) -> Result<bool>;
+
+    /// Shows a generation that is being built and drops the one shown before. False where it is no longer being built.
+    async fn switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool>;
+
+    /// Reads at most `count` places, as [`crate::domain::Standings::rows`] does; `None` for a board that shows no
+    /// generation.
+    async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>>;
+
+    /// Rank (from 1) and points of each product that is listed; `None` as above.
+    async fn entries(
+        &self,
+        board: &BoardId,
+        products: &[ProductId],
+    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>>;
+
+    /// The whole board with the cursors it stands at, in one step; `None` as above. Best first. For verification: a
+    /// board of 100,000 products holds up everything else for a tenth of a second.
+    async fn whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>>;
+
+    // ------------------------------------------------------------ feed
+
+    /// Stores a published state, adds it to the short history and tells every node, if its `seq` is one more than the
+    /// last one's and its generation is the one shown; else does nothing and says false.
+    async fn publish(&self, state: &FeedState) -> Result<bool>;
+
+    /// The state last published.
+    async fn published(&self, board: &BoardId) -> Result<Option<FeedState>>;
+
+    /// Everything told from now on. [`Notice::Missed`] comes first, and after every interruption. The stream does not
+    /// end while the engine lives.
+    async fn listen(&self) -> Result<BoxStream<'static, Notice>>;
+
+    // ------------------------------------------------------------ leases
+
+    /// Takes or renews a background task for `ttl`; false while another owner has it.
+    async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool>;
+
+    /// Gives a task back, if it is this owner's.
+    async fn release(&self, name: &str, owner: &str) -> Result<()>;
+}
+
+/// Reads the journal.
+#[async_trait]
+pub trait JournalReader: Send {
+    /// Up to `count` entries of each partition after its position, in order; waits up to `wait` for the first one.
+    /// Markers of epochs are left out, and so are partitions without entries. An empty answer means that nothing came in
+    /// time.
+    async fn read(&mut self, after: &[(u16, Position)], count: usize, wait: Duration)
+    -> Result<Vec<(u16, Vec<Entry>)>>;
+}

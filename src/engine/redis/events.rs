@@ -1,0 +1,65 @@
+//! Recording producers' events.
+
+use redis::Value;
+
+use super::link::{Args, limit_for};
+use super::reply::{list, text, unexpected};
+use super::{RedisEngine, lost_epoch, script, ttl_ms};
+use crate::domain::Timestamp;
+use crate::engine::{Original, RecordOutcome, RecordRequest, Result};
+
+impl RedisEngine {
+    pub(super) async fn do_record(
+        &self,
+        epoch: u64,
+        partition: u16,
+        requests: &[RecordRequest],
+        at: Timestamp,
+    ) -> Result<Vec<RecordOutcome>> {
+        let limits = &self.limits;
+        let mut keys = Vec::with_capacity(2 + 2 * requests.len());
+        keys.extend([self.keys.meta(partition), self.keys.journal(partition)]);
+        let mut args = Args::default();
+        args.push(epoch).push(at.as_ms()).push(limits.journal_len_max).push(limits.journal_age_ms_max.max(0));
+        args.push(ttl_ms(limits.event_memory_ms));
+        for request in requests {
+            let own_key = self.keys.event(partition, &request.id);
+            let (original_key, reverses, given) = match &request.reverses {
+                None => (own_key.clone(), "", String::new()),
+                Some((id, given)) => {
+                    let given = given.as_ref().map(encode_original).unwrap_or_default();
+                    (self.keys.event(partition, id), id.as_str(), given)
+                }
+            };
+            keys.extend([own_key, original_key]);
+            args.push(&request.id).push(request.signal.code()).push(&request.product);
+            args.push(request.user.as_ref().map_or("", |user| user.as_str()));
+            args.push(request.count).push(request.occurred_at.as_ms()).push(reverses).push(given);
+        }
+        let reply = self.link.eval(&script::RECORD, &keys, &args, limit_for(args.len())).await?;
+        let reply = list(reply)?;
+        match reply.split_first() {
+            Some((kind, [])) if text(kind)? == "EPOCH" => Err(lost_epoch(epoch)),
+            Some((kind, outcomes)) if text(kind)? == "OK" && outcomes.len() == requests.len() => {
+                outcomes.iter().map(decode_outcome).collect()
+            }
+            _ => Err(unexpected(&Value::Array(reply))),
+        }
+    }
+}
+
+/// `<signal> <count> <occurred_at> <reversed> <product>`, as `record.lua` remembers an event.
+fn encode_original(original: &Original) -> String {
+    let Original { signal, product, count, occurred_at, reversed } = original;
+    format!("{} {count} {} {} {product}", signal.code(), occurred_at.as_ms(), u8::from(*reversed))
+}
+
+fn decode_outcome(reply: &Value) -> Result<RecordOutcome> {
+    match text(reply)? {
+        "DUPLICATE" => Ok(RecordOutcome::Duplicate),
+        "UNKNOWN" => Ok(RecordOutcome::UnknownOriginal),
+        "MISMATCH" => Ok(RecordOutcome::Mismatch),
+        "BUSY" => Ok(RecordOutcome::Busy),
+        position => position.parse().map(RecordOutcome::Recorded).map_err(|_| unexpected(reply)),
+    }
+}

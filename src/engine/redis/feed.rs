@@ -1,0 +1,262 @@
+//! What is told to every node: published states, progress, changed definitions; and listening to it.
+//!
+//! Invariant: a listener that nobody drains holds one slot for each board and each partition, where the newest wins, so
+//! it never grows; a published state is whole, so a state that was overtaken is not missed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use redis::aio::PubSub;
+use redis::{Client, Msg, RedisError, Value};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::keys::Keys;
+use super::link::{Args, Backoff, CONNECT_LIMIT, STEP_LIMIT, refusal};
+use super::reply::{flag, text, unexpected};
+use super::{RedisEngine, script};
+use crate::domain::{BoardId, FeedState, Position};
+use crate::engine::{Notice, Progress, Result};
+
+/// Published states kept for clients that come back: one minute of ticks of 100 ms, some 2.4 MB a board.
+const HISTORY_LEN: usize = 600;
+
+/// How often a listener tries its connection: a node looks for missed states after 2 s of silence, and a dead
+/// connection should have been replaced by then.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl RedisEngine {
+    pub(super) async fn do_publish(&self, state: &FeedState) -> Result<bool> {
+        let json = serde_json::to_string(state).expect("a state is plain text and numbers");
+        let keys = ["meta", "top", "feed"].map(|name| self.keys.board(&state.board, name));
+        let mut args = Args::default();
+        args.push(state.generation).push(state.seq).push(HISTORY_LEN).push(self.keys.feed_channel()).push(json);
+        flag(&self.link.eval(&script::PUBLISH, &keys, &args, STEP_LIMIT).await?)
+    }
+
+    pub(super) async fn do_published(&self, board: &BoardId) -> Result<Option<FeedState>> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.keys.board(board, "top"));
+        match self.link.call(&cmd, STEP_LIMIT).await? {
+            Value::Nil => Ok(None),
+            json => serde_json::from_str(text(&json)?).map(Some).map_err(|_| unexpected(&json)),
+        }
+    }
+
+    pub(super) async fn do_announce(&self, progress: &[Progress]) -> Result<()> {
+        for progress in progress {
+            if let Progress::Ledger { partition, position } = progress {
+                let mut cmd = redis::cmd("EVAL");
+                cmd.arg(script::ANNOUNCE).arg(1).arg(self.keys.meta(*partition));
+                cmd.arg(position.epoch).arg(position.seq);
+                self.link.call(&cmd, STEP_LIMIT).await?;
+            }
+        }
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<_> = progress.iter().map(encode_progress).collect();
+        self.tell(self.keys.progress_channel(), &lines.join("\n")).await
+    }
+
+    pub(super) async fn do_announce_definitions(&self) -> Result<()> {
+        self.tell(self.keys.definitions_channel(), "changed").await
+    }
+
+    async fn tell(&self, channel: String, message: &str) -> Result<()> {
+        let mut cmd = redis::cmd("PUBLISH");
+        cmd.arg(channel).arg(message);
+        self.link.call(&cmd, STEP_LIMIT).await.map(drop)
+    }
+
+    pub(super) async fn do_listen(&self) -> Result<BoxStream<'static, Notice>> {
+        let client = self.link.client().clone();
+        let channels = Channels::of(&self.keys);
+        let pubsub = subscribe(&client, &channels).await.map_err(refusal)?;
+        let inbox = Arc::new(Inbox::default());
+        inbox.put(|slots| slots.missed = true);
+        let task = tokio::spawn(follow(client, channels, pubsub, Arc::clone(&inbox)));
+        let state = (inbox, AbortOnDropHandle::new(task), VecDeque::new());
+        let notices = stream::unfold(state, |(inbox, task, mut taken)| async move {
+            while taken.is_empty() {
+                taken = inbox.take().await;
+            }
+            taken.pop_front().map(|notice| (notice, (inbox, task, taken)))
+        });
+        Ok(notices.boxed())
+    }
+}
+
+struct Channels {
+    feed: String,
+    progress: String,
+    definitions: String,
+}
+
+impl Channels {
+    fn of(keys: &Keys) -> Self {
+        Self { feed: keys.feed_channel(), progress: keys.progress_channel(), definitions: keys.definitions_channel() }
+    }
+}
+
+/// What was heard and not yet taken.
+#[derive(Default)]
+struct Inbox {
+    slots: Mutex<Slots>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Slots {
+    missed: bool,
+    definitions: bool,
+    ledger: HashMap<u16, Position>,
+    likes: HashMap<u16, Position>,
+    feeds: HashMap<BoardId, FeedState>,
+}
+
+impl Inbox {
+    fn put(&self, change: impl FnOnce(&mut Slots)) {
+        change(&mut self.slots.lock().expect("nothing panics while it holds the lock"));
+        self.filled.notify_one();
+    }
+
+    /// Everything there is, at once, so that nothing that comes often keeps the rest waiting.
+    async fn take(&self) -> VecDeque<Notice> {
+        self.filled.notified().await;
+        let slots = std::mem::take(&mut *self.slots.lock().expect("nothing panics while it holds the lock"));
+        let missed = slots.missed.then_some(Notice::Missed);
+        let definitions = slots.definitions.then_some(Notice::Definitions);
+        let ledger = slots.ledger.into_iter().map(|(partition, position)| Progress::Ledger { partition, position });
+        let likes = slots.likes.into_iter().map(|(partition, position)| Progress::Likes { partition, position });
+        let progress = ledger.chain(likes).map(Notice::Progress);
+        let feeds = slots.feeds.into_values().map(Notice::Feed);
+        missed.into_iter().chain(definitions).chain(progress).chain(feeds).collect()
+    }
+}
+
+impl Slots {
+    fn hear(&mut self, channels: &Channels, message: &Msg) {
+        let channel = message.get_channel_name();
+        let heard = std::str::from_utf8(message.get_payload_bytes()).unwrap_or_default();
+        if channel == channels.feed {
+            match serde_json::from_str::<FeedState>(heard) {
+                Ok(state) => {
+                    self.feeds.insert(state.board.clone(), state);
+                }
+                Err(_) => self.missed = true,
+            }
+        } else if channel == channels.progress {
+            for line in heard.lines() {
+                match decode_progress(line) {
+                    Some(Progress::Ledger { partition, position }) => newest(&mut self.ledger, partition, position),
+                    Some(Progress::Likes { partition, position }) => newest(&mut self.likes, partition, position),
+                    None => self.missed = true,
+                }
+            }
+        } else {
+            self.definitions = true;
+        }
+    }
+}
+
+/// Nodes' announcements overtake each other; the furthest says it all.
+fn newest(slots: &mut HashMap<u16, Position>, partition: u16, position: Position) {
+    let slot = slots.entry(partition).or_default();
+    *slot = position.max(*slot);
+}
+
+/// `ledger <partition> <position>`, or `likes` likewise.
+fn encode_progress(progress: &Progress) -> String {
+    match progress {
+        Progress::Ledger { partition, position } => format!("ledger {partition} {position}"),
+        Progress::Likes { partition, position } => format!("likes {partition} {position}"),
+    }
+}
+
+fn decode_progress(line: &str) -> Option<Progress> {
+    let (kind, rest) = line.split_once(' ')?;
+    let (partition, position) = rest.split_once(' ')?;
+    let (partition, position) = (partition.parse().ok()?, position.parse().ok()?);
+    match kind {
+        "ledger" => Some(Progress::Ledger { partition, position }),
+        "likes" => Some(Progress::Likes { partition, position }),
+        _ => None,
+    }
+}
+
+async fn subscribe(client: &Client, channels: &Channels) -> Result<PubSub, RedisError> {
+    let subscribed = async {
+        let mut pubsub = client.get_async_pubsub().await?;
+        pubsub.subscribe(&[&channels.feed, &channels.progress, &channels.definitions]).await?;
+        Ok(pubsub)
+    };
+    let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    timeout(CONNECT_LIMIT, subscribed).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Puts what is told into the inbox, and connects again for ever.
+async fn follow(client: Client, channels: Channels, mut pubsub: PubSub, inbox: Arc<Inbox>) {
+    loop {
+        hear_all(&channels, pubsub, &inbox).await;
+        let mut backoff = Backoff::default();
+        pubsub = loop {
+            backoff.wait().await;
+            match subscribe(&client, &channels).await {
+                Ok(pubsub) => break pubsub,
+                Err(error) => tracing::debug!(%error, "can not listen to Redis yet"),
+            }
+        };
+        inbox.put(|slots| slots.missed = true);
+    }
+}
+
+/// Returns when the connection is dead.
+async fn hear_all(channels: &Channels, pubsub: PubSub, inbox: &Inbox) {
+    let (mut sink, mut messages) = pubsub.split();
+    let mut probe = tokio::time::interval_at(Instant::now() + PROBE_INTERVAL, PROBE_INTERVAL);
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => inbox.put(|slots| slots.hear(channels, &message)),
+                None => return,
+            },
+            _ = probe.tick() => {
+                let answer: Result<Result<Value, RedisError>, _> = timeout(PROBE_INTERVAL, sink.ping()).await;
+                if !matches!(answer, Ok(Ok(_))) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_back() {
+        let position = Position::new(7, 12);
+        for progress in [Progress::Ledger { partition: 3, position }, Progress::Likes { partition: 0, position }] {
+            assert_eq!(decode_progress(&encode_progress(&progress)), Some(progress));
+        }
+        for bad in ["", "ledger", "ledger 1", "ledger x 1-1", "other 1 1-1", "likes 1 1"] {
+            assert_eq!(decode_progress(bad), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_furthest_progress_stands_in_the_slot() {
+        let inbox = Inbox::default();
+        for seq in [3, 9, 5] {
+            inbox.put(|slots| newest(&mut slots.ledger, 1, Position::new(1, seq)));
+        }
+        let ledger = Progress::Ledger { partition: 1, position: Position::new(1, 9) };
+        assert_eq!(inbox.take().await, [Notice::Progress(ledger)]);
+    }
+}

@@ -1,0 +1,297 @@
+//! The journal: its life (survey, close, open), trimming, and the reader with a connection of its own.
+//!
+//! Survey, close, trim and reading use no script: recovery needs them where the scripts are gone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Cmd, Value};
+use tokio::time::timeout;
+
+use super::keys::Keys;
+use super::link::{Args, BULK_LIMIT, Link, STEP_LIMIT, connect_with, refusal};
+use super::reply::{list, parse, text, tuple, unexpected};
+use super::{RedisEngine, script};
+use crate::domain::{Entry, EntryBody, Event, EventId, Position, ProductId, Signal, Timestamp, UserId};
+use crate::engine::{EngineError, JournalReader, PartitionSurvey, Result, Survey};
+
+impl RedisEngine {
+    pub(super) async fn do_survey(&self) -> Result<Survey> {
+        let mut exists = redis::cmd("SCRIPT");
+        exists.arg("EXISTS");
+        script::ALL.iter().for_each(|script| {
+            exists.arg(script.sha());
+        });
+        let present = list(self.link.call(&exists, STEP_LIMIT).await?)?;
+        let has_scripts = present.len() == script::ALL.len() && present.iter().all(|flag| *flag == Value::Int(1));
+        let partitions = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
+        Ok(Survey { has_scripts, partitions })
+    }
+
+    async fn survey_partition(&self, partition: u16) -> Result<PartitionSurvey> {
+        let mut epoch = redis::cmd("HGET");
+        epoch.arg(self.keys.meta(partition)).arg("epoch");
+        let epoch = match self.link.call(&epoch, STEP_LIMIT).await? {
+            Value::Nil => None,
+            // An epoch that can't be read is none of ours.
+            epoch => parse(&epoch).ok(),
+        };
+        let mut stream = redis::cmd("XINFO");
+        stream.arg("STREAM").arg(self.keys.journal(partition));
+        let last = match self.link.try_call(&stream, STEP_LIMIT).await? {
+            Ok(info) => Some(last_generated(info)?),
+            Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => None,
+            Err(error) => return Err(refusal(error)),
+        };
+        Ok(PartitionSurvey { epoch, last })
+    }
+
+    pub(super) async fn do_close(&self) -> Result<()> {
+        for partition in self.partitions() {
+            let mut cmd = redis::cmd("HDEL");
+            cmd.arg(self.keys.meta(partition)).arg("epoch");
+            self.link.call(&cmd, BULK_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn do_open(&self, epoch: u64) -> Result<()> {
+        for script in script::ALL {
+            let mut cmd = redis::cmd("SCRIPT");
+            cmd.arg("LOAD").arg(script.source);
+            let reply = self.link.call(&cmd, BULK_LIMIT).await?;
+            if text(&reply)? != script.sha() {
+                return Err(unexpected(&reply));
+            }
+        }
+        for partition in self.partitions() {
+            let keys = [self.keys.meta(partition), self.keys.journal(partition)];
+            let mut args = Args::default();
+            args.push(epoch);
+            self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn do_trim(&self, partition: u16, upto: Position) -> Result<()> {
+        let first_kept = Position::new(upto.epoch, upto.seq.saturating_add(1));
+        let mut cmd = redis::cmd("XTRIM");
+        cmd.arg(self.keys.journal(partition)).arg("MINID").arg("=").arg(first_kept.to_string());
+        self.link.call(&cmd, BULK_LIMIT).await.map(drop)
+    }
+}
+
+fn last_generated(info: Value) -> Result<Position> {
+    let fields = list(info)?;
+    let (pairs, _) = fields.as_chunks();
+    let is_last = |[name, _]: &&[Value; 2]| text(name) == Ok("last-generated-id");
+    pairs.iter().find(is_last).map(|[_, id]| parse(id)).unwrap_or_else(|| Err(unexpected(&Value::Nil)))
+}
+
+/// Reads with XREAD BLOCK, which would hold up every other step on a shared connection.
+pub(super) struct RedisJournalReader {
+    client: Client,
+    keys: Keys,
+    /// Taken out while a read is under way: a read that was given up, or failed, leaves a reply behind that nobody
+    /// waits for, so the next one makes a new connection.
+    connection: Option<MultiplexedConnection>,
+}
+
+/// What a waiting read may take longer than its wait, before the connection counts as dead.
+const READ_GRACE: Duration = Duration::from_secs(1);
+
+impl RedisJournalReader {
+    pub(super) async fn connect(link: &Link, keys: &Keys) -> Result<Self> {
+        let client = link.client().clone();
+        let connection = Some(connect_reader(&client).await?);
+        Ok(Self { client, keys: keys.clone(), connection })
+    }
+}
+
+/// A reader has one call under way at a time.
+async fn connect_reader(client: &Client) -> Result<MultiplexedConnection> {
+    connect_with(client, 1).await.map_err(refusal)
+}
+
+#[async_trait]
+impl JournalReader for RedisJournalReader {
+    async fn read(
+        &mut self,
+        after: &[(u16, Position)],
+        count: usize,
+        wait: Duration,
+    ) -> Result<Vec<(u16, Vec<Entry>)>> {
+        if after.is_empty() || count == 0 {
+            tokio::time::sleep(wait).await;
+            return Ok(Vec::new());
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect_reader(&self.client).await?,
+        };
+        let journals: HashMap<String, u16> =
+            after.iter().map(|(partition, _)| (self.keys.journal(*partition), *partition)).collect();
+        let cmd = xread(&self.keys, after, count, wait);
+        let reply = match timeout(wait + READ_GRACE, cmd.query_async::<Value>(&mut connection)).await {
+            Err(_) => return Err(EngineError::Unavailable("Redis did not answer a reader in time".to_owned())),
+            Ok(Err(error)) => return Err(refusal(error)),
+            Ok(Ok(reply)) => reply,
+        };
+        self.connection = Some(connection);
+        if reply == Value::Nil {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for stream in list(reply)? {
+            let [key, entries] = tuple(stream)?;
+            let partition = *journals.get(text(&key)?).ok_or_else(|| unexpected(&key))?;
+            let entries = list(entries)?.into_iter().map(decode_entry).collect::<Result<Vec<_>>>()?;
+            // Sequence 0 is the marker with which an epoch begins.
+            let entries: Vec<_> = entries.into_iter().filter(|entry| entry.position.seq > 0).collect();
+            if !entries.is_empty() {
+                found.push((partition, entries));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn xread(keys: &Keys, after: &[(u16, Position)], count: usize, wait: Duration) -> Cmd {
+    let mut cmd = redis::cmd("XREAD");
+    cmd.arg("COUNT").arg(count);
+    // BLOCK 0 would wait for ever.
+    let wait_ms = wait.as_millis() as u64;
+    if wait_ms > 0 {
+        cmd.arg("BLOCK").arg(wait_ms);
+    }
+    cmd.arg("STREAMS");
+    after.iter().for_each(|(partition, _)| {
+        cmd.arg(keys.journal(*partition));
+    });
+    after.iter().for_each(|(_, position)| {
+        cmd.arg(position.to_string());
+    });
+    cmd
+}
+
+/// An entry whose fields are not an event's is malformed, whoever wrote it; only its position must be readable.
+fn decode_entry(entry: Value) -> Result<Entry> {
+    let [id, fields] = tuple(entry)?;
+    let position = parse(&id)?;
+    let fields = match fields {
+        // Deleted between two reads.
+        Value::Nil => Vec::new(),
+        fields => list(fields)?,
+    };
+    let body = match decode_event(&fields) {
+        Ok(event) => EntryBody::Event(event),
+        Err(reason) => EntryBody::Malformed { raw: raw(&fields), reason },
+    };
+    Ok(Entry { position, body })
+}
+
+fn decode_event(fields: &[Value]) -> Result<Event, String> {
+    let (pairs, rest) = fields.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err("a field has no value".to_owned());
+    }
+    let field = |name: &str| {
+        let named = pairs.iter().find(|[field, _]| text(field) == Ok(name));
+        let [_, value] = named.ok_or_else(|| format!("there is no {name}"))?;
+        text(value).map_err(|_| format!("{name} is not valid UTF-8"))
+    };
+    let number = |name: &str| {
+        let value = field(name)?;
+        value.parse::<i64>().map_err(|_| format!("{name} is {value:?}, not a whole number"))
+    };
+    let invalid = |error: crate::domain::InvalidId| error.to_string();
+    let signal = number("signal")?;
+    let signal_code = i16::try_from(signal).ok().and_then(Signal::from_code);
+    let optional = |name: &str| field(name).map(|text| (!text.is_empty()).then_some(text));
+    Ok(Event {
+        id: EventId::new(field("id")?).map_err(invalid)?,
+        signal: signal_code.ok_or_else(|| format!("there is no signal {signal}"))?,
+        product: ProductId::new(field("product")?).map_err(invalid)?,
+        user: optional("user")?.map(UserId::new).transpose().map_err(invalid)?,
+        count: number("count")?,
+        occurred_at: Timestamp::from_ms(number("occurred_at")?),
+        recorded_at: Timestamp::from_ms(number("recorded_at")?),
+        reverses: optional("reverses")?.map(EventId::new).transpose().map_err(invalid)?,
+    })
+}
+
+/// The fields word for word, as far as text can show them.
+fn raw(fields: &[Value]) -> String {
+    let words = fields.iter().map(|value| match value {
+        Value::BulkString(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
+        other => format!("{other:?}"),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(bytes: &[u8]) -> Value {
+        Value::BulkString(bytes.to_vec())
+    }
+
+    fn entry(fields: &[(&str, &[u8])]) -> Entry {
+        let fields = fields.iter().flat_map(|(name, value)| [bulk(name.as_bytes()), bulk(value)]).collect();
+        decode_entry(Value::Array(vec![bulk(b"7-3"), Value::Array(fields)])).unwrap()
+    }
+
+    const EVENT: [(&str, &[u8]); 8] = [
+        ("id", b"e"),
+        ("signal", b"4"),
+        ("product", b"p"),
+        ("user", b""),
+        ("count", b"2"),
+        ("occurred_at", b"10"),
+        ("recorded_at", b"11"),
+        ("reverses", b""),
+    ];
+
+    fn reason(name: &str, value: &[u8]) -> String {
+        let fields = EVENT.map(|(field, present)| (field, if field == name { value } else { present }));
+        match entry(&fields).body {
+            EntryBody::Malformed { reason, .. } => reason,
+            EntryBody::Event(event) => panic!("{event:?}"),
+        }
+    }
+
+    #[test]
+    fn an_event_reads_back() {
+        let EntryBody::Event(event) = entry(&EVENT).body else { panic!() };
+        assert_eq!((event.signal, event.count, event.user, event.reverses), (Signal::Order, 2, None, None));
+        assert_eq!(entry(&EVENT).position, Position::new(7, 3));
+    }
+
+    #[test]
+    fn what_is_no_event_is_kept_and_says_why() {
+        assert_eq!(reason("signal", b"5"), "there is no signal 5");
+        assert_eq!(reason("signal", b"99999999999"), "there is no signal 99999999999");
+        assert_eq!(reason("count", b"1.5"), "count is \"1.5\", not a whole number");
+        assert_eq!(reason("product", b"\xff\xfe"), "product is not valid UTF-8");
+        assert_eq!(reason("id", b""), "the event id is empty");
+        assert_eq!(reason("user", &[b'u'; 129]), "the user id has 129 bytes; at most 128 are allowed");
+        let EntryBody::Malformed { raw, reason } = entry(&[("x", b"\xff")]).body else { panic!() };
+        assert_eq!((raw.as_str(), reason.as_str()), ("\"x\" \"\u{fffd}\"", "there is no id"));
+        let EntryBody::Malformed { raw, .. } = entry(&[]).body else { panic!() };
+        assert_eq!(raw, "");
+    }
+
+    #[test]
+    fn replies_of_another_shape_are_errors() {
+        for reply in [Value::Nil, Value::Int(3), Value::Array(vec![bulk(b"7-3")]), Value::Array(vec![])] {
+            assert!(decode_entry(reply).is_err());
+        }
+        let bad_id = Value::Array(vec![bulk(b"x"), Value::Array(vec![])]);
+        assert!(decode_entry(bad_id).is_err());
+        assert!(last_generated(Value::Array(vec![bulk(b"length")])).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! The steps of likes. A user's likes, answers and rate share the partition's hash slot, so each step is one script.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use super::link::{Args, STEP_LIMIT, limit_for};
+use super::reply::{list, parse, text, unexpected};
+use super::{RedisEngine, lost_epoch, script, ttl_ms};
+use crate::domain::{EventId, ProductId, Timestamp, UserId};
+use crate::engine::{Desired, EngineError, EngineLimits, LikeAnswer, LikeOutcome, LikeRequest, Result, UserLikes};
+
+/// The rate is kept so much longer than it says anything: nodes' clocks differ, and a clock that was set back for
+/// longer than this locks a user out for no more than this.
+const RATE_KEEP_MS: i64 = 60_000;
+
+/// Values (likes and answers) that one call brings: some 10 ms of Redis' time. A user who has more has a call alone.
+const LOAD_VALUES_MAX: usize = 10_000;
+
+/// The settings that `like.lua` takes in one argument.
+pub fn like_settings(limits: &EngineLimits) -> String {
+    let interval_us = match limits.like_rate {
+        0 => 0,
+        rate => 1_000_000 / i64::from(rate),
+    };
+    let burst_us = i64::from(limits.like_burst.max(1)) * interval_us;
+    format!(
+        "{interval_us} {burst_us} {RATE_KEEP_MS} {} {} {} {} {}",
+        limits.journal_len_max,
+        limits.journal_age_ms_max.max(0),
+        ttl_ms(limits.likes_idle_ms),
+        ttl_ms(limits.answers_idle_ms),
+        EngineLimits::ANSWERS_MAX,
+    )
+}
+
+impl RedisEngine {
+    pub(super) async fn do_like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
+        let LikeRequest { user, product, key, desired, at } = request;
+        let partition = self.partition_of_user(user);
+        let keys = [
+            self.keys.meta(partition),
+            self.keys.journal(partition),
+            self.keys.likes(partition, user),
+            self.keys.answers(partition, user),
+            self.keys.rate(partition, user),
+        ];
+        let desired = match desired {
+            Desired::Toggled => "toggle",
+            Desired::Exactly(true) => "1",
+            Desired::Exactly(false) => "0",
+        };
+        let mut args = Args::default();
+        args.push(epoch).push(user).push(product).push(key).push(EventId::of_like(user, key)).push(desired);
+        args.push(at.as_ms()).push(&self.like_settings);
+        let reply = self.link.eval(&script::LIKE, &keys, &args, STEP_LIMIT).await?;
+        match list(reply)?.as_slice() {
+            [kind] => match text(kind)? {
+                "EPOCH" => Err(lost_epoch(epoch)),
+                "NOT_LOADED" => Ok(LikeOutcome::NotLoaded),
+                "BUSY" => Ok(LikeOutcome::Busy),
+                _ => Err(unexpected(kind)),
+            },
+            [kind, detail] => match text(kind)? {
+                "DONE" => Ok(LikeOutcome::Done(decode_answer(detail)?)),
+                "REPLAYED" => Ok(LikeOutcome::Replayed(decode_answer(detail)?)),
+                "LIMITED" => Ok(LikeOutcome::RateLimited { retry_after_ms: parse(detail)? }),
+                _ => Err(unexpected(kind)),
+            },
+            other => Err(unexpected(&Value::Array(other.to_vec()))),
+        }
+    }
+
+    pub(super) async fn do_load_likes(&self, epoch: u64, users: &[UserLikes]) -> Result<()> {
+        let mut by_partition: BTreeMap<u16, Vec<&UserLikes>> = BTreeMap::new();
+        for user in users {
+            by_partition.entry(self.partition_of_user(&user.user)).or_default().push(user);
+        }
+        for (partition, users) in by_partition {
+            let mut rest = users.as_slice();
+            while !rest.is_empty() {
+                let (batch, later) = rest.split_at(batch_len(rest));
+                self.load_batch(epoch, partition, batch).await?;
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_batch(&self, epoch: u64, partition: u16, users: &[&UserLikes]) -> Result<()> {
+        let limits = &self.limits;
+        let mut keys = vec![self.keys.meta(partition)];
+        let mut args = Args::default();
+        args.push(epoch).push(ttl_ms(limits.likes_idle_ms)).push(ttl_ms(limits.answers_idle_ms));
+        args.push(EngineLimits::ANSWERS_MAX);
+        for UserLikes { user, likes, answers } in users {
+            keys.push(self.keys.likes(partition, user));
+            keys.push(self.keys.answers(partition, user));
+            args.push(likes.len()).push(answers.len());
+            for (product, at) in likes {
+                args.push(at.as_ms()).push(product);
+            }
+            for (key, answer) in answers {
+                args.push(format_args!("{key}\t{}", Saved(answer)));
+            }
+        }
+        let reply = self.link.eval(&script::LOAD_LIKES, &keys, &args, limit_for(args.len())).await?;
+        match text(&reply)? {
+            "OK" => Ok(()),
+            "EPOCH" => Err(lost_epoch(epoch)),
+            _ => Err(unexpected(&reply)),
+        }
+    }
+
+    pub(super) async fn do_viewer_likes(
+        &self,
+        epoch: u64,
+        user: &UserId,
+        products: &[ProductId],
+    ) -> Result<Option<Vec<Option<Timestamp>>>> {
+        let partition = self.partition_of_user(user);
+        let keys = [self.keys.meta(partition), self.keys.likes(partition, user)];
+        let mut args = Args::default();
+        args.push(epoch).push(ttl_ms(self.limits.likes_idle_ms));
+        products.iter().for_each(|product| {
+            args.push(product);
+        });
+        let reply = self.link.eval(&script::VIEWER_LIKES, &keys, &args, limit_for(args.len())).await?;
+        let reply = list(reply)?;
+        let Some((kind, times)) = reply.split_first() else { return Err(unexpected(&Value::Array(reply))) };
+        match text(kind)? {
+            "EPOCH" => Err(lost_epoch(epoch)),
+            "NOT_LOADED" => Ok(None),
+            "LIKES" if times.len() == products.len() => times.iter().map(decode_time).collect::<Result<_>>().map(Some),
+            _ => Err(unexpected(kind)),
+        }
+    }
+
+    pub(super) async fn do_forget_likes(&self, users: &[UserId]) -> Result<()> {
+        for user in users {
+            let partition = self.partition_of_user(user);
+            let mut cmd = redis::cmd("UNLINK");
+            cmd.arg(self.keys.likes(partition, user)).arg(self.keys.answers(partition, user));
+            self.link.call(&cmd, STEP_LIMIT).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How many of the first users fit into one call; at least one.
+fn batch_len(users: &[&UserLikes]) -> usize {
+    let mut values = 0;
+    let fits = users.iter().take_while(|user| {
+        values += user.likes.len() + user.answers.len() + 1;
+        values <= LOAD_VALUES_MAX
+    });
+    fits.count().max(1)
+}
+
+/// `<liked> <changed> <at> <position>`, as the scripts save an answer.
+struct Saved<'a>(&'a LikeAnswer);
+
+impl std::fmt::Display for Saved<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LikeAnswer { liked, changed, at, position } = self.0;
+        write!(f, "{} {} {} {position}", u8::from(*liked), u8::from(*changed), at.as_ms())
+    }
+}
+
+fn decode_answer(reply: &Value) -> Result<LikeAnswer> {
+    let read = |text: &str| {
+        let mut words = text.split(' ');
+        let mut flag = || match words.next()? {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        let (liked, changed) = (flag()?, flag()?);
+        let at = Timestamp::from_ms(words.next()?.parse().ok()?);
+        Some(LikeAnswer { liked, changed, at, position: words.next()?.parse().ok()? })
+    };
+    read(text(reply)?).ok_or_else(|| unexpected(reply))
+}
+
+fn decode_time(reply: &Value) -> Result<Option<Timestamp>, EngineError> {
+    match reply {
+        Value::Nil => Ok(None),
+        time => Ok(Some(Timestamp::from_ms(parse(time)?))),
+    }
+}

@@ -1,0 +1,9 @@
+-- Starts a generation in place of one that was begun and never shown.
+-- KEYS  1 meta  2 next scores  3 next cursor
+-- ARGV  partition and position of each cursor
+-- Reply its number
+local number = redis.call('HINCRBY', KEYS[1], 'generations', 1)
+redis.call('UNLINK', KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[1], 'building', number)
+if #ARGV > 0 then redis.call('HSET', KEYS[3], unpack(ARGV)) end
+return number

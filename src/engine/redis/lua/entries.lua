@@ -1,0 +1,14 @@
+-- Rank and points of products on what a board shows.
+-- KEYS  1 meta  2 scores
+-- ARGV  the products
+-- Reply nil where nothing is shown, else: the build (see page.lua), then rank from 0 and points of each, '' for both
+--       where it is not listed
+local build = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'period', 'revision', 'rules_version', 'reason')
+if not build[1] then return false end
+local entries = {}
+for i = 1, #ARGV do
+  local points = redis.call('ZSCORE', KEYS[2], ARGV[i])
+  entries[2 * i - 1] = points and redis.call('ZREVRANK', KEYS[2], ARGV[i]) or ''
+  entries[2 * i] = points or ''
+end
+return {build, entries}

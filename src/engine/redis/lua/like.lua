@@ -1,0 +1,77 @@
+-- One like or unlike. The order of the checks is part of the engine's contract, and XADD stands before every other
+-- write, because it is the one that can fail and Lua has no rollback.
+-- KEYS  1 meta  2 journal  3 the user's likes  4 the user's answers  5 the user's rate
+-- ARGV  1 epoch  2 user  3 product  4 idempotency key  5 event id  6 desired: toggle, 1 or 0  7 now in ms
+--       8 settings, whole numbers with a space between: interval and burst of the rate in µs (interval 0: no limit),
+--         ms that the rate is kept beyond its use, journal_len_max, journal_age_ms_max, likes_idle_ms,
+--         answers_idle_ms, answers kept
+-- Reply EPOCH | REPLAYED answer | LIMITED retry_after_ms | NOT_LOADED | BUSY | DONE answer
+--       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab.
+local epoch, user, product, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local now = tonumber(ARGV[7])
+local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max =
+  string.match(ARGV[8], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+interval, burst = tonumber(interval), tonumber(burst)
+
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'committed', 'since')
+if meta[1] ~= epoch then return {'EPOCH'} end
+
+local saved_as = key .. '\t'
+local saved = redis.call('LRANGE', KEYS[4], 0, -1)
+for i = #saved, 1, -1 do
+  if string.sub(saved[i], 1, #saved_as) == saved_as then
+    return {'REPLAYED', string.sub(saved[i], #saved_as + 1)}
+  end
+end
+
+-- GCRA in whole microseconds: `arrival` is when the next like of a steady stream would be due.
+local now_us = now * 1000
+local arrival = now_us
+if interval > 0 then
+  local stored = tonumber(redis.call('GET', KEYS[5]) or now_us)
+  -- A clock that was set back must not lock the user out for longer than a spent burst does.
+  arrival = math.max(now_us, math.min(stored, now_us + burst))
+  local over = arrival - now_us - (burst - interval)
+  if over > 0 then return {'LIMITED', math.max(1, math.ceil(over / 1000))} end
+end
+
+local scores = redis.call('ZMSCORE', KEYS[3], '', product)
+if scores[1] ~= epoch then return {'NOT_LOADED'} end
+
+if redis.call('XLEN', KEYS[2]) >= tonumber(len_max) then return {'BUSY'} end
+if is_too_old(KEYS[1], KEYS[2], meta[2], meta[3], now, tonumber(age_max)) then return {'BUSY'} end
+
+local liked_at = scores[2]
+local like
+if ARGV[6] == 'toggle' then like = not liked_at else like = ARGV[6] == '1' end
+local answer
+if like == (liked_at ~= false) then
+  local stream = redis.call('XINFO', 'STREAM', KEYS[2])
+  local last
+  for i = 1, #stream, 2 do
+    if stream[i] == 'last-generated-id' then last = stream[i + 1] end
+  end
+  answer = (like and '1' or '0') .. ' 0 ' .. (liked_at or ARGV[7]) .. ' ' .. last
+else
+  -- An unlike carries the time of the like that it takes back. Signal 1 is LIKE.
+  local position = redis.call('XADD', KEYS[2], epoch .. '-*', 'id', ARGV[5], 'signal', '1', 'product', product,
+    'user', user, 'count', like and '1' or '-1', 'occurred_at', like and ARGV[7] or liked_at,
+    'recorded_at', ARGV[7], 'reverses', '')
+  if not meta[3] then redis.call('HSET', KEYS[1], 'since', ARGV[7]) end
+  if like then
+    redis.call('ZADD', KEYS[3], ARGV[7], product)
+  else
+    redis.call('ZREM', KEYS[3], product)
+  end
+  answer = (like and '1' or '0') .. ' 1 ' .. ARGV[7] .. ' ' .. position
+end
+redis.call('PEXPIRE', KEYS[3], likes_idle)
+if interval > 0 then
+  arrival = arrival + interval
+  local ttl_ms = math.ceil((arrival - now_us) / 1000) + tonumber(keep_ms)
+  redis.call('SET', KEYS[5], string.format('%.0f', arrival), 'PX', string.format('%.0f', ttl_ms))
+end
+redis.call('RPUSH', KEYS[4], saved_as .. answer)
+if #saved >= tonumber(answers_max) then redis.call('LTRIM', KEYS[4], -answers_max, -1) end
+redis.call('PEXPIRE', KEYS[4], answers_idle)
+return {'DONE', answer}

@@ -1,0 +1,260 @@
+//! The engine in Redis. Every step is one Lua script or one command, so it is atomic, and one round trip.
+//!
+//! Keys, for a prefix `acc`. The part in braces is the hash tag: it puts all keys of a script into one slot, so that
+//! they stay together in a Redis Cluster. Every key that a script touches is passed to it.
+//!
+//! ```text
+//! acc:{p3}:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
+//!                                 since, a time before which no entry was recorded that the ledger does not have
+//! acc:{p3}:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
+//!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
+//! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
+//!                                 that another epoch's likes count as not loaded; expires when idle
+//! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position>
+//! acc:{p3}:rate:<user>    string  when the next like of a steady stream would be due, in µs
+//! acc:{p3}:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
+//! acc:{daily}:meta        hash    generation, period, epoch, revision, rules_version, reason: of what is shown; seq, the
+//!                                 states published; generations, those begun so far; building, the one being built
+//! acc:{daily}:scores      zset    product -> points in millionths, of what is shown
+//! acc:{daily}:cursor      hash    partition -> position, of what is shown
+//! acc:{daily}:next:scores zset    } the same of what is being built; to show it they are renamed, so that no key of an
+//! acc:{daily}:next:cursor hash    } abandoned generation is ever left behind
+//! acc:{daily}:top         string  the last published state, as JSON
+//! acc:{daily}:feed        stream  the states of the last minute; the ids are <seq>-0
+//! acc:lease:<name>        string  who does a background task; expires
+//! ```
+//!
+//! Channels: `acc:feed` (a state as JSON), `acc:progress` (a line each: `ledger|likes <partition> <position>`),
+//! `acc:definitions`.
+//!
+//! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in
+//! `likes`, `events`, `journal`, `boards` and `feed`. Points and times are whole numbers that a double holds exactly.
+//!
+//! Invariants: scripts are loaded by `open` alone, so NOSCRIPT means that Redis lost its memory: [`EngineError::Lost`];
+//! every call has a limit; no reply, however odd, panics.
+
+mod boards;
+mod events;
+mod feed;
+mod journal;
+mod keys;
+mod likes;
+mod link;
+mod reply;
+mod script;
+mod settings;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use redis::{Client, IntoConnectionInfo, RedisError};
+
+use self::journal::RedisJournalReader;
+use self::keys::Keys;
+use self::link::{Args, Link, STEP_LIMIT};
+use self::reply::flag;
+pub use self::settings::SettingsError;
+use super::{
+    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Generation, JournalReader, LikeOutcome, LikeRequest,
+    Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+};
+use crate::domain::{
+    BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId, partition_of,
+};
+
+/// What every key begins with where nothing else is configured.
+pub const DEFAULT_PREFIX: &str = "acc";
+
+/// A handle; clones share one connection.
+#[derive(Clone)]
+pub struct RedisEngine {
+    link: Link,
+    keys: Keys,
+    limits: EngineLimits,
+    /// The limits as `like.lua` takes them.
+    like_settings: String,
+}
+
+/// Why there is no engine; says which address, without its password, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the Redis URL can not be read ({0}); it has the form redis://[user:password@]host:port[/db]")]
+    Url(RedisError),
+    #[error("Redis at {address} does not answer ({error}); start it there, or set another address")]
+    Away { address: String, error: RedisError },
+    #[error("the journal needs at least one partition")]
+    NoPartitions,
+}
+
+impl RedisEngine {
+    /// Connects, and fails where Redis does not answer. Afterwards the engine connects again by itself.
+    pub async fn connect(url: &str, prefix: &str, limits: EngineLimits) -> Result<Self, ConnectError> {
+        if limits.partitions == 0 {
+            return Err(ConnectError::NoPartitions);
+        }
+        let settings = url.into_connection_info().map_err(ConnectError::Url)?;
+        let address = settings.addr().to_string();
+        let tcp = settings.tcp_settings().clone().set_nodelay(true);
+        let client = Client::open(settings.set_tcp_settings(tcp)).map_err(ConnectError::Url)?;
+        let link = Link::connect(client).await.map_err(|error| ConnectError::Away { address, error })?;
+        Ok(Self { link, keys: Keys::new(prefix), limits, like_settings: likes::like_settings(&limits) })
+    }
+
+    fn partitions(&self) -> std::ops::Range<u16> {
+        0..self.limits.partitions
+    }
+
+    fn partition_of_user(&self, user: &UserId) -> u16 {
+        partition_of(user.as_str(), self.limits.partitions)
+    }
+}
+
+/// A step's script found another epoch than the caller's, or none.
+fn lost_epoch(epoch: u64) -> EngineError {
+    EngineError::Lost(format!("it is not in epoch {epoch}"))
+}
+
+/// A time to live as Redis takes it: at least 1 ms, and at most ten years, which never overflows.
+fn ttl_ms(ms: i64) -> i64 {
+    ms.clamp(1, 10 * 365 * 24 * 3_600_000)
+}
+
+#[async_trait]
+impl Engine for RedisEngine {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn limits(&self) -> &EngineLimits {
+        &self.limits
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.link.call(&redis::cmd("PING"), STEP_LIMIT).await.map(drop)
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        self.do_survey().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.do_close().await
+    }
+
+    async fn open(&self, epoch: u64) -> Result<()> {
+        self.do_open(epoch).await
+    }
+
+    async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
+        self.do_like(epoch, request).await
+    }
+
+    async fn load_likes(&self, epoch: u64, users: &[UserLikes], _at: Timestamp) -> Result<()> {
+        self.do_load_likes(epoch, users).await
+    }
+
+    async fn viewer_likes(
+        &self,
+        epoch: u64,
+        user: &UserId,
+        products: &[ProductId],
+        _at: Timestamp,
+    ) -> Result<Option<Vec<Option<Timestamp>>>> {
+        self.do_viewer_likes(epoch, user, products).await
+    }
+
+    async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
+        self.do_forget_likes(users).await
+    }
+
+    async fn record(
+        &self,
+        epoch: u64,
+        partition: u16,
+        requests: &[RecordRequest],
+        at: Timestamp,
+    ) -> Result<Vec<RecordOutcome>> {
+        self.do_record(epoch, partition, requests, at).await
+    }
+
+    async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {
+        Ok(Box::new(RedisJournalReader::connect(&self.link, &self.keys).await?))
+    }
+
+    async fn trim(&self, partition: u16, upto: Position) -> Result<()> {
+        self.do_trim(partition, upto).await
+    }
+
+    async fn announce(&self, progress: &[Progress]) -> Result<()> {
+        self.do_announce(progress).await
+    }
+
+    async fn announce_definitions(&self) -> Result<()> {
+        self.do_announce_definitions().await
+    }
+
+    async fn board(&self, board: &BoardId) -> Result<BoardSurvey> {
+        self.do_board(board).await
+    }
+
+    async fn begin_generation(&self, board: &BoardId, cursors: &Cursors) -> Result<u64> {
+        self.do_begin_generation(board, cursors).await
+    }
+
+    async fn load_scores(&self, board: &BoardId, generation: u64, scores: &[(ProductId, Points)]) -> Result<bool> {
+        self.do_load_scores(board, generation, scores).await
+    }
+
+    async fn set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool> {
+        self.do_set_cursors(board, generation, cursors).await
+    }
+
+    async fn apply(&self, batch: &Apply) -> Result<bool> {
+        self.do_apply(batch).await
+    }
+
+    async fn switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool> {
+        self.do_switch(board, generation, build).await
+    }
+
+    async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
+        self.do_page(board, start, count).await
+    }
+
+    async fn entries(
+        &self,
+        board: &BoardId,
+        products: &[ProductId],
+    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
+        self.do_entries(board, products).await
+    }
+
+    async fn whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>> {
+        self.do_whole(board).await
+    }
+
+    async fn publish(&self, state: &FeedState) -> Result<bool> {
+        self.do_publish(state).await
+    }
+
+    async fn published(&self, board: &BoardId) -> Result<Option<FeedState>> {
+        self.do_published(board).await
+    }
+
+    async fn listen(&self) -> Result<BoxStream<'static, Notice>> {
+        self.do_listen().await
+    }
+
+    async fn lease(&self, name: &str, owner: &str, ttl: Duration, _at: Timestamp) -> Result<bool> {
+        let mut args = Args::default();
+        args.push(owner).push(ttl_ms(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
+        flag(&self.link.eval(&script::LEASE, &[self.keys.lease(name)], &args, STEP_LIMIT).await?)
+    }
+
+    async fn release(&self, name: &str, owner: &str) -> Result<()> {
+        let mut args = Args::default();
+        args.push(owner);
+        self.link.eval(&script::RELEASE, &[self.keys.lease(name)], &args, STEP_LIMIT).await.map(drop)
+    }
+}

@@ -1,0 +1,65 @@
+//! The scripts, one file each in `lua/`, where each says its keys, arguments and reply.
+//!
+//! Invariant: a call names a script by its SHA-1 and never brings the text, so that a Redis which has lost its scripts
+//! (and with them perhaps its state) says so: NOSCRIPT.
+
+use std::sync::OnceLock;
+
+pub struct Script {
+    pub source: &'static str,
+    sha: OnceLock<String>,
+}
+
+impl Script {
+    const fn new(source: &'static str) -> Self {
+        Self { source, sha: OnceLock::new() }
+    }
+
+    /// The name that EVALSHA takes.
+    pub fn sha(&self) -> &str {
+        self.sha.get_or_init(|| sha1_smol::Sha1::from(self.source).digest().to_string())
+    }
+}
+
+pub static LIKE: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/like.lua")));
+pub static LOAD_LIKES: Script = Script::new(include_str!("lua/load_likes.lua"));
+pub static VIEWER_LIKES: Script = Script::new(include_str!("lua/viewer_likes.lua"));
+pub static RECORD: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/record.lua")));
+pub static OPEN: Script = Script::new(include_str!("lua/open.lua"));
+pub static BOARD: Script = Script::new(include_str!("lua/board.lua"));
+pub static BEGIN_GENERATION: Script = Script::new(include_str!("lua/begin_generation.lua"));
+pub static LOAD_SCORES: Script = Script::new(include_str!("lua/load_scores.lua"));
+pub static SET_CURSORS: Script = Script::new(include_str!("lua/set_cursors.lua"));
+pub static APPLY: Script = Script::new(include_str!("lua/apply.lua"));
+pub static SWITCH: Script = Script::new(include_str!("lua/switch.lua"));
+pub static PAGE: Script = Script::new(include_str!("lua/page.lua"));
+pub static ENTRIES: Script = Script::new(include_str!("lua/entries.lua"));
+pub static WHOLE: Script = Script::new(include_str!("lua/whole.lua"));
+pub static PUBLISH: Script = Script::new(include_str!("lua/publish.lua"));
+pub static LEASE: Script = Script::new(include_str!("lua/lease.lua"));
+pub static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
+
+/// All that `open` loads and `survey` looks for.
+pub static ALL: [&Script; 17] = [
+    &LIKE,
+    &LOAD_LIKES,
+    &VIEWER_LIKES,
+    &RECORD,
+    &OPEN,
+    &BOARD,
+    &BEGIN_GENERATION,
+    &LOAD_SCORES,
+    &SET_CURSORS,
+    &APPLY,
+    &SWITCH,
+    &PAGE,
+    &ENTRIES,
+    &WHOLE,
+    &PUBLISH,
+    &LEASE,
+    &RELEASE,
+];
+
+/// The one script that is sent as text (EVAL): the ledger's progress is told while recovery drains a journal too, when
+/// the scripts may be gone, and it decides nothing that a lost state could spoil.
+pub static ANNOUNCE: &str = include_str!("lua/announce.lua");
