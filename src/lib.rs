@@ -4,7 +4,9 @@
 //!
 //! 1. [`domain`]: the words of the system as types, and the formula. Pure.
 //! 2. [`engine`]: hot state and the journal, in process memory or in Redis.
+//! 3. [`ledger`]: the SQL truth.
 //!
 
 pub mod domain;
 pub mod engine;
+pub mod ledger;

@@ -1,0 +1,73 @@
+-- Commits batches of different partitions in one statement: all of it happens or nothing.
+WITH
+-- The cursors that stand where the batches begin, held until the end; in one order, so that two nodes with the same
+-- partitions never wait for each other in a circle.
+held AS MATERIALIZED (
+    SELECT cursors.partition
+    FROM cursors
+    JOIN UNNEST({partitions}, {from_epochs}, {from_seqs}) AS batch (partition, epoch, seq)
+        ON cursors.partition = batch.partition AND cursors.epoch = batch.epoch AND cursors.seq = batch.seq
+    ORDER BY cursors.partition
+    FOR UPDATE OF cursors
+),
+-- Everything below happens only if all of them do.
+gate AS MATERIALIZED (
+    SELECT COUNT(*) = {batches} AS is_open, {events} AS events FROM held
+),
+moved AS (
+    UPDATE cursors
+    SET epoch = batch.epoch, seq = batch.seq
+    FROM UNNEST({partitions}, {to_epochs}, {to_seqs}) AS batch (partition, epoch, seq)
+    WHERE cursors.partition = batch.partition AND (SELECT is_open FROM gate)
+),
+-- The first event of an id stands, and the first reversal of an event.
+kept AS (
+    INSERT INTO events
+        (id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses)
+    SELECT *
+    FROM UNNEST(
+        {ids}, {partitions}, {epochs}, {seqs}, {signals}, {products}, {users}, {counts}, {occurred}, {recorded},
+        {reverses}
+    )
+    WHERE (SELECT is_open FROM gate)
+    ON CONFLICT DO NOTHING
+    RETURNING id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at
+),
+-- A bucket is a quarter of an hour since 1970, as in `Bucket::containing`.
+counted AS (
+    INSERT INTO activity (bucket, signal, product_id, partition, count)
+    SELECT
+        CAST(FLOOR(EXTRACT(EPOCH FROM occurred_at) / 900) AS INTEGER), signal, product_id, partition,
+        CAST(SUM(count) AS BIGINT)
+    FROM kept
+    GROUP BY 1, 2, 3, 4
+    ON CONFLICT (bucket, signal, product_id, partition) DO UPDATE SET count = activity.count + EXCLUDED.count
+),
+-- The last event of each user and product says how things are, unless something later is known.
+liked AS (
+    INSERT INTO likes (user_id, product_id, liked, liked_at, epoch, seq)
+    SELECT DISTINCT ON (user_id, product_id)
+        user_id, product_id, count > 0, CASE WHEN count > 0 THEN occurred_at ELSE recorded_at END, epoch, seq
+    FROM kept
+    WHERE STARTS_WITH(id, 'like:') AND signal = 1
+    ORDER BY user_id, product_id, epoch DESC, seq DESC
+    ON CONFLICT (user_id, product_id) DO UPDATE
+    SET liked = EXCLUDED.liked, liked_at = EXCLUDED.liked_at, epoch = EXCLUDED.epoch, seq = EXCLUDED.seq
+    WHERE (likes.epoch, likes.seq) < (EXCLUDED.epoch, EXCLUDED.seq)
+),
+buried AS (
+    INSERT INTO dead_letters (id, partition, epoch, seq, entry, error, at)
+    SELECT letter.*, {now}
+    FROM UNNEST({ids}, {partitions}, {epochs}, {seqs}, {entries}, {errors}) AS letter
+    WHERE (SELECT is_open FROM gate)
+),
+-- A refused event has been counted by the boards already.
+revised AS (
+    UPDATE boards
+    SET revision = revision + 1
+    WHERE (SELECT is_open FROM gate) AND (SELECT COUNT(*) FROM kept) < (SELECT events FROM gate)
+)
+-- One row; or, only where some were refused, one for each event that was kept.
+SELECT gate.is_open, (SELECT COUNT(*) FROM kept) AS kept_count, kept.partition, kept.epoch, kept.seq
+FROM gate
+LEFT JOIN kept ON (SELECT COUNT(*) FROM kept) < gate.events

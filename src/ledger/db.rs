@@ -1,0 +1,233 @@
+//! The two databases behind one name, their pools, and the macros by which a block of diesel code serves both.
+//!
+//! `with_conn!(db, |conn| …)` reads, `in_snapshot!` reads several things as of one moment, and `in_tx!` writes, all or
+//! nothing. Each expands its block once for each database, so the block may use whatever diesel offers for both.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bb8::RunError;
+use diesel::SqliteConnection;
+use diesel_async::pooled_connection::bb8::{Pool as SqlitePool, PooledConnection as SqlitePooled};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use futures_util::FutureExt;
+
+use super::error::{LedgerError, Result};
+use super::postgres::{CONNECT_TIMEOUT, Connector, EXAMPLE};
+
+pub(super) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
+
+pub(super) enum Db {
+    Postgres(Postgres),
+    Sqlite(Sqlite),
+}
+
+pub(super) struct Postgres {
+    pool: bb8::Pool<Connector>,
+    /// Opens connections outside the pool.
+    pub(super) connector: Connector,
+}
+
+pub(super) struct Sqlite {
+    pub(super) file: PathBuf,
+    /// SQLite lets one connection write at a time: queueing here for one beats queueing in SQLite's busy handler.
+    writer: SqlitePool<SqliteConn>,
+    readers: SqlitePool<SqliteConn>,
+}
+
+/// Two syncs, a rebuild, a roll and a handful of readers at once; with ten nodes still below Postgres' default of 100.
+const POSTGRES_CONNECTIONS: u32 = 8;
+/// Readers never wait for the writer; each takes a thread while it reads.
+const SQLITE_READERS: u32 = 4;
+/// How long a write may wait for another process (a backup, `sqlite3` in a terminal) before it is told that the ledger
+/// is locked, and for its turn among the writes of this one.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Db {
+    pub(super) async fn connect(url: &str) -> Result<Self> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Postgres::connect(url).await.map(Self::Postgres),
+            Some("sqlite") => Sqlite::connect(url).await.map(Self::Sqlite),
+            Some(scheme) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                Err(LedgerError::Internal(format!("{scheme}: is not a database Acclaim knows; {EXAMPLE}")))
+            }
+            _ => Err(LedgerError::Internal(format!("the database URL names no database; {EXAMPLE}"))),
+        }
+    }
+
+    /// Where the two need different words.
+    pub(super) fn either(&self, postgres: &'static str, sqlite: &'static str) -> &'static str {
+        match self {
+            Self::Postgres(_) => postgres,
+            Self::Sqlite(_) => sqlite,
+        }
+    }
+}
+
+impl Postgres {
+    async fn connect(url: &str) -> Result<Self> {
+        let connector = Connector::new(url)?;
+        // Once by hand, because a pool only says that it waited in vain.
+        drop(connector.open().await?);
+        let pool = bb8::Pool::builder()
+            .max_size(POSTGRES_CONNECTIONS)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .build_unchecked(connector.clone());
+        Ok(Self { pool, connector })
+    }
+
+    pub(super) async fn get(&self) -> Result<bb8::PooledConnection<'_, Connector>> {
+        self.pool.get().await.map_err(|error| match error {
+            RunError::User(error) => error,
+            RunError::TimedOut => self.connector.out_of_reach(),
+        })
+    }
+}
+
+impl Sqlite {
+    async fn connect(url: &str) -> Result<Self> {
+        let file = url.strip_prefix("sqlite://").unwrap_or_default();
+        if file.is_empty() || file.contains(":memory:") || url.contains(":memory:") {
+            return Err(LedgerError::Internal(format!(
+                "{url} names no file, and the ledger is kept in one; for a passing one use sqlite:///tmp/acclaim.db"
+            )));
+        }
+        let file = PathBuf::from(file);
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(LedgerError::Internal(format!(
+                "the folder {} for the ledger {url} does not exist; create it, or name another file",
+                folder.display()
+            )));
+        }
+        // Once by hand, as for Postgres.
+        drop(open_sqlite(&file.to_string_lossy()).await.map_err(|error| {
+            LedgerError::Internal(format!("the ledger file {} can not be opened: {error}", file.display()))
+        })?);
+        let pool = |size: u32| {
+            let mut config = ManagerConfig::default();
+            config.recycling_method = RecyclingMethod::Fast;
+            config.custom_setup = Box::new(|file| open_sqlite(file).boxed());
+            SqlitePool::builder()
+                .max_size(size)
+                .connection_timeout(SQLITE_BUSY_TIMEOUT)
+                .build_unchecked(AsyncDieselConnectionManager::new_with_config(file.to_string_lossy(), config))
+        };
+        Ok(Self { writer: pool(1), readers: pool(SQLITE_READERS), file })
+    }
+
+    pub(super) async fn writer(&self) -> Result<SqlitePooled<'_, SqliteConn>> {
+        self.writer.get().await.map_err(|error| self.no_connection(error))
+    }
+
+    pub(super) async fn reader(&self) -> Result<SqlitePooled<'_, SqliteConn>> {
+        self.readers.get().await.map_err(|error| self.no_connection(error))
+    }
+
+    fn no_connection(&self, error: diesel_async::pooled_connection::bb8::RunError) -> LedgerError {
+        LedgerError::Unavailable(format!("no connection to {}: {error}", self.file.display()))
+    }
+}
+
+/// Opens the file with what the ledger relies on: a write-ahead log, so that reading and writing do not wait for each
+/// other, and a sync to the disk at each commit, because an answer COMMITTED must outlive a loss of power.
+pub(super) async fn open_sqlite(file: &str) -> diesel::ConnectionResult<SqliteConn> {
+    let mut conn = SqliteConn::establish(file).await?;
+    let busy_ms = SQLITE_BUSY_TIMEOUT.as_millis();
+    conn.batch_execute(&format!(
+        "PRAGMA busy_timeout = {busy_ms}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+    ))
+    .await
+    .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Runs a write to its end even if its caller goes away: a cancelled request must not cut a transaction in half.
+pub(super) async fn to_the_end<T, W>(write: W) -> Result<T>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T>> + Send + 'static,
+{
+    match tokio::spawn(write).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(LedgerError::Unavailable("the process is shutting down".to_owned())),
+    }
+}
+
+/// SQL has no unsigned numbers. Epochs and sequences grow by one from 0, so the half above 2^63 is never reached.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The way back from [`signed`].
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+macro_rules! with_conn {
+    ($db:expr, |$conn:ident| $body:expr) => {
+        match $db {
+            $crate::ledger::db::Db::Postgres(postgres) => {
+                let mut held = postgres.get().await?;
+                let result: Result<_, $crate::ledger::error::Failure> = async {
+                    let $conn = &mut held.diesel;
+                    $body
+                }
+                .await;
+                result.map_err(|failure| held.explain(failure))
+            }
+            $crate::ledger::db::Db::Sqlite(sqlite) => {
+                let mut held = sqlite.reader().await?;
+                let result: Result<_, $crate::ledger::error::Failure> = async {
+                    let $conn = &mut *held;
+                    $body
+                }
+                .await;
+                result.map_err(|failure| failure.explain(None))
+            }
+        }
+    };
+}
+
+macro_rules! in_snapshot {
+    ($db:expr, |$conn:ident| $body:expr) => {
+        match $db {
+            $crate::ledger::db::Db::Postgres(postgres) => {
+                let mut held = postgres.get().await?;
+                let mut transaction = held.diesel.build_transaction().repeatable_read().read_only();
+                let result = transaction.run::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
+                result.map_err(|failure| held.explain(failure))
+            }
+            $crate::ledger::db::Db::Sqlite(sqlite) => {
+                use diesel_async::AsyncConnection;
+                let mut held = sqlite.reader().await?;
+                let result = held.transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
+                result.map_err(|failure| failure.explain(None))
+            }
+        }
+    };
+}
+
+macro_rules! in_tx {
+    ($db:expr, |$conn:ident| $body:expr) => {
+        match $db {
+            $crate::ledger::db::Db::Postgres(postgres) => {
+                use diesel_async::AsyncConnection;
+                let mut held = postgres.get().await?;
+                let result = held.diesel.transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
+                result.map_err(|failure| held.explain(failure))
+            }
+            $crate::ledger::db::Db::Sqlite(sqlite) => {
+                let mut held = sqlite.writer().await?;
+                let result =
+                    held.immediate_transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
+                result.map_err(|failure| failure.explain(None))
+            }
+        }
+    };
+}
+
+pub(super) use {in_snapshot, in_tx, with_conn};

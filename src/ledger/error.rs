@@ -1,0 +1,106 @@
+//! What went wrong, by what the caller can do about it. The only place that reads SQLSTATEs and SQLite's messages.
+//!
+//! Invariant: only what the database says of the rows themselves is `Rejected`. A database that is away, full or
+//! overloaded is `Unavailable`, so nobody drops an entry because of it.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// Why the ledger gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Away, overloaded, locked or full (SQLSTATE classes 08, 40, 53, 57, 58, and what SQLite calls busy, locked, full
+    /// or an I/O error): the same call may work later.
+    #[error("the ledger does not answer: {0}")]
+    Unavailable(String),
+    /// The database refuses these very rows (SQLSTATE classes 22 and 23): the same call will never work.
+    #[error("the ledger refuses the rows: {0}")]
+    Rejected(String),
+    /// Anything else: a fault in Acclaim, or in the database's set-up.
+    #[error("the ledger failed: {0}")]
+    Internal(String),
+}
+
+pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
+
+/// What ends a statement or a transaction early: the database, or a reason of our own.
+pub(super) enum Failure {
+    Sql(DieselError),
+    Own(LedgerError),
+}
+
+impl From<DieselError> for Failure {
+    fn from(error: DieselError) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::Own(error)
+    }
+}
+
+impl Failure {
+    /// `sqlstate` is the last one that a Postgres connection received; SQLite has none.
+    pub(super) fn explain(self, sqlstate: Option<&str>) -> LedgerError {
+        match self {
+            Self::Own(error) => error,
+            Self::Sql(DieselError::RollbackErrorOnCommit { commit_error, .. }) => {
+                Self::Sql(*commit_error).explain(sqlstate)
+            }
+            Self::Sql(DieselError::DatabaseError(kind, info)) => {
+                use DatabaseErrorKind::{ClosedConnection, UnableToSendCommand};
+                let message = info.message().to_owned();
+                match (kind, sqlstate) {
+                    // No word from the server: the connection broke.
+                    (UnableToSendCommand | ClosedConnection, _) => LedgerError::Unavailable(message),
+                    (_, Some(sqlstate)) => of_sqlstate(sqlstate, message),
+                    (kind, None) => of_sqlite(kind, message),
+                }
+            }
+            // A transaction that could not be ended properly: the connection is dropped, the next one is sound.
+            Self::Sql(error @ (DieselError::BrokenTransactionManager | DieselError::RollbackTransaction)) => {
+                LedgerError::Unavailable(error.to_string())
+            }
+            Self::Sql(DieselError::SerializationError(error)) => LedgerError::Rejected(error.to_string()),
+            Self::Sql(error) => LedgerError::Internal(error.to_string()),
+        }
+    }
+}
+
+/// What a SQLSTATE means for the caller (PostgreSQL 15, appendix A).
+pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
+    match sqlstate.get(..2) {
+        Some("08" | "40" | "53" | "57" | "58") => LedgerError::Unavailable(message),
+        // A server that only reads is a standby: after a failover the same address leads to the primary again.
+        _ if sqlstate == "25006" => LedgerError::Unavailable(message),
+        Some("22" | "23") => LedgerError::Rejected(message),
+        _ => LedgerError::Internal(format!("{message} (SQLSTATE {sqlstate})")),
+    }
+}
+
+/// SQLite's messages are part of its source and never translated (`sqlite3ErrStr`), so they can stand for its codes,
+/// which diesel does not pass on.
+fn of_sqlite(kind: DatabaseErrorKind, message: String) -> LedgerError {
+    const AWAY: [&str; 9] = [
+        "database is locked",
+        "database table is locked",
+        "database or disk is full",
+        "database schema is locked",
+        "disk I/O error",
+        "unable to open database file",
+        "attempt to write a readonly database",
+        "locking protocol",
+        "out of memory",
+    ];
+    const REFUSED: [&str; 5] =
+        ["datatype mismatch", "string or blob too big", "integer overflow", "malformed JSON", "cannot store"];
+    use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+    let begins = |texts: &[&str]| texts.iter().any(|text| message.starts_with(text));
+    match kind {
+        UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation => LedgerError::Rejected(message),
+        _ if begins(&REFUSED) || message.contains("constraint failed") => LedgerError::Rejected(message),
+        _ if begins(&AWAY) => LedgerError::Unavailable(message),
+        _ => LedgerError::Internal(message),
+    }
+}

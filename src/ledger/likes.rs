@@ -1,0 +1,149 @@
+//! Reading likes and events: what a user likes, the answers of recent keys, and what is known of an event.
+
+use std::collections::{HashMap, HashSet};
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use diesel_async::RunQueryDsl;
+
+use super::KeysetPage;
+use super::db::{Db, in_snapshot, unsigned, with_conn};
+use super::error::Result;
+use super::instant::{At, Instant};
+use super::schema::{events, likes};
+use super::statement::Statement;
+use crate::domain::{EventId, Position, ProductId, Signal, Timestamp, UserId};
+use crate::engine::{EngineLimits, LikeAnswer, Original, UserLikes};
+
+/// The last likes of each user in a list, oldest first. `>=` and `<` rather than LIKE, whose case-sensitivity differs.
+macro_rules! answers {
+    ($users:literal) => {
+        concat!(
+            "SELECT user_id, id, count, recorded_at, epoch, seq FROM (
+                SELECT user_id, id, count, recorded_at, epoch, seq,
+                    ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY epoch DESC, seq DESC) AS place
+                FROM events
+                WHERE signal = 1 AND user_id IN (",
+            $users,
+            ") AND recorded_at >= {since} AND id >= 'like:' AND id < 'like;'
+            ) AS recent
+            WHERE place <= {most}
+            ORDER BY user_id, epoch, seq"
+        )
+    };
+}
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Text)]
+    user_id: String,
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+    #[diesel(sql_type = Instant)]
+    recorded_at: At,
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+}
+
+/// One query for all likes and one for all answers.
+pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
+    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    // A commit between the two is of a like by a user who was loaded elsewhere meanwhile, so the engine keeps what it has.
+    let answers = answers(db, &names, since).await?;
+    let rows: Vec<(String, String, At)> = with_conn!(db, |conn| {
+        let liked = likes::table.filter(likes::user_id.eq_any(&names)).filter(likes::liked);
+        Ok(liked.select((likes::user_id, likes::product_id, likes::liked_at)).load(conn).await?)
+    })?;
+    let mut by_user: HashMap<String, UserLikes> = HashMap::with_capacity(users.len());
+    let empty = |user: &str| UserLikes { user: UserId::from_stored(user), likes: Vec::new(), answers: Vec::new() };
+    for (user, product, at) in rows {
+        let entry = by_user.entry(user).or_insert_with_key(|user| empty(user));
+        entry.likes.push((ProductId::from_stored(product), at.0));
+    }
+    for row in answers {
+        let Some(key) = EventId::from_stored(row.id).like_key() else { continue };
+        let answer = LikeAnswer {
+            liked: row.count > 0,
+            changed: true,
+            at: row.recorded_at.0,
+            position: Position::new(unsigned(row.epoch), unsigned(row.seq)),
+        };
+        by_user.entry(row.user_id).or_insert_with_key(|user| empty(user)).answers.push((key, answer));
+    }
+    // A user may be asked for twice.
+    Ok(names.iter().map(|user| by_user.get(*user).cloned().unwrap_or_else(|| empty(user))).collect())
+}
+
+async fn answers(db: &Db, users: &[&str], since: Timestamp) -> Result<Vec<Answer>> {
+    let text = db.either(
+        answers!("SELECT json_array_elements_text(CAST({users} AS json))"),
+        answers!("SELECT value FROM json_each({users})"),
+    );
+    let users = serde_json::to_string(users).expect("texts are JSON");
+    with_conn!(db, |conn| {
+        let query = Statement::new(text)
+            .bind::<Text, _>(&users)
+            .bind::<Instant, _>(At(since))
+            .bind::<BigInt, _>(EngineLimits::ANSWERS_MAX as i64);
+        Ok(query.load(conn).await?)
+    })
+}
+
+pub(super) async fn liked_products(
+    db: &Db,
+    user: &UserId,
+    after: Option<(Timestamp, ProductId)>,
+    first: u32,
+) -> Result<KeysetPage<(ProductId, Timestamp)>> {
+    let rows: Vec<(String, At)> = with_conn!(db, |conn| {
+        let mut page = likes::table
+            .filter(likes::user_id.eq(user.as_str()))
+            .filter(likes::liked)
+            .select((likes::product_id, likes::liked_at))
+            .order((likes::liked_at.desc(), likes::product_id.desc()))
+            .limit(i64::from(first) + 1)
+            .into_boxed();
+        if let Some((at, product)) = &after {
+            // The first condition alone bounds the run of the index that is read.
+            let earlier = likes::liked_at.lt(At(*at)).or(likes::product_id.lt(product.as_str()));
+            page = page.filter(likes::liked_at.le(At(*at))).filter(earlier);
+        }
+        Ok(page.load(conn).await?)
+    })?;
+    Ok(KeysetPage::of(rows.into_iter().map(|(product, at)| (ProductId::from_stored(product), at.0)), first))
+}
+
+pub(super) async fn liked_count(db: &Db, user: &UserId) -> Result<u64> {
+    let count: i64 = with_conn!(db, |conn| {
+        let liked = likes::table.filter(likes::user_id.eq(user.as_str())).filter(likes::liked);
+        Ok(liked.count().get_result(conn).await?)
+    })?;
+    Ok(unsigned(count))
+}
+
+pub(super) async fn originals(db: &Db, ids: &[EventId]) -> Result<Vec<(EventId, Original)>> {
+    let ids: Vec<&str> = ids.iter().map(EventId::as_str).collect();
+    type Row = (String, i16, String, i64, At);
+    let (rows, reversed): (Vec<Row>, Vec<Option<String>>) = in_snapshot!(db, |conn| {
+        let columns = (events::id, events::signal, events::product_id, events::count, events::occurred_at);
+        let rows = events::table.filter(events::id.eq_any(&ids)).select(columns).load(conn).await?;
+        let reversals = events::table.filter(events::reverses.eq_any(&ids)).select(events::reverses);
+        Ok((rows, reversals.load(conn).await?))
+    })?;
+    let reversed: HashSet<String> = reversed.into_iter().flatten().collect();
+    let known = rows.into_iter().filter_map(|(id, signal, product, count, occurred_at)| {
+        let original = Original {
+            signal: Signal::from_code(signal)?,
+            product: ProductId::from_stored(product),
+            count,
+            occurred_at: occurred_at.0,
+            reversed: reversed.contains(&id),
+        };
+        Some((EventId::from_stored(id), original))
+    });
+    Ok(known.collect())
+}

@@ -1,0 +1,81 @@
+//! Exclusive locks across processes: an advisory lock of a connection of its own on Postgres, a locked file beside the
+//! database on SQLite. Both end with the process that holds them.
+
+use std::fs::{File, TryLockError};
+use std::time::Duration;
+
+use diesel::sql_types::{BigInt, Bool};
+use diesel_async::RunQueryDsl;
+
+use super::db::{Db, Sqlite};
+use super::error::{LedgerError, Result};
+use super::postgres::PgConnection;
+use super::statement::Statement;
+
+/// An exclusive lock, held until dropped (or until the process dies).
+pub struct LedgerLock {
+    _holder: Holder,
+}
+
+enum Holder {
+    Connection(Box<PgConnection>),
+    File(File),
+}
+
+/// How often a waiting node asks again. Asking, rather than blocking in the database or the kernel, lets go at once when
+/// the caller gives up; a lock is held for seconds, so a twentieth of one is soon enough.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+pub(super) async fn lock(db: &Db, name: &str) -> Result<LedgerLock> {
+    let mut holder = Holder::new(db, name).await?;
+    while !holder.take(name).await? {
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Ok(LedgerLock { _holder: holder })
+}
+
+pub(super) async fn try_lock(db: &Db, name: &str) -> Result<Option<LedgerLock>> {
+    let mut holder = Holder::new(db, name).await?;
+    Ok(holder.take(name).await?.then_some(LedgerLock { _holder: holder }))
+}
+
+#[derive(diesel::QueryableByName)]
+struct Taken {
+    #[diesel(sql_type = Bool)]
+    taken: bool,
+}
+
+impl Holder {
+    async fn new(db: &Db, name: &str) -> Result<Self> {
+        match db {
+            Db::Postgres(postgres) => Ok(Self::Connection(Box::new(postgres.connector.open().await?))),
+            Db::Sqlite(sqlite) => open_file(sqlite, name).map(Self::File),
+        }
+    }
+
+    async fn take(&mut self, name: &str) -> Result<bool> {
+        match self {
+            Self::Connection(connection) => {
+                // Other programs may lock numbers in the same database; 64 bits of a hash keep out of their way.
+                let key = xxhash_rust::xxh3::xxh3_64(format!("acclaim:{name}").as_bytes()) as i64;
+                let ask = Statement::new("SELECT pg_try_advisory_lock({key}) AS taken").bind::<BigInt, _>(key);
+                let answer: Result<Taken, _> = ask.get_result(&mut connection.diesel).await;
+                answer.map(|row| row.taken).map_err(|error| connection.explain(error.into()))
+            }
+            Self::File(file) => match file.try_lock() {
+                Ok(()) => Ok(true),
+                Err(TryLockError::WouldBlock) => Ok(false),
+                Err(TryLockError::Error(error)) => Err(LedgerError::Unavailable(format!("the lock {name}: {error}"))),
+            },
+        }
+    }
+}
+
+/// `<database file>.<name>.lock`. Never removed: a lock on a removed file would exclude nobody.
+fn open_file(sqlite: &Sqlite, name: &str) -> Result<File> {
+    let mut path = sqlite.file.clone().into_os_string();
+    path.push(format!(".{name}.lock"));
+    File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
+        LedgerError::Unavailable(format!("the lock file {} can not be opened: {error}", path.display()))
+    })
+}

@@ -1,0 +1,370 @@
+//! The ledger: the SQL truth. Postgres, or SQLite when nothing is configured, behind the same functions.
+//!
+//! `Ledger` is the handle the rest of the crate works with; diesel appears only in this folder. `events` is append-only
+//! and everything else about likes and scores is a fold of it, kept in the same transaction as the cursor up to which
+//! the journal has been taken over.
+//!
+//! Invariants: an event's id is there once; `likes` and `activity` change only together with `cursors`, in one
+//! transaction that compares the cursors first; a database that is away is never a reason to drop an entry.
+
+mod boards;
+mod catalogue;
+mod check;
+mod db;
+mod error;
+mod instant;
+mod likes;
+mod lock;
+mod postgres;
+mod results;
+mod schema;
+mod state;
+mod statement;
+mod sync;
+mod sync_postgres;
+mod sync_sqlite;
+
+use std::sync::Arc;
+
+use crate::domain::{
+    Board, BoardId, Cursors, Event, EventId, Money, Period, Place, Position, Product, ProductId, Segment, Signal,
+    Timestamp, UserId, Weight, WeightRule,
+};
+use crate::engine::{Original, UserLikes};
+
+use db::{Db, to_the_end};
+pub use error::{LedgerError, Result};
+pub use lock::LedgerLock;
+
+/// Which database, from a URL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LedgerKind {
+    Sqlite,
+    Postgres,
+}
+
+/// The handle. Cheap to clone; connections are pooled.
+#[derive(Clone)]
+pub struct Ledger {
+    db: Arc<Db>,
+}
+
+/// Where the ledger stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerState {
+    pub epoch: u64,
+    pub epoch_began_at: Timestamp,
+    /// One for each partition.
+    pub cursors: Cursors,
+}
+
+/// A partition's entries, to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub partition: u16,
+    /// The cursor that these entries follow.
+    pub from: Position,
+    /// Position of the last entry.
+    pub to: Position,
+    pub events: Vec<(Position, Event)>,
+    /// Entries that can't be events, and gaps in the journal.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub position: Position,
+    pub entry: String,
+    pub error: String,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// Everything is in. `refused` are events whose id (or whose original's reversal) the ledger had already; they
+    /// changed nothing.
+    Done { refused: Vec<Event> },
+    /// A cursor was not where the batch begins: somebody else has committed; nothing was changed.
+    CursorMoved,
+}
+
+/// One product's count of one signal, summed over a segment and all partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityRow {
+    pub product: ProductId,
+    pub signal: Signal,
+    pub count: i64,
+}
+
+/// A board with what tells whether its generation is up to date.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoardDefinition {
+    pub board: Board,
+    /// Grows with every reason to compute the board anew: a weight rule, a refused event, a wish.
+    pub revision: i64,
+}
+
+/// Boards and rules, read together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definitions {
+    /// Hidden ones too, by id.
+    pub boards: Vec<BoardDefinition>,
+    /// By version.
+    pub rules: Vec<WeightRule>,
+}
+
+impl Definitions {
+    /// The rules that a generation was built under.
+    pub fn rules_up_to(&self, version: i32) -> &[WeightRule] {
+        &self.rules[..self.rules.partition_point(|rule| rule.version <= version)]
+    }
+}
+
+/// What a rebuild computes a board from: all read in one snapshot of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub cursors: Cursors,
+    /// In the order of the segments asked for.
+    pub activity: Vec<Vec<ActivityRow>>,
+}
+
+/// A product as producers send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewProduct {
+    pub id: ProductId,
+    pub name: String,
+    pub image_url: Option<String>,
+    pub price: Option<Money>,
+    pub category: Option<String>,
+    pub brand: Option<String>,
+}
+
+/// A change of weights, as an admin asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewWeightRule {
+    pub board: Option<BoardId>,
+    pub weights: Vec<(Signal, Weight)>,
+    pub created_by: String,
+    pub created_at: Timestamp,
+    pub note: String,
+    /// Refused as a conflict unless this is the newest version of the rules for that board (0 for none).
+    pub expected_version: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RuleOutcome {
+    Added(WeightRule),
+    /// Somebody else has changed the weights since; this is the present version.
+    Conflict {
+        present: i32,
+    },
+}
+
+/// A page of a keyset-paged list: `rows`, and whether more follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeysetPage<T> {
+    pub rows: Vec<T>,
+    pub has_more: bool,
+}
+
+impl<T> KeysetPage<T> {
+    /// Of one row more than was asked for, if there was one.
+    fn of(rows: impl IntoIterator<Item = T>, first: u32) -> Self {
+        let mut rows: Vec<T> = rows.into_iter().collect();
+        let has_more = rows.len() > first as usize;
+        rows.truncate(first as usize);
+        Self { rows, has_more }
+    }
+}
+
+/// A difference between what the ledger holds and the fold of its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub product: ProductId,
+    pub user: Option<UserId>,
+    pub expected: i64,
+    pub actual: i64,
+}
+
+/// What a check of one fold found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FoldCheck {
+    pub checked: u64,
+    pub differing: u64,
+    /// The first 100.
+    pub rows: Vec<Difference>,
+}
+
+impl Ledger {
+    /// Opens the pool; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with
+    /// no password in it. Changes nothing in the database.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Ok(Self { db: Arc::new(Db::connect(url).await?) })
+    }
+
+    pub fn kind(&self) -> LedgerKind {
+        match *self.db {
+            Db::Postgres(_) => LedgerKind::Postgres,
+            Db::Sqlite(_) => LedgerKind::Sqlite,
+        }
+    }
+
+    /// Answers when the database does.
+    pub async fn ping(&self) -> Result<()> {
+        state::ping(&self.db).await
+    }
+
+    /// Applies the migrations that are missing, under a lock; returns their names.
+    pub async fn migrate(&self) -> Result<Vec<String>> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { state::migrate(&db).await }).await
+    }
+
+    /// Waits for an exclusive lock of that name, across processes.
+    pub async fn lock(&self, name: &str) -> Result<LedgerLock> {
+        lock::lock(&self.db, name).await
+    }
+
+    /// Takes the lock if it is free.
+    pub async fn try_lock(&self, name: &str) -> Result<Option<LedgerLock>> {
+        lock::try_lock(&self.db, name).await
+    }
+
+    /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`. A ledger with another number of
+    /// partitions is an `Internal` error that says what to set.
+    pub async fn state(&self, partitions: u16) -> Result<LedgerState> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { state::state(&db, partitions).await }).await
+    }
+
+    /// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
+    pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<()> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
+    }
+
+    // ------------------------------------------------------------ sync
+
+    /// Commits batches of different partitions in one transaction, all or nothing. Refused events raise the revision of
+    /// every board in that transaction. Entries that can't be stored go to the dead letters; should the database find
+    /// one that this code did not foresee, the rest is committed around it in several transactions, in order.
+    pub async fn commit(&self, batches: &[Batch]) -> Result<Commit> {
+        sync::commit(&self.db, batches).await
+    }
+
+    /// Raises the revision of every board, so that they are rebuilt.
+    pub async fn revise_boards(&self) -> Result<()> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { boards::revise(&db).await }).await
+    }
+
+    // ------------------------------------------------------------ likes and events
+
+    /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query each.
+    /// `answers` are the last 16 of each user.
+    pub async fn user_likes(&self, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
+        likes::user_likes(&self.db, users, since).await
+    }
+
+    /// What the user likes, newest first (then by product id, high to low), after a place in that order.
+    pub async fn liked_products(
+        &self,
+        user: &UserId,
+        after: Option<(Timestamp, ProductId)>,
+        first: u32,
+    ) -> Result<KeysetPage<(ProductId, Timestamp)>> {
+        likes::liked_products(&self.db, user, after, first).await
+    }
+
+    /// How many products the user likes.
+    pub async fn liked_count(&self, user: &UserId) -> Result<u64> {
+        likes::liked_count(&self.db, user).await
+    }
+
+    /// What is known of events; unknown ids are left out.
+    pub async fn originals(&self, ids: &[EventId]) -> Result<Vec<(EventId, Original)>> {
+        likes::originals(&self.db, ids).await
+    }
+
+    // ------------------------------------------------------------ catalogue
+
+    /// Unknown ids are left out; order is free.
+    pub async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>> {
+        catalogue::products(&self.db, ids).await
+    }
+
+    /// Inserts or replaces by id (the last of a repeated id wins); returns how many distinct products.
+    pub async fn upsert_products(&self, products: &[NewProduct], at: Timestamp) -> Result<u64> {
+        let (db, products) = (Arc::clone(&self.db), products.to_vec());
+        to_the_end(async move { catalogue::upsert_products(&db, &products, at).await }).await
+    }
+
+    // ------------------------------------------------------------ boards and weights
+
+    pub async fn definitions(&self) -> Result<Definitions> {
+        boards::definitions(&self.db).await
+    }
+
+    /// Adds a rule and raises the revision of the boards it reaches, in one transaction that no other rule can overlap.
+    pub async fn add_rule(&self, rule: &NewWeightRule) -> Result<RuleOutcome> {
+        let (db, rule) = (Arc::clone(&self.db), rule.clone());
+        to_the_end(async move { boards::add_rule(&db, &rule).await }).await
+    }
+
+    /// Rules, newest first, below a version; with a board, its own and the shared ones.
+    pub async fn rules(
+        &self,
+        board: Option<&BoardId>,
+        below: Option<i32>,
+        first: u32,
+    ) -> Result<KeysetPage<WeightRule>> {
+        boards::rules(&self.db, board, below, first).await
+    }
+
+    /// Activity in segments, with the cursors it belongs to, in one snapshot.
+    pub async fn snapshot(&self, segments: &[Segment]) -> Result<Snapshot> {
+        boards::snapshot(&self.db, segments).await
+    }
+
+    // ------------------------------------------------------------ closed periods
+
+    /// Whether a period's results are written.
+    pub async fn has_results(&self, board: &BoardId, period: &str) -> Result<bool> {
+        results::has_results(&self.db, board, period).await
+    }
+
+    /// Writes a closed period's results, best first, and cuts older periods of the board to their first 1,000; does
+    /// nothing and says false where they are written already. One transaction.
+    pub async fn write_results(
+        &self,
+        board: &BoardId,
+        period: &Period,
+        places: &[Place],
+        at: Timestamp,
+    ) -> Result<bool> {
+        let (db, board, period, places) = (Arc::clone(&self.db), board.clone(), period.clone(), places.to_vec());
+        to_the_end(async move { results::write_results(&db, &board, &period, &places, at).await }).await
+    }
+
+    /// A closed period's results, best first.
+    pub async fn results(&self, board: &BoardId, period: &str, first: u32) -> Result<Vec<Place>> {
+        results::results(&self.db, board, period, first).await
+    }
+
+    // ------------------------------------------------------------ checks
+
+    /// I3 and I4 for likes: for every (user, product) the events alternate from +1, and `likes` is what they come to.
+    pub async fn check_likes(&self) -> Result<FoldCheck> {
+        check::likes(&self.db).await
+    }
+
+    /// I4 for activity: the table equals the sum of the events.
+    pub async fn check_activity(&self) -> Result<FoldCheck> {
+        check::activity(&self.db).await
+    }
+
+    /// How many entries stand in the dead letters.
+    pub async fn dead_letter_count(&self) -> Result<u64> {
+        check::dead_letter_count(&self.db).await
+    }
+}

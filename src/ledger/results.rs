@@ -1,0 +1,117 @@
+//! Closed periods and the places at their close.
+
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_async::RunQueryDsl;
+use serde_json::json;
+
+use super::db::{Db, in_tx, with_conn};
+use super::error::{LedgerError, Result};
+use super::instant::At;
+use super::schema::{closed_periods, period_results};
+use super::statement::Statement;
+use crate::domain::{BoardId, Period, Place, Points, ProductId, Timestamp};
+
+/// Places kept of the periods before the last closed one: a page of results reaches no further, and a board of 100,000
+/// products would otherwise grow by as many rows a day.
+const KEPT_PLACES: i64 = 1_000;
+
+/// Rows in one statement: 5,000 are some 300 KB of text.
+const CHUNK: usize = 5_000;
+
+macro_rules! insert {
+    ($rows:literal) => {
+        concat!(
+            "INSERT INTO period_results (board, period, rank, product_id, points)
+            SELECT {board}, {period}, CAST(value ->> 0 AS BIGINT), value ->> 1, CAST(value ->> 2 AS BIGINT)
+            FROM ",
+            $rows
+        )
+    };
+}
+
+/// Whether a period's results are written.
+pub(super) async fn has_results(db: &Db, board: &BoardId, period: &str) -> Result<bool> {
+    with_conn!(db, |conn| {
+        let header = closed_periods::table.find((board.as_str(), period)).select(closed_periods::places);
+        Ok(header.get_result::<i64>(conn).await.optional()?.is_some())
+    })
+}
+
+/// Writes a closed period's results, best first, and cuts older periods of the board; says false where they are written
+/// already.
+pub(super) async fn write_results(
+    db: &Db,
+    board: &BoardId,
+    period: &Period,
+    places: &[Place],
+    at: Timestamp,
+) -> Result<bool> {
+    let Some(ends_at) = period.ends_at else {
+        return Err(LedgerError::Rejected(format!("the period {} of {board} never ends", period.key)));
+    };
+    let (board, key) = (board.as_str(), period.key.as_str());
+    let chunks: Vec<String> = places.chunks(CHUNK).zip(0..).map(|(chunk, n)| to_json(chunk, n * CHUNK + 1)).collect();
+    let text =
+        db.either(insert!("json_array_elements(CAST({rows} AS json)) AS listed (value)"), insert!("json_each({rows})"));
+    in_tx!(db, |conn| {
+        let header = (
+            closed_periods::board.eq(board),
+            closed_periods::period.eq(key),
+            closed_periods::starts_at.eq(period.starts_at.map(At)),
+            closed_periods::ends_at.eq(At(ends_at)),
+            closed_periods::closed_at.eq(At(at)),
+            closed_periods::places.eq(places.len() as i64),
+            closed_periods::kept.eq(places.len() as i64),
+        );
+        // The first to write the header wins; a second one waits here until the first is through.
+        let written =
+            diesel::insert_into(closed_periods::table).values(header).on_conflict_do_nothing().execute(conn).await?;
+        if written == 0 {
+            return Ok(false);
+        }
+        for rows in &chunks {
+            let insert = Statement::new(text).bind::<Text, _>(board).bind::<Text, _>(key).bind::<Text, _>(rows);
+            insert.execute(conn).await?;
+        }
+        let of_board = closed_periods::table.filter(closed_periods::board.eq(board));
+        let by_end: Vec<(String, i64)> = of_board
+            .select((closed_periods::period, closed_periods::kept))
+            .order(closed_periods::ends_at.desc())
+            .load(conn)
+            .await?;
+        for (older, _) in by_end.iter().skip(1).filter(|(_, kept)| *kept > KEPT_PLACES) {
+            let beyond = period_results::table
+                .filter(period_results::board.eq(board))
+                .filter(period_results::period.eq(older))
+                .filter(period_results::rank.gt(KEPT_PLACES));
+            diesel::delete(beyond).execute(conn).await?;
+            diesel::update(closed_periods::table.find((board, older)))
+                .set(closed_periods::kept.eq(KEPT_PLACES))
+                .execute(conn)
+                .await?;
+        }
+        Ok(true)
+    })
+}
+
+/// `[[rank, product, points], …]`
+fn to_json(places: &[Place], first_rank: usize) -> String {
+    let row = |(place, rank): (&Place, usize)| json!([rank, place.product, place.points.millionths()]);
+    serde_json::Value::Array(places.iter().zip(first_rank..).map(row).collect()).to_string()
+}
+
+/// A closed period's results, best first.
+pub(super) async fn results(db: &Db, board: &BoardId, period: &str, first: u32) -> Result<Vec<Place>> {
+    let rows: Vec<(String, i64)> = with_conn!(db, |conn| {
+        let best = period_results::table
+            .filter(period_results::board.eq(board.as_str()))
+            .filter(period_results::period.eq(period))
+            .order(period_results::rank)
+            .limit(i64::from(first));
+        Ok(best.select((period_results::product_id, period_results::points)).load(conn).await?)
+    })?;
+    let to_place =
+        |(product, points)| Place { product: ProductId::from_stored(product), points: Points::from_millionths(points) };
+    Ok(rows.into_iter().map(to_place).collect())
+}

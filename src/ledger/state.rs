@@ -1,0 +1,135 @@
+//! Migrations, and where the ledger stands: its epoch and its cursors.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::LedgerState;
+use super::db::{Db, in_snapshot, in_tx, open_sqlite, signed, unsigned, with_conn};
+use super::error::{LedgerError, Result};
+use super::instant::At;
+use super::lock::lock;
+use super::schema::{cursors, meta};
+use crate::domain::{Cursors, Position, Timestamp};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Answers when the database does.
+pub(super) async fn ping(db: &Db) -> Result<()> {
+    with_conn!(db, |conn| {
+        diesel::select(1_i32.into_sql::<diesel::sql_types::Integer>()).get_result::<i32>(conn).await?;
+        Ok(())
+    })
+}
+
+/// Must run in a task of its own: the harness blocks its thread.
+pub(super) async fn migrate(db: &Db) -> Result<Vec<String>> {
+    let _lock = lock(db, "migrations").await?;
+    let failed = |error: &dyn std::fmt::Display| LedgerError::Internal(format!("a migration failed: {error}"));
+    match db {
+        Db::Postgres(postgres) => {
+            let mut connection = postgres.connector.open().await?;
+            // SQLite has this collation of its own; see the first migration.
+            let collation = r#"CREATE COLLATION IF NOT EXISTS "binary" FROM "C""#;
+            if let Err(error) = connection.diesel.batch_execute(collation).await {
+                return Err(connection.explain(error.into()));
+            }
+            apply(connection.diesel).map_err(|error| failed(&error))
+        }
+        Db::Sqlite(sqlite) => {
+            let connection = open_sqlite(&sqlite.file.to_string_lossy()).await.map_err(|error| failed(&error))?;
+            apply(connection).map_err(|error| failed(&error))
+        }
+    }
+}
+
+fn apply<C>(connection: C) -> diesel::migration::Result<Vec<String>>
+where
+    C: diesel_async::AsyncConnection,
+    AsyncMigrationHarness<C>: MigrationHarness<C::Backend>,
+{
+    let mut harness = AsyncMigrationHarness::new(connection);
+    let names = harness.pending_migrations(MIGRATIONS)?.iter().map(|migration| migration.name().to_string()).collect();
+    harness.run_pending_migrations(MIGRATIONS)?;
+    Ok(names)
+}
+
+/// Where the ledger stands; a new one is given its partitions first.
+pub(super) async fn state(db: &Db, partitions: u16) -> Result<LedgerState> {
+    if let Some(state) = read(db, partitions).await? {
+        return Ok(state);
+    }
+    let began = At(Timestamp::now());
+    in_tx!(db, |conn| {
+        let row = (
+            meta::id.eq(1_i16),
+            meta::epoch.eq(0_i64),
+            meta::epoch_began_at.eq(began),
+            meta::partitions.eq(partition_code(partitions)),
+        );
+        diesel::insert_into(meta::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+        for partition in 0..partitions {
+            let row =
+                (cursors::partition.eq(partition_code(partition)), cursors::epoch.eq(0_i64), cursors::seq.eq(0_i64));
+            diesel::insert_into(cursors::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+        }
+        Ok(())
+    })?;
+    read(db, partitions).await?.ok_or_else(|| LedgerError::Internal("its state was removed meanwhile".to_owned()))
+}
+
+async fn read(db: &Db, partitions: u16) -> Result<Option<LedgerState>> {
+    let read = in_snapshot!(db, |conn| {
+        let columns = (meta::epoch, meta::epoch_began_at, meta::partitions);
+        let meta: Option<(i64, At, i16)> = meta::table.select(columns).first(conn).await.optional()?;
+        let cursors: Vec<(i16, i64, i64)> = cursors::table.load(conn).await?;
+        Ok(meta.map(|meta| (meta, cursors)))
+    })?;
+    let Some(((epoch, began_at, present), rows)) = read else { return Ok(None) };
+    if present != partition_code(partitions) {
+        return Err(LedgerError::Internal(format!(
+            "it was begun with {present} partitions, and {partitions} are asked for; set the number of partitions to \
+             {present}"
+        )));
+    }
+    Ok(Some(LedgerState { epoch: unsigned(epoch), epoch_began_at: began_at.0, cursors: to_cursors(rows) }))
+}
+
+pub(super) fn to_cursors(rows: Vec<(i16, i64, i64)>) -> Cursors {
+    let cursor =
+        |(partition, epoch, seq)| (partition_of_code(partition), Position::new(unsigned(epoch), unsigned(seq)));
+    rows.into_iter().map(cursor).collect()
+}
+
+/// Partitions are few; the column is a SMALLINT, so that the key of `activity` stays short.
+pub(super) fn partition_code(partition: u16) -> i16 {
+    i16::try_from(partition).expect("the configuration allows far fewer than 32,768 partitions")
+}
+
+pub(super) fn partition_of_code(code: i16) -> u16 {
+    u16::try_from(code).unwrap_or_default()
+}
+
+/// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
+pub(super) async fn begin_epoch(db: &Db, epoch: u64, at: Timestamp) -> Result<()> {
+    let epoch = signed(epoch);
+    in_tx!(db, |conn| {
+        let begun = diesel::update(meta::table.filter(meta::epoch.lt(epoch)))
+            .set((meta::epoch.eq(epoch), meta::epoch_began_at.eq(At(at))))
+            .execute(conn)
+            .await?;
+        if begun == 0 {
+            return Err(LedgerError::Rejected(format!("epoch {epoch} does not follow the present one")).into());
+        }
+        let partitions: Vec<i16> =
+            cursors::table.select(cursors::partition).order(cursors::partition).load(conn).await?;
+        // One by one, in the order in which a commit takes them, so that neither waits for the other's.
+        for partition in partitions {
+            diesel::update(cursors::table.find(partition))
+                .set((cursors::epoch.eq(epoch), cursors::seq.eq(0_i64)))
+                .execute(conn)
+                .await?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,96 @@
+//! A commit on Postgres: one statement, `commit.sql`, with a column of values in each array.
+
+use std::collections::HashSet;
+
+use diesel::pg::Pg;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Text};
+use diesel_async::RunQueryDsl;
+
+use super::db::{Postgres, signed};
+use super::error::Result;
+use super::instant::{At, Instant};
+use super::state::{partition_code, partition_of_code};
+use super::statement::Statement;
+use super::sync::{Attempt, Run};
+use crate::domain::{Event, Position, Timestamp};
+
+#[derive(diesel::QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    is_open: bool,
+    #[diesel(sql_type = BigInt)]
+    kept_count: i64,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    partition: Option<i16>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    epoch: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    seq: Option<i64>,
+}
+
+pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
+    let mut held = postgres.get().await?;
+    let answers: Result<Vec<Answer>, _> = statement(runs).load(&mut held.diesel).await;
+    let answers = answers.map_err(|error| held.explain(error.into()))?;
+    let [Answer { is_open: true, kept_count, .. }, ..] = answers[..] else { return Ok(Attempt::CursorMoved) };
+    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
+    if kept_count == events().count() as i64 {
+        return Ok(Attempt::Done { refused: Vec::new() });
+    }
+    let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
+    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at))).map(|(_, _, event)| event);
+    Ok(Attempt::Done { refused: refused.collect() })
+}
+
+impl Answer {
+    fn place(&self) -> Option<(u16, Position)> {
+        let position = Position::new(self.epoch?.try_into().ok()?, self.seq?.try_into().ok()?);
+        Some((partition_of_code(self.partition?), position))
+    }
+}
+
+/// The values in the order of the places in `commit.sql`.
+fn statement<'a>(runs: &'a [Run<'_>]) -> Statement<'a, Pg> {
+    let of_runs = |value: fn(&Run<'_>) -> i64| runs.iter().map(value).collect::<Vec<_>>();
+    let partitions = || runs.iter().map(|run| partition_code(run.partition)).collect::<Vec<_>>();
+    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run, *at, *event)));
+    let letters = || runs.iter().flat_map(|run| run.letters.iter().map(move |letter| (run, letter)));
+    let texts = |value: fn(&Event) -> &str| events().map(|(_, _, event)| value(event)).collect::<Vec<_>>();
+    let times = |value: fn(&Event) -> Timestamp| events().map(|(_, _, event)| At(value(event))).collect::<Vec<_>>();
+    Statement::new(include_str!("commit.sql"))
+        // held
+        .bind::<Array<SmallInt>, _>(partitions())
+        .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.from.epoch)))
+        .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.from.seq)))
+        // gate
+        .bind::<BigInt, _>(runs.len() as i64)
+        .bind::<BigInt, _>(events().count() as i64)
+        // moved
+        .bind::<Array<SmallInt>, _>(partitions())
+        .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.to.epoch)))
+        .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.to.seq)))
+        // kept
+        .bind::<Array<Text>, _>(texts(|event| event.id.as_str()))
+        .bind::<Array<SmallInt>, _>(events().map(|(run, ..)| partition_code(run.partition)).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(events().map(|(_, at, _)| signed(at.epoch)).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(events().map(|(_, at, _)| signed(at.seq)).collect::<Vec<_>>())
+        .bind::<Array<SmallInt>, _>(events().map(|(.., event)| event.signal.code()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(texts(|event| event.product.as_str()))
+        .bind::<Array<Nullable<Text>>, _>(
+            events().map(|(.., event)| event.user.as_ref().map(|user| user.as_str())).collect::<Vec<_>>(),
+        )
+        .bind::<Array<BigInt>, _>(events().map(|(.., event)| event.count).collect::<Vec<_>>())
+        .bind::<Array<Instant>, _>(times(|event| event.occurred_at))
+        .bind::<Array<Instant>, _>(times(|event| event.recorded_at))
+        .bind::<Array<Nullable<Text>>, _>(
+            events().map(|(.., event)| event.reverses.as_ref().map(|id| id.as_str())).collect::<Vec<_>>(),
+        )
+        // buried
+        .bind::<Instant, _>(At(Timestamp::now()))
+        .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.id.as_str()).collect::<Vec<_>>())
+        .bind::<Array<SmallInt>, _>(letters().map(|(run, _)| partition_code(run.partition)).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(letters().map(|(_, letter)| signed(letter.position.epoch)).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(letters().map(|(_, letter)| signed(letter.position.seq)).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.entry.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.error.as_str()).collect::<Vec<_>>())
+}

@@ -1,0 +1,220 @@
+//! A commit on SQLite: one immediate transaction of a few statements, each over a whole list given as JSON.
+//!
+//! It runs as one piece on a blocking thread, so nothing can cut it in half. What `commit.sql` folds in SQL is folded
+//! here in Rust, since SQLite can not hand the rows of an INSERT to another one.
+
+use std::collections::{BTreeMap, HashSet};
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, SmallInt, Text};
+use diesel::sqlite::Sqlite as Backend;
+use serde_json::{Value, json};
+
+use super::db::{Sqlite, signed};
+use super::error::{Failure, Result};
+use super::instant::microseconds;
+use super::schema::{boards, cursors};
+use super::state::partition_code;
+use super::statement::Statement;
+use super::sync::{Attempt, Run};
+use crate::domain::{Event, Position, Timestamp};
+
+const EVENTS: &str = "
+    INSERT INTO events
+        (id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+        value ->> 8, value ->> 9, value ->> 10
+    FROM json_each({rows})
+    WHERE true
+    ON CONFLICT DO NOTHING";
+
+const KEPT: &str = "
+    SELECT events.partition, events.epoch, events.seq
+    FROM json_each({rows}) AS batch
+    JOIN events ON events.id = value ->> 0
+        AND events.partition = value ->> 1 AND events.epoch = value ->> 2 AND events.seq = value ->> 3";
+
+const ACTIVITY: &str = "
+    INSERT INTO activity (bucket, signal, product_id, partition, count)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4
+    FROM json_each({rows})
+    WHERE true
+    ON CONFLICT (bucket, signal, product_id, partition) DO UPDATE SET count = count + EXCLUDED.count";
+
+const LIKES: &str = "
+    INSERT INTO likes (user_id, product_id, liked, liked_at, epoch, seq)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+    FROM json_each({rows})
+    WHERE true
+    ON CONFLICT (user_id, product_id) DO UPDATE
+    SET liked = EXCLUDED.liked, liked_at = EXCLUDED.liked_at, epoch = EXCLUDED.epoch, seq = EXCLUDED.seq
+    WHERE (likes.epoch, likes.seq) < (EXCLUDED.epoch, EXCLUDED.seq)";
+
+const DEAD_LETTERS: &str = "
+    INSERT INTO dead_letters (id, partition, epoch, seq, entry, error, at)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
+    FROM json_each({rows})";
+
+/// What one transaction is made of, owned, since it runs on another thread.
+struct Rows {
+    cursors: Vec<(i16, Position, Position)>,
+    events: Vec<(u16, Position, Event)>,
+    letters: Vec<Value>,
+}
+
+/// `None` for moved cursors; else the places in `events` of those that were refused.
+type Outcome = Option<Vec<usize>>;
+
+pub(super) async fn commit<'a>(sqlite: &Sqlite, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
+    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
+    let now = microseconds(Timestamp::now());
+    let letters = runs.iter().flat_map(|run| {
+        run.letters.iter().map(move |letter| {
+            let Position { epoch, seq } = letter.position;
+            json!([letter.id, run.partition, signed(epoch), signed(seq), letter.entry, letter.error, now])
+        })
+    });
+    let rows = Rows {
+        cursors: runs.iter().map(|run| (partition_code(run.partition), run.from, run.to)).collect(),
+        events: events().map(|(partition, at, event)| (partition, at, event.clone())).collect(),
+        letters: letters.collect(),
+    };
+    let mut writer = sqlite.writer().await?;
+    let outcome = writer.spawn_blocking(move |conn| transaction(conn, &rows)).await;
+    match outcome.map_err(|error| Failure::Sql(error).explain(None))? {
+        None => Ok(Attempt::CursorMoved),
+        Some(places) => {
+            let all: Vec<_> = events().map(|(.., event)| event).collect();
+            Ok(Attempt::Done { refused: places.into_iter().map(|place| all[place]).collect() })
+        }
+    }
+}
+
+fn transaction(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
+    conn.immediate_transaction(|conn| {
+        if !move_cursors(conn, &rows.cursors)? {
+            return Err(diesel::result::Error::RollbackTransaction);
+        }
+        if !rows.letters.is_empty() {
+            run(conn, DEAD_LETTERS, &rows.letters)?;
+        }
+        let refused = insert_events(conn, &rows.events)?;
+        if !refused.is_empty() {
+            diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn)?;
+        }
+        let refused_set: HashSet<_> = refused.iter().copied().collect();
+        let kept = rows.events.iter().enumerate().filter(|(place, _)| !refused_set.contains(place)).map(|(_, row)| row);
+        fold(conn, kept)?;
+        Ok(Some(refused))
+    })
+    .or_else(|error| match error {
+        diesel::result::Error::RollbackTransaction => Ok(None),
+        error => Err(error),
+    })
+}
+
+fn move_cursors(conn: &mut SqliteConnection, moves: &[(i16, Position, Position)]) -> QueryResult<bool> {
+    for (partition, from, to) in moves {
+        let at_from = cursors::table
+            .find(partition)
+            .filter(cursors::epoch.eq(signed(from.epoch)))
+            .filter(cursors::seq.eq(signed(from.seq)));
+        let moved = diesel::update(at_from)
+            .set((cursors::epoch.eq(signed(to.epoch)), cursors::seq.eq(signed(to.seq))))
+            .execute(conn)?;
+        if moved == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Inserts what is new, and says which are not, by their places in the list.
+fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) -> QueryResult<Vec<usize>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<_> = events
+        .iter()
+        .map(|(partition, at, event)| {
+            (
+                &event.id,
+                partition,
+                signed(at.epoch),
+                signed(at.seq),
+                event.signal.code(),
+                &event.product,
+                &event.user,
+                event.count,
+                microseconds(event.occurred_at),
+                microseconds(event.recorded_at),
+                &event.reverses,
+            )
+        })
+        .collect();
+    if run(conn, EVENTS, &rows)? == events.len() {
+        return Ok(Vec::new());
+    }
+    let kept: HashSet<(i16, i64, i64)> =
+        list(KEPT, &rows)?.load::<Place>(conn)?.into_iter().map(|row| (row.partition, row.epoch, row.seq)).collect();
+    let is_refused = |(partition, at, _): &(u16, Position, Event)| {
+        !kept.contains(&(partition_code(*partition), signed(at.epoch), signed(at.seq)))
+    };
+    Ok(events.iter().enumerate().filter(|(_, row)| is_refused(row)).map(|(place, _)| place).collect())
+}
+
+#[derive(QueryableByName)]
+struct Place {
+    #[diesel(sql_type = SmallInt)]
+    partition: i16,
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+}
+
+/// Adds events to activity, and the last one of each user and product to the likes.
+fn fold<'r>(conn: &mut SqliteConnection, kept: impl Iterator<Item = &'r (u16, Position, Event)>) -> QueryResult<()> {
+    // Both in the order of their table's key, so that the pages of its tree are touched one after the other.
+    let mut activity = BTreeMap::new();
+    let mut likes = BTreeMap::new();
+    for (partition, at, event) in kept {
+        *activity.entry((event.bucket().0, event.signal.code(), &event.product, partition)).or_insert(0) += event.count;
+        if event.id.like_key().is_some()
+            && let Some(user) = &event.user
+        {
+            let last = likes.entry((user, &event.product)).or_insert((at, event));
+            if at > last.0 {
+                *last = (at, event);
+            }
+        }
+    }
+    let rows: Vec<_> = activity
+        .into_iter()
+        .map(|((bucket, signal, product, partition), count)| (bucket, signal, product, partition, count))
+        .collect();
+    if !rows.is_empty() {
+        run(conn, ACTIVITY, &rows)?;
+    }
+    let rows: Vec<_> = likes
+        .into_iter()
+        .map(|((user, product), (at, event))| {
+            let liked = event.count > 0;
+            let since = microseconds(if liked { event.occurred_at } else { event.recorded_at });
+            (user, product, liked, since, signed(at.epoch), signed(at.seq))
+        })
+        .collect();
+    if !rows.is_empty() {
+        run(conn, LIKES, &rows)?;
+    }
+    Ok(())
+}
+
+fn run<R: serde::Serialize>(conn: &mut SqliteConnection, text: &'static str, rows: &[R]) -> QueryResult<usize> {
+    list(text, rows)?.execute(conn)
+}
+
+fn list<R: serde::Serialize>(text: &'static str, rows: &[R]) -> QueryResult<Statement<'static, Backend>> {
+    let json = serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
+    Ok(Statement::new(text).bind::<Text, _>(json))
+}
