@@ -5,8 +5,12 @@
 //! 1. [`domain`]: the words of the system as types, and the formula. Pure.
 //! 2. [`engine`]: hot state and the journal, in process memory or in Redis.
 //! 3. [`ledger`]: the SQL truth.
+//! 4. [`pipeline`]: what follows the journal, and the ways in and out of it.
+//! 5. [`live`]: feeds, fanned out to a node's subscribers.
 //!
 
 pub mod domain;
 pub mod engine;
 pub mod ledger;
+pub mod live;
+pub mod pipeline;

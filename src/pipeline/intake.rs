@@ -1,0 +1,189 @@
+//! The ways into the journal: likes and producers' events, up to their acknowledgement.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, Result};
+use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
+use crate::engine::{Desired, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
+
+/// How soon to try again when the journal is full: it empties as soon as the ledger answers.
+const BUSY_RETRY_MS: u64 = 1_000;
+
+fn busy() -> AppError {
+    AppError::Unavailable {
+        reason: "the journal is full, because the ledger is behind".into(),
+        retry_after_ms: BUSY_RETRY_MS,
+    }
+}
+
+impl App {
+    /// Likes, unlikes or toggles, and waits up to `ack_timeout` for ledger and count.
+    pub async fn like(
+        &self,
+        user: &UserId,
+        product: &ProductId,
+        desired: Desired,
+        key: Option<IdempotencyKey>,
+    ) -> Result<LikeResult> {
+        if !self.catalogue.knows(product).await? {
+            return Ok(LikeResult::UnknownProduct);
+        }
+        let key = key.unwrap_or_else(|| {
+            IdempotencyKey::new(&format!("{:032x}", rand::random::<u128>())).expect("32 digits make a key")
+        });
+        let request = LikeRequest { user: user.clone(), product: product.clone(), key, desired, at: self.now() };
+        let (answer, is_replay) = self.like_once_loaded(&request).await?;
+        let durability = self.until_liked(user, answer.position).await;
+        let like_count = self.like_counts(std::slice::from_ref(product)).await?[0];
+        Ok(LikeResult::Done {
+            liked: answer.liked,
+            changed: answer.changed && !is_replay,
+            at: answer.at,
+            like_count,
+            durability,
+        })
+    }
+
+    async fn like_once_loaded(&self, request: &LikeRequest) -> Result<(LikeAnswer, bool)> {
+        let epoch = self.epoch()?;
+        // Twice, because a user who was loaded may be made to load anew in between, though hardly ever.
+        for _ in 0..3 {
+            match self.engine.like(epoch, request).await.map_err(|error| self.engine_error(epoch, error))? {
+                LikeOutcome::Done(answer) => return Ok((answer, false)),
+                LikeOutcome::Replayed(answer) => return Ok((answer, true)),
+                LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
+                LikeOutcome::Busy => return Err(busy()),
+                LikeOutcome::NotLoaded => self.loader.load(&request.user).await?,
+            }
+        }
+        Err(AppError::Internal("a user's likes are loaded and not found".into()))
+    }
+
+    /// Waits for ledger and count of likes side by side.
+    async fn until_liked(&self, user: &UserId, position: Position) -> Durability {
+        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
+        let deadline = Instant::now() + self.settings.ack_timeout;
+        let counted = timeout_at(deadline, self.waits.likes(partition, position));
+        let (durability, _) = tokio::join!(self.until_committed(partition, position, deadline), counted);
+        durability
+    }
+
+    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Durability {
+        let deadline = if self.is_sync_failing() { Instant::now() } else { deadline };
+        match timeout_at(deadline, self.waits.ledger(partition, position)).await {
+            Ok(true) => Durability::Committed,
+            _ => Durability::Accepted,
+        }
+    }
+
+    /// Records events; one result each, in order. The durability is that of all that were recorded.
+    pub async fn record(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
+        let epoch = self.epoch()?;
+        let now = self.now();
+        let products: Vec<_> = events.iter().map(|event| event.product.clone()).collect();
+        let rows = self.catalogue.products(&products).await?;
+        let earlier = self.earlier(events).await?;
+
+        let mut results = vec![EventResult::UnknownProduct; events.len()];
+        let mut requests: BTreeMap<u16, Vec<(usize, RecordRequest)>> = BTreeMap::new();
+        for (index, event) in events.iter().enumerate() {
+            if rows[index].is_none() {
+                continue;
+            }
+            if earlier.contains_key(&event.id) {
+                results[index] = EventResult::Duplicate;
+                continue;
+            }
+            let home = event.reverses.as_ref().unwrap_or(&event.id);
+            let partition = partition_of(home.as_str(), self.engine.limits().partitions);
+            let request = RecordRequest {
+                id: event.id.clone(),
+                signal: event.signal,
+                product: event.product.clone(),
+                user: event.user.clone(),
+                count: event.count,
+                occurred_at: event.occurred_at.unwrap_or(now),
+                reverses: event.reverses.clone().map(|id| (id, None)),
+            };
+            requests.entry(partition).or_default().push((index, request));
+        }
+
+        let mut positions = Vec::new();
+        for (partition, indexed) in requests {
+            if let Some(position) = self.record_in(epoch, partition, indexed, &mut results).await? {
+                positions.push((partition, position));
+            }
+        }
+        let deadline = Instant::now() + self.settings.ack_timeout;
+        let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
+        let durability = futures_util::future::join_all(waits).await.into_iter().min();
+        Ok((results, durability.unwrap_or(Durability::Committed)))
+    }
+
+    /// Records one partition's events; returns the last position written.
+    async fn record_in(
+        &self,
+        epoch: u64,
+        partition: u16,
+        mut indexed: Vec<(usize, RecordRequest)>,
+        results: &mut [EventResult],
+    ) -> Result<Option<Position>> {
+        let mut last = None;
+        // The second time with what the ledger knows of the originals that the engine does not remember.
+        for is_first in [true, false] {
+            let requests: Vec<_> = indexed.iter().map(|(_, request)| request.clone()).collect();
+            let outcomes = self.engine.record(epoch, partition, &requests, self.now()).await;
+            let outcomes = outcomes.map_err(|error| self.engine_error(epoch, error))?;
+            let mut unknown = Vec::new();
+            for ((index, request), outcome) in indexed.into_iter().zip(outcomes) {
+                results[index] = match outcome {
+                    RecordOutcome::Recorded(position) => {
+                        last = last.max(Some(position));
+                        EventResult::Recorded
+                    }
+                    RecordOutcome::Duplicate => EventResult::Duplicate,
+                    RecordOutcome::Mismatch => EventResult::Mismatch,
+                    RecordOutcome::Busy => return Err(busy()),
+                    RecordOutcome::UnknownOriginal => {
+                        unknown.push((index, request));
+                        EventResult::UnknownOriginal
+                    }
+                };
+            }
+            if unknown.is_empty() || !is_first {
+                break;
+            }
+            indexed = self.with_originals(unknown).await?;
+        }
+        Ok(last)
+    }
+
+    /// Those of the requests whose originals the ledger knows, with them.
+    async fn with_originals(&self, unknown: Vec<(usize, RecordRequest)>) -> Result<Vec<(usize, RecordRequest)>> {
+        let ids: Vec<_> =
+            unknown.iter().filter_map(|(_, request)| Some(request.reverses.as_ref()?.0.clone())).collect();
+        let originals: HashMap<EventId, Original> = self.ledger.originals(&ids).await?.into_iter().collect();
+        let known = unknown.into_iter().filter_map(|(index, mut request)| {
+            let (id, original) = request.reverses.as_mut()?;
+            *original = Some(originals.get(id)?.clone());
+            Some((index, request))
+        });
+        Ok(known.collect())
+    }
+
+    /// What the ledger knows of events that claim to be older than the engine's memory.
+    async fn earlier(&self, events: &[NewEvent]) -> Result<HashMap<EventId, Original>> {
+        let horizon = self.now().minus_ms(self.engine.limits().event_memory_ms).max(self.epoch_began_at());
+        let ids: Vec<_> = events
+            .iter()
+            .filter(|event| event.occurred_at.is_some_and(|at| at <= horizon))
+            .map(|event| event.id.clone())
+            .collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        Ok(self.ledger.originals(&ids).await?.into_iter().collect())
+    }
+}

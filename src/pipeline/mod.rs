@@ -1,0 +1,418 @@
+//! What follows the journal, and the ways in and out of it.
+//!
+//! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
+//! counts), `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild`
+//! and `roll`.
+//!
+//! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
+
+mod catalogue;
+mod fault;
+mod intake;
+mod lead;
+mod loader;
+mod notices;
+mod progress;
+mod project;
+mod read;
+mod rebuild;
+mod recover;
+mod roll;
+mod sync;
+mod verify;
+mod weights;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Board, BoardId, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId};
+use crate::engine::{Engine, EngineError};
+use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct};
+pub use project::project;
+pub use sync::sync;
+
+use catalogue::Catalogue;
+use fault::Fault;
+use loader::Loader;
+use progress::Waits;
+use read::LedgerBoards;
+
+/// Why the API can't answer. Each is told to the client in one place, `graphql::errors`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppError {
+    /// Engine or ledger are away, recovering or full; the same call may work after this long.
+    #[error("{reason}")]
+    Unavailable { reason: String, retry_after_ms: u64 },
+    #[error("too many likes; try again in {retry_after_ms} ms")]
+    RateLimited { retry_after_ms: u64 },
+    /// Not the caller's fault, and no use in trying again; the text is for the log, not for the client.
+    #[error("{0}")]
+    Internal(String),
+}
+
+pub type Result<T, E = AppError> = std::result::Result<T, E>;
+
+impl From<LedgerError> for AppError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Unavailable(_) => {
+                Self::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
+            }
+            LedgerError::Rejected(_) | LedgerError::Internal(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<Fault> for AppError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Engine(error) => Self::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS },
+            Fault::Ledger(error) => error.into(),
+        }
+    }
+}
+
+/// When a caller may try again: recovery and reconnecting take about this long.
+const RETRY_AFTER_MS: u64 = 500;
+
+/// Where the node has the time from; tests set their own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How the node behaves.
+#[derive(Clone)]
+pub struct Settings {
+    /// How long a like waits for the ledger before it is answered ACCEPTED.
+    pub ack_timeout: Duration,
+    /// How often changed boards are published.
+    pub tick: Duration,
+    pub clock: Clock,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ack_timeout: Duration::from_millis(250),
+            tick: Duration::from_millis(100),
+            clock: Arc::new(Timestamp::now),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    Accepted,
+    Committed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LikeResult {
+    Done { liked: bool, changed: bool, at: Timestamp, like_count: u64, durability: Durability },
+    UnknownProduct,
+}
+
+/// An event as a producer sends it; its numbers and times are within the limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    pub id: EventId,
+    pub signal: Signal,
+    pub product: ProductId,
+    pub user: Option<UserId>,
+    pub count: i64,
+    /// `None` for now.
+    pub occurred_at: Option<Timestamp>,
+    pub reverses: Option<EventId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventResult {
+    Recorded,
+    Duplicate,
+    UnknownProduct,
+    /// The event to be reversed is not known.
+    UnknownOriginal,
+    /// The event to be reversed has another product or signal.
+    Mismatch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Engine,
+    Ledger,
+}
+
+/// How fresh an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    pub source: Source,
+    pub as_of: Timestamp,
+    pub degraded: bool,
+}
+
+/// What an answer about a board was read from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub board: Arc<Board>,
+    pub period: Period,
+    pub freshness: Freshness,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoardPage {
+    pub reading: Reading,
+    pub rows: Rows,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoardEntries {
+    pub reading: Reading,
+    /// Rank and points, in the order asked; `None` for a product that is not on the board.
+    pub entries: Vec<Option<(u64, Points)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyTarget {
+    Likes,
+    Activity,
+    Board,
+}
+
+/// One difference. Counts for likes and activity; points for boards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifyRow {
+    pub target: VerifyTarget,
+    pub board: Option<BoardId>,
+    pub product: ProductId,
+    pub user: Option<UserId>,
+    pub expected: f64,
+    pub actual: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VerifyReport {
+    pub checked: u64,
+    pub differing: u64,
+    /// The first 100.
+    pub rows: Vec<VerifyRow>,
+}
+
+/// Whether a part answers, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    pub engine: Result<(), String>,
+    pub ledger: Result<(), String>,
+}
+
+/// A node's state. Shared behind an `Arc`.
+pub struct App {
+    engine: Arc<dyn Engine>,
+    ledger: Ledger,
+    settings: Settings,
+    /// This node's name among the owners of leases.
+    node: String,
+    /// `None` while the node recovers.
+    epoch: watch::Sender<Option<u64>>,
+    epoch_began_at_ms: AtomicI64,
+    definitions: watch::Sender<Arc<Definitions>>,
+    waits: Waits,
+    /// Whether the last commit failed, so that nobody waits for the next.
+    sync_failing: AtomicBool,
+    loader: Loader,
+    catalogue: Catalogue,
+    ledger_boards: LedgerBoards,
+    stop: CancellationToken,
+    tasks: Mutex<JoinSet<()>>,
+    /// Keeps a second process away from a ledger whose engine is this process's memory.
+    _alone: Option<LedgerLock>,
+}
+
+impl App {
+    /// Starts a node: recovery, then the background work. Returns when likes and events are taken; boards that must be
+    /// rebuilt are answered from the ledger until they are.
+    pub async fn start(engine: Arc<dyn Engine>, ledger: Ledger, settings: Settings) -> Result<Arc<Self>> {
+        let app = Self::open(engine, ledger, settings).await?;
+        app.spawn(lead::run(app.clone()));
+        Ok(app)
+    }
+
+    /// A node that takes likes and events but does no background work, for whoever drives [`sync`] and [`project`]
+    /// by themselves.
+    pub async fn open(engine: Arc<dyn Engine>, ledger: Ledger, settings: Settings) -> Result<Arc<Self>> {
+        let alone = lock_for_memory(engine.as_ref(), &ledger).await?;
+        let epoch = recover::recover(engine.as_ref(), &ledger).await?;
+        let definitions = ledger.definitions().await?;
+        let (loader, waiting) = Loader::new();
+        let app = Arc::new(Self {
+            waits: Waits::new(engine.limits().partitions),
+            catalogue: Catalogue::new(ledger.clone()),
+            engine,
+            ledger,
+            settings,
+            node: format!("{:016x}", rand::random::<u64>()),
+            epoch: watch::Sender::new(None),
+            epoch_began_at_ms: AtomicI64::new(i64::MAX),
+            definitions: watch::Sender::new(Arc::new(definitions)),
+            sync_failing: AtomicBool::new(false),
+            loader,
+            ledger_boards: LedgerBoards::default(),
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
+            _alone: alone,
+        });
+        app.begin(epoch).await;
+        app.spawn(loader::run(app.clone(), waiting));
+        app.spawn(notices::listen(app.clone()));
+        app.spawn(notices::look(app.clone()));
+        Ok(app)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().expect("nothing panics while it holds the tasks").spawn(task);
+    }
+
+    /// Stops the background work once what is in the journal is in the ledger, or after `deadline`.
+    pub async fn stop(&self, deadline: Duration) {
+        self.stop.cancel();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("nothing panics while it holds the tasks"));
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            tracing::warn!("the journal could not be synced in time; the next start takes it over");
+        }
+    }
+
+    /// Whether engine and ledger answer.
+    pub async fn readiness(&self) -> Readiness {
+        let (engine, ledger) = tokio::join!(self.engine.ping(), self.ledger.ping());
+        let engine = match engine {
+            Ok(()) => self.epoch().map(|_| ()).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Readiness { engine, ledger: ledger.map_err(|error| error.to_string()) }
+    }
+
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The present time by the node's clock.
+    pub fn now(&self) -> Timestamp {
+        (self.settings.clock)()
+    }
+
+    /// The epoch this node works in; `Unavailable` while it recovers.
+    pub fn epoch(&self) -> Result<u64> {
+        (*self.epoch.borrow()).ok_or_else(|| AppError::Unavailable {
+            reason: "the engine is being recovered".into(),
+            retry_after_ms: RETRY_AFTER_MS,
+        })
+    }
+
+    /// Ends when the node stops.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Boards and rules as this node knows them.
+    pub fn definitions(&self) -> Arc<Definitions> {
+        self.definitions.borrow().clone()
+    }
+
+    /// A visible board's definition.
+    pub fn board(&self, id: &BoardId) -> Option<Arc<Board>> {
+        let definitions = self.definitions();
+        let found = definitions.boards.iter().find(|definition| definition.board.id == *id && !id.is_hidden())?;
+        Some(Arc::new(found.board.clone()))
+    }
+
+    /// Inserts or replaces products; returns how many.
+    pub async fn upsert_products(&self, products: &[NewProduct]) -> Result<u64> {
+        let upserted = self.ledger.upsert_products(products, self.now()).await?;
+        self.catalogue.forget(products.iter().map(|product| &product.id));
+        Ok(upserted)
+    }
+
+    /// In the order asked; `None` for an unknown id. At most one look-up in the ledger, none when all are remembered.
+    pub async fn products(&self, ids: &[ProductId]) -> Result<Vec<Option<Arc<Product>>>> {
+        Ok(self.catalogue.products(ids).await?)
+    }
+
+    /// How often the catalogue was looked up in the ledger.
+    pub fn product_lookups(&self) -> u64 {
+        self.catalogue.lookups()
+    }
+
+    /// What the user likes, newest first, and how many in all.
+    pub async fn liked_products(
+        &self,
+        user: &UserId,
+        after: Option<(Timestamp, ProductId)>,
+        first: u32,
+    ) -> Result<(KeysetPage<(ProductId, Timestamp)>, u64)> {
+        let page = self.ledger.liked_products(user, after, first).await?;
+        Ok((page, self.ledger.liked_count(user).await?))
+    }
+
+    fn is_sync_failing(&self) -> bool {
+        self.sync_failing.load(Ordering::Relaxed)
+    }
+
+    fn epoch_began_at(&self) -> Timestamp {
+        Timestamp::from_ms(self.epoch_began_at_ms.load(Ordering::Relaxed))
+    }
+
+    /// Takes up an epoch.
+    async fn begin(&self, epoch: u64) {
+        let began_at = self.ledger.state(self.engine.limits().partitions).await.map(|state| state.epoch_began_at);
+        // Where the ledger can't say, every event that names its time is looked up there.
+        self.epoch_began_at_ms.store(began_at.map_or(i64::MAX, Timestamp::as_ms), Ordering::Relaxed);
+        self.epoch.send_replace(Some(epoch));
+    }
+
+    /// What an engine's error means for the caller. A lost engine sends this node into recovery.
+    fn engine_error(&self, epoch: u64, error: EngineError) -> AppError {
+        if let EngineError::Lost(reason) = &error {
+            let lost = self.epoch.send_if_modified(|present| present.take_if(|it| *it == epoch).is_some());
+            if lost {
+                tracing::warn!(epoch, "the engine must be recovered: {reason}");
+            }
+        }
+        AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
+    }
+
+    /// Reads boards and rules anew.
+    async fn refresh_definitions(&self) -> Result<(), LedgerError> {
+        let definitions = self.ledger.definitions().await?;
+        self.definitions.send_if_modified(|known| {
+            let changed = **known != definitions;
+            if changed {
+                *known = Arc::new(definitions);
+            }
+            changed
+        });
+        Ok(())
+    }
+}
+
+/// An engine in memory belongs to one process, so its ledger must too.
+async fn lock_for_memory(engine: &dyn Engine, ledger: &Ledger) -> Result<Option<LedgerLock>> {
+    let lock = ledger.try_lock("memory-engine").await?;
+    match (lock, engine.kind()) {
+        (None, _) => Err(AppError::Unavailable {
+            reason:
+                "another process works on this ledger with an engine in its memory; stop it, or give both the same \
+                     REDIS_URL"
+                    .into(),
+            retry_after_ms: RETRY_AFTER_MS,
+        }),
+        (lock, "memory") => Ok(lock),
+        (Some(_), _) => Ok(None),
+    }
+}

@@ -1,0 +1,55 @@
+//! What a node notices by itself: what the others tell, and what nobody may have told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::App;
+use super::fault::Backoff;
+use crate::engine::{EngineError, Notice, PartitionSurvey};
+
+/// How often a node looks whether the engine is still the one it works with, and whether definitions have changed: what
+/// it is not told, because a message was lost, it finds within this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Hears what other nodes (and this one) tell.
+pub async fn listen(app: Arc<App>) {
+    let mut backoff = Backoff::default();
+    while !app.stop.is_cancelled() {
+        match app.engine.listen().await {
+            Ok(mut notices) => {
+                while let Some(Some(notice)) = app.stop.run_until_cancelled(notices.next()).await {
+                    match notice {
+                        Notice::Progress(progress) => app.waits.reach(progress),
+                        Notice::Definitions => {
+                            // The next look finds what this one could not read.
+                            app.refresh_definitions().await.ok();
+                        }
+                        Notice::Feed(_) | Notice::Missed => {}
+                    }
+                }
+            }
+            Err(error) => tracing::warn!("the engine can't be listened to: {error}"),
+        }
+        app.stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+    }
+}
+
+/// Looks at regular times at what nobody may have told: a lost engine, changed definitions.
+pub async fn look(app: Arc<App>) {
+    while app.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        if let Err(error) = app.refresh_definitions().await {
+            tracing::debug!("definitions could not be read: {error}");
+        }
+        let Ok(epoch) = app.epoch() else { continue };
+        let Ok(survey) = app.engine.survey().await else { continue };
+        let is_whole = |(partition, here): (u16, &PartitionSurvey)| {
+            let committed = app.waits.in_ledger(partition);
+            here.epoch == Some(epoch) && (committed.epoch != epoch || here.last.is_some_and(|last| last >= committed))
+        };
+        if !survey.has_scripts || !(0..).zip(&survey.partitions).all(is_whole) {
+            app.engine_error(epoch, EngineError::Lost("its epoch, its scripts or part of its journal are gone".into()));
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Project: folds the journal into boards, and publishes what has changed.
+//!
+//! One projector at a time, by lease; a second one would do no harm, since each step compares cursors, generations or
+//! sequences first. What a board should show follows from the definitions, the epoch and the clock alone: where it
+//! differs from what is shown, the board is rebuilt beside it and switched. So a roll, a weight rule, a recovery and a
+//! first start are one path.
+//!
+//! Invariant: a generation is folded with the rules it was built under, never with newer ones.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::fault::{Backoff, Fault};
+use super::rebuild::rebuild;
+use crate::domain::{
+    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
+};
+use crate::engine::{Apply, Build, Progress};
+use crate::ledger::{BoardDefinition, Definitions};
+
+/// Entries of a partition in one fold: bounds one step's memory and how long the engine is held up by it.
+const READ_COUNT: usize = 5_000;
+/// How long a rebuild that failed waits before it is tried again.
+const REBUILD_RETRY: Duration = Duration::from_millis(500);
+
+/// Projects until `finish`, then until nothing is left in the journal. Returns an error only for a lost engine.
+pub async fn project(app: &Arc<App>, epoch: u64, finish: &CancellationToken) -> Result<(), Fault> {
+    let mut backoff = Backoff::default();
+    loop {
+        match Projector::load(app, epoch).await {
+            Ok(mut projector) => match projector.run(finish, &mut backoff).await {
+                Ok(Ended::Finished) => return Ok(()),
+                Ok(Ended::Overtaken) => tracing::info!("another projector was at work; reading the boards anew"),
+                Err(fault) if fault.is_lost() => return Err(fault),
+                Err(fault) => tracing::warn!("projection waits: {fault}"),
+            },
+            Err(fault) if fault.is_lost() => return Err(fault),
+            Err(fault) => tracing::warn!("projection waits: {fault}"),
+        }
+        if finish.is_cancelled() {
+            return Ok(());
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+enum Ended {
+    Finished,
+    /// A compare-and-set failed.
+    Overtaken,
+}
+
+/// A generation that follows the journal.
+#[derive(Debug, Clone)]
+pub struct Folding {
+    pub number: u64,
+    pub build: Build,
+    pub scoring: Scoring,
+    pub cursors: Cursors,
+}
+
+/// One board, as the projector keeps it.
+struct Tracked {
+    definition: BoardDefinition,
+    shown: Option<Folding>,
+    /// Loaded, and catching up with the one shown.
+    building: Option<Folding>,
+    is_rebuilding: bool,
+    /// Whether the shown generation has changed since it was last compared with what is published.
+    is_dirty: bool,
+    published: Option<FeedState>,
+}
+
+struct Projector<'a> {
+    app: &'a Arc<App>,
+    epoch: u64,
+    boards: BTreeMap<BoardId, Tracked>,
+    rebuilds: JoinSet<(BoardId, Result<Option<Folding>, Fault>)>,
+}
+
+impl<'a> Projector<'a> {
+    async fn load(app: &'a Arc<App>, epoch: u64) -> Result<Self, Fault> {
+        let definitions = app.definitions();
+        let mut boards = BTreeMap::new();
+        for definition in &definitions.boards {
+            boards.insert(definition.board.id.clone(), track(app, epoch, definition, &definitions).await?);
+        }
+        Ok(Self { app, epoch, boards, rebuilds: JoinSet::new() })
+    }
+
+    async fn run(&mut self, finish: &CancellationToken, backoff: &mut Backoff) -> Result<Ended, Fault> {
+        let mut reader = self.app.engine.journal_reader().await?;
+        let mut next_tick = Instant::now();
+        self.announce_likes().await?;
+        loop {
+            let finishing = finish.is_cancelled();
+            self.start_rebuilds(finishing);
+            let after = self.lowest_cursors();
+            let wait = if finishing { Duration::ZERO } else { next_tick.saturating_duration_since(Instant::now()) };
+            let read = if after.is_empty() {
+                tokio::time::sleep(wait).await;
+                Vec::new()
+            } else {
+                reader.read(&after, READ_COUNT, wait).await?
+            };
+            if !self.fold(&read).await? {
+                return Ok(Ended::Overtaken);
+            }
+            backoff.reset();
+            let switched = self.take_rebuilds().await?;
+            if switched || finishing || Instant::now() >= next_tick {
+                next_tick = Instant::now() + self.app.settings.tick;
+                if !self.publish().await? {
+                    return Ok(Ended::Overtaken);
+                }
+            }
+            if finishing && read.is_empty() {
+                return Ok(Ended::Finished);
+            }
+        }
+    }
+
+    /// Starts a rebuild of every board that shows something else than it should.
+    fn start_rebuilds(&mut self, finishing: bool) {
+        let definitions = self.app.definitions();
+        for definition in &definitions.boards {
+            let Some(tracked) = self.boards.get_mut(&definition.board.id) else { continue };
+            tracked.definition = definition.clone();
+            if finishing || tracked.is_rebuilding || tracked.building.is_some() {
+                continue;
+            }
+            let Some((build, scoring)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
+            tracked.is_rebuilding = true;
+            let (app, board) = (self.app.clone(), definition.board.clone());
+            self.rebuilds.spawn(async move {
+                let outcome = rebuild(&app, &board, scoring, build).await;
+                if outcome.is_err() {
+                    tokio::time::sleep(REBUILD_RETRY).await;
+                }
+                (board.id, outcome)
+            });
+        }
+    }
+
+    /// Takes over what was rebuilt, and shows what has caught up. True where something was switched.
+    async fn take_rebuilds(&mut self) -> Result<bool, Fault> {
+        while let Some(done) = self.rebuilds.try_join_next() {
+            let (board, outcome) = done.expect("a rebuild is neither aborted nor does it panic");
+            let tracked = self.boards.get_mut(&board).expect("rebuilds are of tracked boards");
+            tracked.is_rebuilding = false;
+            match outcome {
+                Ok(building) => tracked.building = building,
+                Err(fault) if fault.is_lost() => return Err(fault),
+                Err(fault) => tracing::warn!(%board, "a rebuild failed and is tried again: {fault}"),
+            }
+        }
+        let mut switched = false;
+        for (board, tracked) in &mut self.boards {
+            let Some(building) = tracked.building.take_if(|new| new.has_met(tracked.shown.as_ref())) else { continue };
+            if self.app.engine.switch(board, building.number, &building.build).await? {
+                tracked.shown = Some(building);
+                tracked.is_dirty = true;
+                switched = true;
+            }
+        }
+        if switched {
+            self.announce_likes().await?;
+        }
+        Ok(switched)
+    }
+
+    fn lowest_cursors(&self) -> Vec<(u16, Position)> {
+        let mut lowest = Cursors::new();
+        for folding in self.boards.values().flat_map(Tracked::foldings) {
+            for (&partition, &position) in &folding.cursors {
+                let low = lowest.entry(partition).or_insert(position);
+                *low = position.min(*low);
+            }
+        }
+        lowest.into_iter().collect()
+    }
+
+    /// Folds what was read into every generation. False where a cursor had been moved by somebody else.
+    async fn fold(&mut self, read: &[(u16, Vec<Entry>)]) -> Result<bool, Fault> {
+        let mut applies = Vec::new();
+        for (board, tracked) in &mut self.boards {
+            let folded: Result<Vec<_>, Gap> = read
+                .iter()
+                .flat_map(|(partition, entries)| tracked.foldings().map(move |f| f.fold(board, *partition, entries)))
+                .collect();
+            match folded {
+                Ok(batches) => applies.extend(batches.into_iter().flatten()),
+                Err(Gap) => {
+                    tracing::error!(%board, "the journal has lost what this board has not folded; it is rebuilt");
+                    tracked.forget();
+                }
+            }
+        }
+        let applied = try_join_all(applies.iter().map(|batch| self.app.engine.apply(batch))).await?;
+        if applied.contains(&false) {
+            return Ok(false);
+        }
+        let mut likes_moved = false;
+        for batch in applies {
+            likes_moved |= batch.board == BoardId::likes();
+            let tracked = self.boards.get_mut(&batch.board).expect("batches are of tracked boards");
+            tracked.is_dirty |= !batch.deltas.is_empty();
+            for folding in tracked.foldings_mut().filter(|folding| folding.number == batch.generation) {
+                folding.cursors.insert(batch.partition, batch.to);
+            }
+        }
+        if likes_moved {
+            self.announce_likes().await?;
+        }
+        Ok(true)
+    }
+
+    async fn announce_likes(&self) -> Result<(), Fault> {
+        let shown = self.boards.get(&BoardId::likes()).and_then(|tracked| tracked.shown.as_ref());
+        let cursors = shown.map(|shown| &shown.cursors).into_iter().flatten();
+        let progress: Vec<_> = cursors.map(|(&partition, &position)| Progress::Likes { partition, position }).collect();
+        Ok(self.app.engine.announce(&progress).await?)
+    }
+
+    /// Publishes the top of every board whose top has changed. False where somebody else has published or switched.
+    async fn publish(&mut self) -> Result<bool, Fault> {
+        for (board, tracked) in self.boards.iter_mut().filter(|(id, tracked)| tracked.is_dirty && !id.is_hidden()) {
+            let page = self.app.engine.page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await?;
+            let (Some(page), Some(shown)) = (page, &tracked.shown) else { return Ok(false) };
+            if page.generation.number != shown.number {
+                return Ok(false);
+            }
+            tracked.is_dirty = false;
+            let state = FeedState {
+                board: board.clone(),
+                epoch: self.epoch,
+                seq: page.seq + 1,
+                generation: shown.number,
+                reason: shown.build.reason,
+                period: shown.build.period.clone(),
+                at: self.app.now(),
+                total: page.rows.total,
+                places: page.rows.places,
+            };
+            if tracked.published.as_ref().is_some_and(|last| last.shows_the_same(&state)) {
+                continue;
+            }
+            if !self.app.engine.publish(&state).await? {
+                return Ok(false);
+            }
+            tracked.published = Some(state);
+        }
+        Ok(true)
+    }
+}
+
+async fn track(
+    app: &App,
+    epoch: u64,
+    definition: &BoardDefinition,
+    definitions: &Definitions,
+) -> Result<Tracked, Fault> {
+    let board = &definition.board;
+    let survey = app.engine.board(&board.id).await?;
+    let shown = survey.shown.filter(|shown| shown.build.epoch == epoch).and_then(|shown| {
+        let (_, cursors) = survey.cursors.into_iter().find(|(number, _)| *number == shown.number)?;
+        let period = board.period_of_key(&shown.build.period)?;
+        let scoring = Scoring::new(board, period, definitions.rules_up_to(shown.build.rules_version));
+        Some(Folding { number: shown.number, build: shown.build, scoring, cursors })
+    });
+    Ok(Tracked {
+        definition: definition.clone(),
+        is_dirty: shown.is_some(),
+        shown,
+        building: None,
+        is_rebuilding: false,
+        published: app.engine.published(&board.id).await?.filter(|state| state.epoch == epoch),
+    })
+}
+
+impl Tracked {
+    fn foldings(&self) -> impl Iterator<Item = &Folding> {
+        self.shown.iter().chain(&self.building)
+    }
+
+    fn foldings_mut(&mut self) -> impl Iterator<Item = &mut Folding> {
+        self.shown.iter_mut().chain(&mut self.building)
+    }
+
+    /// Follows nothing any more; what is shown goes on being shown until a rebuild has taken its place.
+    fn forget(&mut self) {
+        self.shown = None;
+        self.building = None;
+        self.is_dirty = false;
+    }
+
+    /// What should be shown now; `None` where it is.
+    fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Build, Scoring)> {
+        let BoardDefinition { board, revision } = &self.definition;
+        let period = board.period_at(app.now());
+        let rules_version = definitions.rules.last().map_or(0, |rule| rule.version);
+        let reason = match &self.shown {
+            None => SnapshotReason::Recovered,
+            Some(shown) if shown.build.period != period.key => SnapshotReason::Rolled,
+            Some(shown) if shown.build.revision == *revision => return None,
+            Some(shown) if shown.build.rules_version != rules_version => SnapshotReason::Reweighted,
+            Some(_) => SnapshotReason::Recovered,
+        };
+        let build = Build { epoch, period: period.key.clone(), revision: *revision, rules_version, reason };
+        Some((build, Scoring::new(board, period, &definitions.rules)))
+    }
+}
+
+/// Entries between a generation's cursor and what was read are missing.
+struct Gap;
+
+impl Folding {
+    /// Whether this generation has folded all that the shown one has.
+    fn has_met(&self, shown: Option<&Self>) -> bool {
+        shown.is_none_or(|shown| shown.cursors.iter().all(|(partition, position)| self.cursors[partition] >= *position))
+    }
+
+    /// One step from this generation's cursor to the last of `entries`; `None` where it has them all.
+    fn fold(&self, board: &BoardId, partition: u16, entries: &[Entry]) -> Result<Option<Apply>, Gap> {
+        let from = self.cursors[&partition];
+        let fresh = &entries[entries.partition_point(|entry| entry.position <= from)..];
+        let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return Ok(None) };
+        if !from.is_followed_by(first.position) {
+            return Err(Gap);
+        }
+        let mut deltas: HashMap<&ProductId, Points> = HashMap::new();
+        for entry in fresh {
+            let EntryBody::Event(event) = &entry.body else { continue };
+            let points = self.scoring.points(event.signal, event.bucket(), event.count);
+            if points != Points::ZERO {
+                let sum = deltas.entry(&event.product).or_default();
+                *sum = sum.plus(points);
+            }
+        }
+        Ok(Some(Apply {
+            board: board.clone(),
+            generation: self.number,
+            partition,
+            from,
+            to: last.position,
+            deltas: deltas.into_iter().map(|(product, points)| (product.clone(), points)).collect(),
+        }))
+    }
+}

@@ -1,0 +1,120 @@
+//! The ways out: boards, counts of likes and products, from the engine, and from the ledger while the engine has none.
+//!
+//! Invariant: an answer is from one generation; it is never put together from two.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::rebuild::compute;
+use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
+use crate::domain::{Board, BoardId, PageStart, Period, Points, ProductId, Scoring, Standings, Timestamp, UserId};
+use crate::engine::{EngineError, Generation};
+
+/// How old a board computed from the ledger may be: while the engine is away, each board costs one computation a second,
+/// however many ask for it.
+const LEDGER_BOARD_FRESH_FOR: Duration = Duration::from_secs(1);
+
+/// Boards computed from the ledger. The lock is held while one is computed, so that nobody computes it twice.
+#[derive(Default)]
+pub struct LedgerBoards(tokio::sync::Mutex<HashMap<BoardId, Arc<LedgerBoard>>>);
+
+struct LedgerBoard {
+    period: Period,
+    standings: Standings,
+    computed_at: Timestamp,
+    computed: Instant,
+}
+
+impl App {
+    /// A page of a board: one engine call; from the ledger, marked degraded, while the engine has no board to show.
+    pub async fn page(&self, board: &Arc<Board>, start: &PageStart, count: u64) -> Result<BoardPage> {
+        let read = self.engine.page(&board.id, start, count).await;
+        let read = read.map(|page| page.map(|page| (page.generation, page.rows)));
+        match self.current(board, read) {
+            Some((reading, rows)) => Ok(BoardPage { reading, rows }),
+            None => {
+                let (reading, computed) = self.computed(board).await?;
+                Ok(BoardPage { reading, rows: computed.standings.rows(start, count) })
+            }
+        }
+    }
+
+    /// Places of products, as [`Self::page`].
+    pub async fn entries(&self, board: &Arc<Board>, products: &[ProductId]) -> Result<BoardEntries> {
+        let read = self.engine.entries(&board.id, products).await;
+        match self.current(board, read) {
+            Some((reading, entries)) => Ok(BoardEntries { reading, entries }),
+            None => {
+                let (reading, computed) = self.computed(board).await?;
+                let entries = products.iter().map(|product| computed.standings.entry(product)).collect();
+                Ok(BoardEntries { reading, entries })
+            }
+        }
+    }
+
+    /// How many people like each product, in the order asked.
+    pub async fn like_counts(&self, products: &[ProductId]) -> Result<Vec<u64>> {
+        let definitions = self.definitions();
+        let likes = definitions.boards.iter().find(|definition| definition.board.id == BoardId::likes());
+        let likes = likes.ok_or_else(|| AppError::Internal("the ledger has no board that counts likes".into()))?;
+        let entries = self.entries(&Arc::new(likes.board.clone()), products).await?.entries;
+        let count = |entry: Option<(u64, Points)>| entry.map_or(0, |(_, points)| points.millionths() / 1_000_000);
+        Ok(entries.into_iter().map(|entry| count(entry).max(0) as u64).collect())
+    }
+
+    /// When the user liked each product, in the order asked. One engine call for a user who is loaded.
+    pub async fn viewer_likes(&self, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
+        let epoch = self.epoch()?;
+        for _ in 0..3 {
+            let read = self.engine.viewer_likes(epoch, user, products, self.now()).await;
+            match read.map_err(|error| self.engine_error(epoch, error))? {
+                Some(likes) => return Ok(likes),
+                None => self.loader.load(user).await?,
+            }
+        }
+        Err(AppError::Internal("a user's likes are loaded and not found".into()))
+    }
+
+    /// What was read, if it is of this node's epoch and of a period of the board.
+    fn current<T>(
+        &self,
+        board: &Arc<Board>,
+        read: Result<Option<(Generation, T)>, EngineError>,
+    ) -> Option<(Reading, T)> {
+        let epoch = self.epoch().ok()?;
+        let (generation, rows) = match read {
+            Ok(read) => read?,
+            Err(error) => {
+                self.engine_error(epoch, error);
+                return None;
+            }
+        };
+        let period = board.period_of_key(&generation.build.period)?;
+        let freshness = Freshness { source: Source::Engine, as_of: self.now(), degraded: false };
+        (generation.build.epoch == epoch).then(|| (Reading { board: board.clone(), period, freshness }, rows))
+    }
+
+    async fn computed(&self, board: &Arc<Board>) -> Result<(Reading, Arc<LedgerBoard>)> {
+        let mut boards = self.ledger_boards.0.lock().await;
+        let fresh = boards.get(&board.id).filter(|known| known.computed.elapsed() < LEDGER_BOARD_FRESH_FOR).cloned();
+        let computed = match fresh {
+            Some(computed) => computed,
+            None => {
+                let computed = Arc::new(self.compute_board(board).await?);
+                boards.insert(board.id.clone(), computed.clone());
+                computed
+            }
+        };
+        let freshness = Freshness { source: Source::Ledger, as_of: computed.computed_at, degraded: true };
+        Ok((Reading { board: board.clone(), period: computed.period.clone(), freshness }, computed))
+    }
+
+    async fn compute_board(&self, board: &Board) -> Result<LedgerBoard> {
+        let computed_at = self.now();
+        let period = board.period_at(computed_at);
+        let scoring = Scoring::new(board, period.clone(), &self.definitions().rules);
+        let (_, points) = compute(&self.ledger, &scoring).await?;
+        Ok(LedgerBoard { period, standings: points.into_iter().collect(), computed_at, computed: Instant::now() })
+    }
+}

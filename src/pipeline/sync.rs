@@ -1,0 +1,157 @@
+//! Sync: takes the journal over into the ledger.
+//!
+//! It commits what has come while the last commit was under way, so one idle like commits at once and a flood commits
+//! in large batches. Correct however many run side by side: each commit compares the cursors first.
+//!
+//! Invariant: an entry is passed only when the ledger has it, as an event or as a dead letter. A ledger that is away
+//! makes sync wait, never skip.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::fault::{Backoff, Fault};
+use crate::domain::{Cursors, Entry, EntryBody, Event, Position};
+use crate::engine::Progress;
+use crate::ledger::{Batch, Commit, DeadLetter};
+
+/// Entries of a partition in one commit: large enough that a flood is bound by the database's rows and not by its
+/// commits, small enough that a commit takes well under the acknowledgement's timeout.
+pub const READ_COUNT: usize = 2_000;
+/// How long a read waits for an entry before it looks whether to finish. A read is never cut off, since its answer would
+/// stay behind in the connection.
+const READ_WAIT: Duration = Duration::from_millis(200);
+
+/// Follows some partitions until `finish`, then until nothing is left in them. Returns an error only for a lost engine.
+pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> Result<(), Fault> {
+    let mut backoff = Backoff::default();
+    loop {
+        match follow(app, partitions, finish, &mut backoff).await {
+            Ok(()) => return Ok(()),
+            Err(fault) if fault.is_lost() => return Err(fault),
+            Err(fault) => {
+                if matches!(fault, Fault::Ledger(_)) {
+                    app.sync_failing.store(true, Ordering::Relaxed);
+                }
+                let wait = backoff.next();
+                tracing::warn!(?partitions, wait_ms = wait.as_millis() as u64, "sync waits: {fault}");
+                if finish.is_cancelled() {
+                    // The journal keeps what could not be committed; the next node to start takes it over.
+                    return Ok(());
+                }
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
+    let mut follower = Follower::from_ledger(app, partitions).await?;
+    app.engine.announce(&follower.progress()).await?;
+    let mut reader = app.engine.journal_reader().await?;
+    loop {
+        let finishing = finish.is_cancelled();
+        let wait = if finishing { Duration::ZERO } else { READ_WAIT };
+        let read = reader.read(&follower.positions(), READ_COUNT, wait).await?;
+        let batches = follower.batches(&read);
+        if batches.is_empty() {
+            if finishing {
+                return Ok(());
+            }
+            continue;
+        }
+        match app.ledger.commit(&batches).await? {
+            Commit::Done { refused } => {
+                app.sync_failing.store(false, Ordering::Relaxed);
+                backoff.reset();
+                let progress = follower.advance(&batches);
+                app.engine.announce(&progress).await?;
+                if !refused.is_empty() {
+                    correct(app, &refused).await?;
+                }
+            }
+            Commit::CursorMoved => follower = Follower::from_ledger(app, partitions).await?,
+        }
+    }
+}
+
+/// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
+/// rebuilt; here the users whose likes the engine has wrong are made to load anew.
+async fn correct(app: &App, refused: &[Event]) -> Result<(), Fault> {
+    tracing::warn!(events = refused.len(), first = %refused[0].id, "the ledger had these events already; boards are rebuilt");
+    let mut users: Vec<_> =
+        refused.iter().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
+    users.sort();
+    users.dedup();
+    if !users.is_empty() {
+        app.engine.forget_likes(&users).await?;
+    }
+    app.engine.announce_definitions().await?;
+    Ok(())
+}
+
+/// Where a reader of some partitions stands.
+pub struct Follower {
+    cursors: Cursors,
+}
+
+impl Follower {
+    pub fn new(cursors: Cursors) -> Self {
+        Self { cursors }
+    }
+
+    async fn from_ledger(app: &App, partitions: &[u16]) -> Result<Self, Fault> {
+        let state = app.ledger.state(app.engine.limits().partitions).await?;
+        Ok(Self::new(state.cursors.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect()))
+    }
+
+    pub fn positions(&self) -> Vec<(u16, Position)> {
+        self.cursors.iter().map(|(partition, position)| (*partition, *position)).collect()
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.cursors.iter().map(|(&partition, &position)| Progress::Ledger { partition, position }).collect()
+    }
+
+    /// What was read, as batches to commit. A step in the journal that is missing becomes a dead letter of its own.
+    pub fn batches(&self, read: &[(u16, Vec<Entry>)]) -> Vec<Batch> {
+        read.iter().filter_map(|(partition, entries)| self.batch(*partition, entries)).collect()
+    }
+
+    fn batch(&self, partition: u16, entries: &[Entry]) -> Option<Batch> {
+        let from = self.cursors[&partition];
+        let to = entries.last()?.position;
+        let mut batch = Batch { partition, from, to, events: Vec::new(), dead_letters: Vec::new() };
+        let mut previous = from;
+        for entry in entries {
+            if !previous.is_followed_by(entry.position) {
+                tracing::error!(partition, after = %previous, before = %entry.position, "journal entries are lost");
+                batch.dead_letters.push(DeadLetter {
+                    position: previous,
+                    entry: String::new(),
+                    error: format!("lost: the journal has nothing between {previous} and {}", entry.position),
+                });
+            }
+            match &entry.body {
+                EntryBody::Event(event) => batch.events.push((entry.position, event.clone())),
+                EntryBody::Malformed { raw, reason } => batch.dead_letters.push(DeadLetter {
+                    position: entry.position,
+                    entry: raw.clone(),
+                    error: reason.clone(),
+                }),
+            }
+            previous = entry.position;
+        }
+        Some(batch)
+    }
+
+    /// Moves behind batches that were committed.
+    pub fn advance(&mut self, batches: &[Batch]) -> Vec<Progress> {
+        let moved: BTreeMap<_, _> = batches.iter().map(|batch| (batch.partition, batch.to)).collect();
+        self.cursors.extend(&moved);
+        moved.into_iter().map(|(partition, position)| Progress::Ledger { partition, position }).collect()
+    }
+}

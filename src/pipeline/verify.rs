@@ -1,0 +1,171 @@
+//! Verify: recomputes from the ledger what is served, and says what differs. It changes nothing, and works while likes
+//! pour in.
+//!
+//! A board is compared at its own cursors: a snapshot of the ledger, folded on with the journal up to where the board
+//! stands. The journal keeps what everybody has folded for a little longer, so that this finds what it needs.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::rebuild::compute;
+use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
+use crate::domain::{Board, BoardId, Cursors, EntryBody, Place, Points, ProductId, Scoring};
+use crate::engine::Generation;
+use crate::ledger::FoldCheck;
+
+/// Differences listed in a report; the rest is counted.
+const ROWS_MAX: usize = 100;
+/// How often a board that moves on is looked at again before verification gives up.
+const ATTEMPTS: usize = 50;
+const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
+
+impl App {
+    /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board.
+    pub async fn verify(&self, board: Option<&BoardId>) -> Result<VerifyReport> {
+        let mut report = VerifyReport::default();
+        if board.is_none() {
+            report.add_fold(VerifyTarget::Likes, self.ledger.check_likes().await?);
+            report.add_fold(VerifyTarget::Activity, self.ledger.check_activity().await?);
+        }
+        for definition in &self.definitions().boards {
+            if board.is_none_or(|wanted| *wanted == definition.board.id) {
+                self.verify_board(&definition.board, &mut report).await?;
+            }
+        }
+        Ok(report)
+    }
+
+    async fn verify_board(&self, board: &Board, report: &mut VerifyReport) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            if let Some((expected, places)) = self.expected_and_actual(board).await? {
+                report.add_board(&board.id, expected, places);
+                return Ok(());
+            }
+            tokio::time::sleep(ATTEMPT_WAIT).await;
+        }
+        Err(AppError::Unavailable {
+            reason: format!("the board {} is being rebuilt; it can be verified afterwards", board.id),
+            retry_after_ms: 1_000,
+        })
+    }
+
+    /// What the board should hold at its cursors, and what it holds. `None` where it has moved on or is not there.
+    async fn expected_and_actual(
+        &self,
+        board: &Board,
+    ) -> Result<Option<(HashMap<ProductId, Points>, Vec<Place>)>, Fault> {
+        let Some(shown) = self.engine.board(&board.id).await?.shown else { return Ok(None) };
+        let Some(period) = board.period_of_key(&shown.build.period) else { return Ok(None) };
+        let definitions = self.definitions();
+        let scoring = Scoring::new(board, period, definitions.rules_up_to(shown.build.rules_version));
+        let (cursors, mut expected) = compute(&self.ledger, &scoring).await?;
+        let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
+            return Ok(None);
+        };
+        let folded = self.fold_on(&scoring, cursors, &cursors_shown, &mut expected).await?;
+        expected.retain(|_, points| *points != Points::ZERO);
+        Ok(folded.then_some((expected, places)))
+    }
+
+    /// The generation's places once it has folded all that the ledger had; the journal keeps the rest for us.
+    async fn whole_from(
+        &self,
+        board: &BoardId,
+        shown: &Generation,
+        cursors: &Cursors,
+    ) -> Result<Option<(Cursors, Vec<Place>)>, Fault> {
+        for _ in 0..ATTEMPTS {
+            let Some((generation, here, places)) = self.engine.whole(board).await? else { return Ok(None) };
+            if generation != *shown {
+                return Ok(None);
+            }
+            if cursors.iter().all(|(partition, position)| here[partition] >= *position) {
+                return Ok(Some((here, places)));
+            }
+            tokio::time::sleep(ATTEMPT_WAIT).await;
+        }
+        Ok(None)
+    }
+
+    /// Folds the journal from `cursors` to `upto`. False where the journal does not have that any more.
+    async fn fold_on(
+        &self,
+        scoring: &Scoring,
+        mut cursors: Cursors,
+        upto: &Cursors,
+        points: &mut HashMap<ProductId, Points>,
+    ) -> Result<bool, Fault> {
+        let mut reader = self.engine.journal_reader().await?;
+        loop {
+            cursors.retain(|partition, position| *position < upto[partition]);
+            if cursors.is_empty() {
+                return Ok(true);
+            }
+            let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
+            let read = reader.read(&after, super::sync::READ_COUNT, Duration::ZERO).await?;
+            if read.is_empty() {
+                return Ok(false);
+            }
+            for (partition, entries) in read {
+                for entry in entries.iter().take_while(|entry| entry.position <= upto[&partition]) {
+                    let previous = cursors.insert(partition, entry.position);
+                    if previous.is_some_and(|previous| !previous.is_followed_by(entry.position)) {
+                        return Ok(false);
+                    }
+                    if let EntryBody::Event(event) = &entry.body {
+                        let sum = points.entry(event.product.clone()).or_default();
+                        *sum = sum.plus(scoring.points(event.signal, event.bucket(), event.count));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl VerifyReport {
+    fn add_fold(&mut self, target: VerifyTarget, check: FoldCheck) {
+        self.checked += check.checked;
+        let listed = check.rows.len() as u64;
+        for row in check.rows {
+            self.add(VerifyRow {
+                target,
+                board: None,
+                product: row.product,
+                user: row.user,
+                expected: row.expected as f64,
+                actual: row.actual as f64,
+            });
+        }
+        self.differing += check.differing - listed;
+    }
+
+    fn add_board(&mut self, board: &BoardId, mut expected: HashMap<ProductId, Points>, places: Vec<Place>) {
+        let row = |product: ProductId, expected: Points, actual: Points| VerifyRow {
+            target: VerifyTarget::Board,
+            board: Some(board.clone()),
+            product,
+            user: None,
+            expected: expected.as_f64(),
+            actual: actual.as_f64(),
+        };
+        self.checked += places.len() as u64;
+        for place in places {
+            let points = expected.remove(&place.product).unwrap_or_default();
+            if points != place.points {
+                self.add(row(place.product, points, place.points));
+            }
+        }
+        self.checked += expected.len() as u64;
+        for (product, points) in expected {
+            self.add(row(product, points, Points::ZERO));
+        }
+    }
+
+    fn add(&mut self, row: VerifyRow) {
+        self.differing += 1;
+        if self.rows.len() < ROWS_MAX {
+            self.rows.push(row);
+        }
+    }
+}
