@@ -7,10 +7,14 @@
 //! 3. [`ledger`]: the SQL truth.
 //! 4. [`pipeline`]: what follows the journal, and the ways in and out of it.
 //! 5. [`live`]: feeds, fanned out to a node's subscribers.
+//! 6. [`graphql`]: the schema: parses arguments, makes one call, maps the answer.
+//! 7. [`server`]: routes, transports, auth, health and pages.
 //!
 
 pub mod domain;
 pub mod engine;
+pub mod graphql;
 pub mod ledger;
 pub mod live;
 pub mod pipeline;
+pub mod server;

@@ -1,0 +1,208 @@
+//! What the client is told when something fails: the one place where failures become codes.
+//!
+//! Resolvers return [`Failure`] or [`AppError`] with `?`, which async-graphql keeps as the error's source; [`told`] reads
+//! it back once the whole operation has its request id. What a client can mend is no failure but a [`UserError`] within
+//! a payload. Invariant: every top-level error carries a code, and no inner detail leaves the node.
+
+use async_graphql::{Enum, Error, ErrorExtensionValues, Pos, Response, ServerError, SimpleObject};
+
+use super::guards::Role;
+use crate::pipeline::AppError;
+
+/// Why a resolver can't answer, for reasons that lie in the call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Unauthenticated(String),
+    #[error("this needs the role {}", .0.name())]
+    Forbidden(Role),
+    #[error("{argument}: {message}")]
+    BadInput { argument: &'static str, message: String },
+    #[error("{argument}: {message}")]
+    LimitExceeded { argument: &'static str, message: String },
+}
+
+impl Failure {
+    pub fn bad(argument: &'static str, message: impl ToString) -> Self {
+        Self::BadInput { argument, message: message.to_string() }
+    }
+
+    pub fn too_many(argument: &'static str, message: impl ToString) -> Self {
+        Self::LimitExceeded { argument, message: message.to_string() }
+    }
+}
+
+/// Codes of top-level errors, as `extensions.code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Unauthenticated,
+    Forbidden,
+    RateLimited,
+    Unavailable,
+    BadUserInput,
+    LimitExceeded,
+    Internal,
+}
+
+impl Code {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Forbidden => "FORBIDDEN",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::BadUserInput => "BAD_USER_INPUT",
+            Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
+/// A response that is nothing but one failure.
+pub fn failed(failure: impl Into<Error>, request_id: &str) -> Response {
+    let mut error = failure.into().into_server_error(Pos::default());
+    error.locations.clear();
+    told(Response::from_errors(vec![error]), request_id)
+}
+
+/// Gives every error of a response its code, and hides what is not the client's business.
+pub fn told(mut response: Response, request_id: &str) -> Response {
+    for error in &mut response.errors {
+        let code = code_of(error);
+        if code == Code::Internal {
+            tracing::error!(request_id, path = ?error.path, error = error.message, "a request failed inside");
+            error.message = "something went wrong inside; the log has the details under this requestId".to_owned();
+        }
+        set(error, "code", code.name().into());
+        if code == Code::Internal {
+            set(error, "requestId", request_id.into());
+        }
+        if let Some(AppError::Unavailable { retry_after_ms, .. } | AppError::RateLimited { retry_after_ms }) =
+            error.source::<AppError>().cloned()
+        {
+            set(error, "retryAfterMs", i64::try_from(retry_after_ms).unwrap_or(i64::MAX).into());
+        }
+        if let Some(Failure::BadInput { argument, .. } | Failure::LimitExceeded { argument, .. }) =
+            error.source::<Failure>().cloned()
+        {
+            set(error, "argument", argument.into());
+        }
+    }
+    response
+}
+
+/// How async-graphql's validation, its check of fragments and its parser say so; a test of the server holds them.
+const TOO_DEEP: [&str; 3] = ["Query is nested too deep", "The recursion depth", "recursion limit exceeded"];
+
+/// The code of an error. One without a source comes from async-graphql itself: syntax, validation, or an argument that
+/// can't be read.
+fn code_of(error: &ServerError) -> Code {
+    if let Some(failure) = error.source::<Failure>() {
+        return match failure {
+            Failure::Unauthenticated(_) => Code::Unauthenticated,
+            Failure::Forbidden(_) => Code::Forbidden,
+            Failure::BadInput { .. } => Code::BadUserInput,
+            Failure::LimitExceeded { .. } => Code::LimitExceeded,
+        };
+    }
+    match error.source::<AppError>() {
+        Some(AppError::Unavailable { .. }) => Code::Unavailable,
+        Some(AppError::RateLimited { .. }) => Code::RateLimited,
+        Some(AppError::Internal(_)) => Code::Internal,
+        None if error.source.is_some() => Code::Internal,
+        None if TOO_DEEP.iter().any(|words| error.message.starts_with(words)) => Code::LimitExceeded,
+        None => Code::BadUserInput,
+    }
+}
+
+fn set(error: &mut ServerError, name: &str, value: async_graphql::Value) {
+    error.extensions.get_or_insert_with(ErrorExtensionValues::default).set(name, value);
+}
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UserErrorCode {
+    Invalid,
+    NotFound,
+    Conflict,
+}
+
+/// What a caller can mend is answered here. Everything else is a top-level error whose
+/// extensions.code is UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED (with retryAfterMs),
+/// UNAVAILABLE (with retryAfterMs), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL (with requestId).
+#[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
+pub struct UserError {
+    pub code: UserErrorCode,
+    pub message: String,
+    pub path: Option<Vec<String>>,
+}
+
+impl UserError {
+    /// `path` is dotted, from the input down: `events.3.count`.
+    pub fn invalid(path: &str, message: impl ToString) -> Self {
+        Self::new(UserErrorCode::Invalid, path, message)
+    }
+
+    pub fn not_found(path: &str, message: impl ToString) -> Self {
+        Self::new(UserErrorCode::NotFound, path, message)
+    }
+
+    pub fn conflict(path: &str, message: impl ToString) -> Self {
+        Self::new(UserErrorCode::Conflict, path, message)
+    }
+
+    fn new(code: UserErrorCode, path: &str, message: impl ToString) -> Self {
+        let path = path.split('.').map(str::to_owned).collect();
+        Self { code, message: message.to_string(), path: Some(path) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::Value;
+
+    use super::*;
+
+    fn told_of(error: impl Into<Error>) -> ServerError {
+        let error = error.into().into_server_error(Pos::default());
+        told(Response::from_errors(vec![error]), "id7").errors.remove(0)
+    }
+
+    fn extension(error: &ServerError, name: &str) -> Option<Value> {
+        error.extensions.as_ref()?.get(name).cloned()
+    }
+
+    #[test]
+    fn every_failure_has_its_code() {
+        let away = AppError::Unavailable { reason: "no Redis".into(), retry_after_ms: 250 };
+        let cases: [(Error, &str); 8] = [
+            (Failure::Unauthenticated("who?".into()).into(), "UNAUTHENTICATED"),
+            (Failure::Forbidden(Role::Admin).into(), "FORBIDDEN"),
+            (Failure::bad("first", "1 to 100").into(), "BAD_USER_INPUT"),
+            (Failure::too_many("ids", "at most 100").into(), "LIMIT_EXCEEDED"),
+            (away.into(), "UNAVAILABLE"),
+            (AppError::RateLimited { retry_after_ms: 80 }.into(), "RATE_LIMITED"),
+            (AppError::Internal("secret".into()).into(), "INTERNAL"),
+            (Error::new("Unknown field"), "BAD_USER_INPUT"),
+        ];
+        for (error, code) in cases {
+            assert_eq!(extension(&told_of(error), "code"), Some(code.into()));
+        }
+    }
+
+    #[test]
+    fn retries_are_told_when_and_arguments_by_name() {
+        let limited = told_of(AppError::RateLimited { retry_after_ms: 80 });
+        assert_eq!(extension(&limited, "retryAfterMs"), Some(80.into()));
+        assert_eq!(extension(&told_of(Failure::bad("first", "…")), "argument"), Some("first".into()));
+    }
+
+    #[test]
+    fn details_stay_inside() {
+        let error = told_of(AppError::Internal("password=hunter2".into()));
+        assert!(!error.message.contains("hunter2"));
+        assert_eq!(extension(&error, "requestId"), Some("id7".into()));
+        let foreign = told_of(std::io::Error::other("/etc/secret"));
+        assert_eq!(extension(&foreign, "code"), Some("INTERNAL".into()));
+        assert!(!foreign.message.contains("secret"));
+    }
+}

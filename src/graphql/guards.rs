@@ -1,0 +1,84 @@
+//! Who calls, and what they may do.
+//!
+//! The server puts a [`Caller`] into every operation; a call without one is an anonymous one without any role. Guards
+//! run before arguments are looked at, so that a stranger learns nothing from how a bad argument is refused.
+
+use async_graphql::{Context, Enum, Guard, Result};
+
+use super::errors::Failure;
+use crate::domain::UserId;
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    User,
+    Ingest,
+    Admin,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::User, Self::Ingest, Self::Admin];
+
+    /// As it stands in the API and in a token.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "USER",
+            Self::Ingest => "INGEST",
+            Self::Admin => "ADMIN",
+        }
+    }
+
+    /// Upper or lower case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// Who calls: the viewer where somebody is signed in, and the roles granted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Caller {
+    pub user: Option<UserId>,
+    pub roles: Vec<Role>,
+}
+
+impl Caller {
+    /// Nobody, with no role.
+    pub const ANONYMOUS: &'static Self = &Self { user: None, roles: Vec::new() };
+
+    /// Who calls this operation.
+    pub fn of<'a>(ctx: &Context<'a>) -> &'a Self {
+        ctx.data_opt().unwrap_or(Self::ANONYMOUS)
+    }
+
+    /// The viewer, or UNAUTHENTICATED.
+    pub fn viewer(&self) -> Result<&UserId, Failure> {
+        self.user.as_ref().ok_or(Failure::Unauthenticated("this needs a signed-in viewer".to_owned()))
+    }
+
+    fn has(&self, role: Role) -> Result<(), Failure> {
+        match (self.roles.contains(&role), &self.user) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(Failure::Forbidden(role)),
+            (false, None) => {
+                Err(Failure::Unauthenticated(format!("this needs to be signed in with the role {}", role.name())))
+            }
+        }
+    }
+}
+
+/// Lets nobody pass who is not signed in.
+pub struct SignedIn;
+
+impl Guard for SignedIn {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        Ok(Caller::of(ctx).viewer().map(|_| ())?)
+    }
+}
+
+/// Lets those with the role pass.
+pub struct Needs(pub Role);
+
+impl Guard for Needs {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        Ok(Caller::of(ctx).has(self.0)?)
+    }
+}

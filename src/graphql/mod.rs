@@ -1,0 +1,56 @@
+//! The GraphQL API: the types clients see, and resolvers of about ten lines over [`App`] and [`Hub`].
+//!
+//! A resolver reads its arguments, makes one call and maps the answer. Who may call is in [`guards`], what failures are
+//! called in [`errors`], how a page of products asks together in [`siblings`]. [`Api`] runs operations for the transports.
+//! Nothing here knows HTTP, SQL or Redis.
+
+mod arguments;
+mod cursor;
+pub mod errors;
+mod executor;
+pub mod guards;
+mod mutation;
+mod query;
+mod siblings;
+mod subscription;
+mod types;
+
+use std::sync::Arc;
+
+use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
+
+pub use executor::{Api, new_request_id};
+
+use crate::live::Hub;
+use crate::pipeline::App;
+use mutation::Mutation;
+use query::Query;
+use subscription::Subscription;
+
+pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
+
+/// Deepest nesting of fields. The introspection query of GraphiQL and other tools goes 15 deep; no useful query of this
+/// schema goes beyond 10.
+const DEPTH_MAX: usize = 16;
+
+pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
+    async_graphql::Schema::build(Query, Mutation, Subscription).limit_depth(DEPTH_MAX)
+}
+
+/// The schema over a running node.
+pub fn schema(app: Arc<App>, hub: Arc<Hub>) -> Schema {
+    builder().data(app).data(hub).finish()
+}
+
+/// The schema as text: what `schema.graphql` holds.
+pub fn sdl() -> String {
+    builder().finish().sdl_with_options(SDLExportOptions::new().prefer_single_line_descriptions())
+}
+
+fn app<'a>(ctx: &Context<'a>) -> &'a Arc<App> {
+    ctx.data_unchecked()
+}
+
+fn hub<'a>(ctx: &Context<'a>) -> &'a Arc<Hub> {
+    ctx.data_unchecked()
+}

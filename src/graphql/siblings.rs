@@ -1,0 +1,79 @@
+//! Batching: products resolved together are siblings, and ask together.
+//!
+//! Whichever of them is asked first (for its catalogue row, its likes, its place on a board) asks for all of them in one
+//! call; the others wait for that answer. So a page costs the same few calls however long it is. A failure is an answer
+//! too: siblings never repeat a call that just failed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::OnceCell;
+
+use crate::domain::{Board, BoardId, Product, ProductId, Timestamp, UserId};
+use crate::pipeline::{App, BoardEntries, Result};
+
+type Shared<T> = OnceCell<Result<T>>;
+
+pub struct Siblings {
+    app: Arc<App>,
+    viewer: Option<UserId>,
+    ids: Vec<ProductId>,
+    rows: Shared<Vec<Option<Arc<Product>>>>,
+    like_counts: Shared<Vec<u64>>,
+    viewer_likes: Shared<Vec<Option<Timestamp>>>,
+    entries: Mutex<HashMap<BoardId, Arc<Shared<Arc<BoardEntries>>>>>,
+}
+
+impl Siblings {
+    pub fn new(app: &Arc<App>, viewer: Option<&UserId>, ids: Vec<ProductId>) -> Arc<Self> {
+        Arc::new(Self {
+            app: app.clone(),
+            viewer: viewer.cloned(),
+            ids,
+            rows: OnceCell::new(),
+            like_counts: OnceCell::new(),
+            viewer_likes: OnceCell::new(),
+            entries: Mutex::default(),
+        })
+    }
+
+    pub fn ids(&self) -> &[ProductId] {
+        &self.ids
+    }
+
+    /// The catalogue's row of the product at `index`.
+    pub async fn row(&self, index: usize) -> Result<Option<Arc<Product>>> {
+        let rows = self.rows.get_or_init(|| self.app.products(&self.ids)).await;
+        at(rows, index)
+    }
+
+    pub async fn like_count(&self, index: usize) -> Result<u64> {
+        let counts = self.like_counts.get_or_init(|| self.app.like_counts(&self.ids)).await;
+        at(counts, index)
+    }
+
+    /// When the viewer liked it: `None` where nobody is signed in, `Some(None)` where the viewer does not like it.
+    pub async fn viewer_liked_at(&self, index: usize) -> Result<Option<Option<Timestamp>>> {
+        let Some(viewer) = &self.viewer else { return Ok(None) };
+        let likes = self.viewer_likes.get_or_init(|| self.app.viewer_likes(viewer, &self.ids)).await;
+        at(likes, index).map(Some)
+    }
+
+    /// Every sibling's place on a board, in the order of [`Self::ids`].
+    pub async fn entries(&self, board: &Arc<Board>) -> Result<Arc<BoardEntries>> {
+        let cell = {
+            let mut boards = self.entries.lock().expect("no panic happens under this lock");
+            boards.entry(board.id.clone()).or_default().clone()
+        };
+        let ask = async || self.app.entries(board, &self.ids).await.map(Arc::new);
+        cell.get_or_init(ask).await.clone()
+    }
+}
+
+/// One sibling's part of an answer about all.
+fn at<T: Clone>(answers: &Result<Vec<T>>, index: usize) -> Result<T> {
+    match answers {
+        Ok(answers) => Ok(answers[index].clone()),
+        Err(error) => Err(error.clone()),
+    }
+}

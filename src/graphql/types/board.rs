@@ -1,0 +1,199 @@
+//! Boards and their periods.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject};
+use tokio::sync::OnceCell;
+
+use super::ranking::{RankingConnection, RankingEntry};
+use super::scalars::DateTime;
+use super::weights::WeightRule;
+use crate::domain::{self, PageStart};
+use crate::graphql::arguments::{self, RADIUS_MAX};
+use crate::graphql::guards::Caller;
+use crate::graphql::siblings::Siblings;
+use crate::graphql::{app, types::scalars};
+use crate::pipeline::{self, AppError, BoardPage, Reading, Source};
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+pub enum WindowKind {
+    Day,
+    AllTime,
+}
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+pub enum PeriodStatus {
+    Open,
+    Closed,
+}
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+pub enum DataSource {
+    Engine,
+    Ledger,
+}
+
+pub struct Board(pub Arc<domain::Board>);
+
+/// A leaderboard: what is counted, over which window, for which products.
+#[Object]
+impl Board {
+    async fn id(&self) -> ID {
+        ID(self.0.id.to_string())
+    }
+
+    async fn title(&self) -> &str {
+        &self.0.title
+    }
+
+    async fn window(&self) -> WindowKind {
+        match self.0.window {
+            domain::Window::Day => WindowKind::Day,
+            domain::Window::AllTime => WindowKind::AllTime,
+        }
+    }
+
+    async fn time_zone(&self) -> &str {
+        self.0.time_zone.iana_name().unwrap_or("UTC")
+    }
+
+    /// In force now, then what is scheduled.
+    async fn weights(&self, ctx: &Context<'_>) -> Vec<WeightRule> {
+        vec![WeightRule::in_force(&self.0, &app(ctx).definitions().rules, app(ctx).now())]
+    }
+
+    async fn next_roll_at(&self, ctx: &Context<'_>) -> Option<scalars::DateTime> {
+        self.0.period_at(app(ctx).now()).ends_at.map(DateTime)
+    }
+
+    async fn current(&self) -> Period {
+        Period::current(&self.0)
+    }
+}
+
+/// A period, read when it is first asked about: everything it answers is of one and the same window.
+pub struct Period {
+    board: Arc<domain::Board>,
+    reading: OnceCell<pipeline::Result<Arc<Reading>>>,
+}
+
+impl Period {
+    /// What the board shows now.
+    pub fn current(board: &Arc<domain::Board>) -> Self {
+        Self { board: board.clone(), reading: OnceCell::new() }
+    }
+
+    /// What was read.
+    pub fn known(reading: Arc<Reading>) -> Self {
+        Self { board: reading.board.clone(), reading: OnceCell::new_with(Some(Ok(reading))) }
+    }
+
+    async fn reading(&self, ctx: &Context<'_>) -> pipeline::Result<Arc<Reading>> {
+        let read = async || Ok(Arc::new(app(ctx).entries(&self.board, &[]).await?.reading));
+        self.reading.get_or_init(read).await.clone()
+    }
+
+    /// Answers that come from two windows, because the board rolled in between, are not given out as one.
+    async fn same_as(&self, reading: &Reading) -> pipeline::Result<()> {
+        let known = self.reading.get_or_init(async || Ok(Arc::new(reading.clone()))).await;
+        match known {
+            Ok(known) if known.period.key != reading.period.key => Err(AppError::Unavailable {
+                reason: "the board has just begun its next period; ask again".to_owned(),
+                retry_after_ms: 0,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A page of what the board shows. One engine call.
+    pub async fn page(&self, ctx: &Context<'_>, start: PageStart, count: u32) -> Result<RankingConnection> {
+        let page: BoardPage = app(ctx).page(&self.board, &start, count.into()).await?;
+        self.same_as(&page.reading).await?;
+        Ok(RankingConnection::new(app(ctx), Caller::of(ctx).user.as_ref(), page))
+    }
+}
+
+#[Object]
+impl Period {
+    async fn id(&self, ctx: &Context<'_>) -> Result<ID> {
+        Ok(ID(format!("{}:{}", self.board.id, self.reading(ctx).await?.period.key)))
+    }
+
+    async fn board(&self) -> Board {
+        Board(self.board.clone())
+    }
+
+    async fn key(&self, ctx: &Context<'_>) -> Result<String> {
+        Ok(self.reading(ctx).await?.period.key.clone())
+    }
+
+    async fn starts_at(&self, ctx: &Context<'_>) -> Result<Option<DateTime>> {
+        Ok(self.reading(ctx).await?.period.starts_at.map(DateTime))
+    }
+
+    async fn ends_at(&self, ctx: &Context<'_>) -> Result<Option<DateTime>> {
+        Ok(self.reading(ctx).await?.period.ends_at.map(DateTime))
+    }
+
+    async fn status(&self, ctx: &Context<'_>) -> Result<PeriodStatus> {
+        let over = self.reading(ctx).await?.period.is_over(app(ctx).now());
+        Ok(if over { PeriodStatus::Closed } else { PeriodStatus::Open })
+    }
+
+    async fn freshness(&self, ctx: &Context<'_>) -> Result<Freshness> {
+        Ok(self.reading(ctx).await?.freshness.into())
+    }
+
+    async fn entries(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default_with = "Some(20)")] first: Option<i32>,
+        after: Option<String>,
+        from_rank: Option<i32>,
+    ) -> Result<RankingConnection> {
+        let first = arguments::first(first)?;
+        self.page(ctx, arguments::page_start(after, from_rank)?, first).await
+    }
+
+    async fn entry(&self, ctx: &Context<'_>, product_id: ID) -> Result<Option<RankingEntry>> {
+        let product = arguments::product("productId", &product_id)?;
+        let siblings = Siblings::new(app(ctx), Caller::of(ctx).user.as_ref(), vec![product]);
+        let entries = siblings.entries(&self.board).await?;
+        self.same_as(&entries.reading).await?;
+        Ok(RankingEntry::of(&entries, &siblings, 0))
+    }
+
+    /// The product with `radius` places above and below it.
+    async fn around(
+        &self,
+        ctx: &Context<'_>,
+        product_id: ID,
+        #[graphql(default_with = "Some(5)")] radius: Option<i32>,
+    ) -> Result<Vec<RankingEntry>> {
+        let product = arguments::product("productId", &product_id)?;
+        let radius = arguments::within("radius", radius.unwrap_or(5), 0, RADIUS_MAX)?;
+        let start = PageStart::Around { product: product.clone(), radius: radius.into() };
+        let mut entries = self.page(ctx, start, 2 * radius + 1).await?.into_entries();
+        // Near the top, fewer places stand above the product; no more than `radius` shall stand below it.
+        let own = entries.iter().position(|entry| entry.is_of(&product));
+        entries.truncate(own.map_or(0, |own| own + 1 + radius as usize));
+        Ok(entries)
+    }
+}
+
+#[derive(SimpleObject)]
+pub struct Freshness {
+    source: DataSource,
+    as_of: DateTime,
+    degraded: bool,
+}
+
+impl From<pipeline::Freshness> for Freshness {
+    fn from(freshness: pipeline::Freshness) -> Self {
+        let source = match freshness.source {
+            Source::Engine => DataSource::Engine,
+            Source::Ledger => DataSource::Ledger,
+        };
+        Self { source, as_of: DateTime(freshness.as_of), degraded: freshness.degraded }
+    }
+}

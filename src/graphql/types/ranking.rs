@@ -1,0 +1,178 @@
+//! Places on a board, and pages of them.
+
+use std::sync::Arc;
+
+use async_graphql::{ID, Object, Result, SimpleObject};
+
+use super::board::Period;
+use super::product::Product;
+use super::scalars::int;
+use crate::domain::{FeedState, Place, Points, UserId};
+use crate::graphql::cursor::{Cursor, opaque};
+use crate::graphql::siblings::Siblings;
+use crate::pipeline::{App, BoardEntries, BoardPage, Reading};
+
+#[derive(Clone)]
+pub struct RankingEntry {
+    reading: Arc<Reading>,
+    rank: u64,
+    points: Points,
+    index: usize,
+    siblings: Arc<Siblings>,
+}
+
+impl RankingEntry {
+    /// The place of the sibling at `index`, if it has one.
+    pub fn of(entries: &BoardEntries, siblings: &Arc<Siblings>, index: usize) -> Option<Self> {
+        let (rank, points) = entries.entries[index]?;
+        let reading = Arc::new(entries.reading.clone());
+        Some(Self { reading, rank, points, index, siblings: siblings.clone() })
+    }
+
+    /// Places that follow each other, as siblings.
+    fn run(
+        app: &Arc<App>,
+        viewer: Option<&UserId>,
+        reading: &Arc<Reading>,
+        first_rank: u64,
+        places: &[Place],
+    ) -> Vec<Self> {
+        let ids = places.iter().map(|place| place.product.clone()).collect();
+        let siblings = Siblings::new(app, viewer, ids);
+        let entry = |(index, place): (usize, &Place)| Self {
+            reading: reading.clone(),
+            rank: first_rank + index as u64,
+            points: place.points,
+            index,
+            siblings: siblings.clone(),
+        };
+        places.iter().enumerate().map(entry).collect()
+    }
+
+    /// The first places of a published state.
+    pub fn top(
+        app: &Arc<App>,
+        viewer: Option<&UserId>,
+        reading: &Arc<Reading>,
+        state: &FeedState,
+        top: usize,
+    ) -> Vec<Self> {
+        Self::run(app, viewer, reading, 1, state.top(top))
+    }
+
+    fn cursor(&self) -> String {
+        let product = self.siblings.ids()[self.index].clone();
+        Cursor::Place(Place { product, points: self.points }).encode()
+    }
+
+    /// Whether this is the product's place.
+    pub fn is_of(&self, product: &crate::domain::ProductId) -> bool {
+        &self.siblings.ids()[self.index] == product
+    }
+}
+
+/// `id` is stable for one product in one period, so that client caches update rows in place.
+#[Object]
+impl RankingEntry {
+    async fn id(&self) -> ID {
+        let Reading { board, period, .. } = &*self.reading;
+        ID(opaque(&format!("{}:{}:{}", board.id, period.key, self.siblings.ids()[self.index])))
+    }
+
+    async fn rank(&self) -> i32 {
+        int(self.rank)
+    }
+
+    async fn score(&self) -> f64 {
+        self.points.as_f64()
+    }
+
+    async fn product_id(&self) -> ID {
+        ID(self.siblings.ids()[self.index].to_string())
+    }
+
+    /// Null only when the catalogue row is gone.
+    async fn product(&self) -> Result<Option<Product>> {
+        Ok(Product::of(&self.siblings, self.index).await?)
+    }
+}
+
+#[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
+pub struct PageInfo {
+    pub has_next_page: bool,
+    pub has_previous_page: bool,
+    pub start_cursor: Option<String>,
+    pub end_cursor: Option<String>,
+}
+
+#[derive(SimpleObject)]
+pub struct RankingEdge {
+    cursor: String,
+    node: RankingEntry,
+}
+
+pub struct RankingConnection {
+    reading: Arc<Reading>,
+    entries: Vec<RankingEntry>,
+    first_rank: u64,
+    total: u64,
+}
+
+impl RankingConnection {
+    pub fn new(app: &Arc<App>, viewer: Option<&UserId>, page: BoardPage) -> Self {
+        let reading = Arc::new(page.reading);
+        let entries = RankingEntry::run(app, viewer, &reading, page.rows.first_rank, &page.rows.places);
+        Self { reading, entries, first_rank: page.rows.first_rank, total: page.rows.total }
+    }
+
+    pub fn into_entries(self) -> Vec<RankingEntry> {
+        self.entries
+    }
+}
+
+#[Object]
+impl RankingConnection {
+    async fn edges(&self) -> Vec<RankingEdge> {
+        self.entries.iter().map(|entry| RankingEdge { cursor: entry.cursor(), node: entry.clone() }).collect()
+    }
+
+    async fn nodes(&self) -> &[RankingEntry] {
+        &self.entries
+    }
+
+    async fn page_info(&self) -> PageInfo {
+        PageInfo {
+            has_next_page: has_next(self.first_rank, self.entries.len(), self.total),
+            has_previous_page: self.first_rank > 1 && self.total > 0,
+            start_cursor: self.entries.first().map(RankingEntry::cursor),
+            end_cursor: self.entries.last().map(RankingEntry::cursor),
+        }
+    }
+
+    async fn total_count(&self) -> i32 {
+        int(self.total)
+    }
+
+    async fn period(&self) -> Period {
+        Period::known(self.reading.clone())
+    }
+}
+
+/// Whether places follow a page that begins at `first_rank`.
+fn has_next(first_rank: u64, shown: usize, total: u64) -> bool {
+    first_rank.saturating_sub(1).saturating_add(shown as u64) < total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_page_has_no_next() {
+        assert!(has_next(1, 20, 21));
+        assert!(!has_next(1, 20, 20));
+        assert!(!has_next(21, 1, 21));
+        assert!(!has_next(1, 0, 0));
+        assert!(!has_next(500, 0, 21));
+    }
+}

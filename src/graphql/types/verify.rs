@@ -1,0 +1,50 @@
+//! What a check of everything against the ledger found.
+
+use async_graphql::{Enum, ID, SimpleObject};
+
+use super::scalars::Long;
+use crate::pipeline;
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "pipeline::VerifyTarget")]
+pub enum VerifyTarget {
+    Likes,
+    Activity,
+    Board,
+}
+
+#[derive(SimpleObject)]
+pub struct VerifyRow {
+    target: VerifyTarget,
+    board: Option<ID>,
+    product_id: ID,
+    user_id: Option<ID>,
+    expected: f64,
+    actual: f64,
+}
+
+/// The first 100 differing rows are listed.
+#[derive(SimpleObject)]
+pub struct VerifyReport {
+    checked: Long,
+    differing: Long,
+    rows: Vec<VerifyRow>,
+}
+
+impl From<pipeline::VerifyReport> for VerifyReport {
+    fn from(report: pipeline::VerifyReport) -> Self {
+        let row = |row: pipeline::VerifyRow| VerifyRow {
+            target: row.target.into(),
+            board: row.board.map(|board| ID(board.to_string())),
+            product_id: ID(row.product.to_string()),
+            user_id: row.user.map(|user| ID(user.to_string())),
+            expected: row.expected,
+            actual: row.actual,
+        };
+        Self {
+            checked: report.checked.into(),
+            differing: report.differing.into(),
+            rows: report.rows.into_iter().map(row).collect(),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The transports, over real sockets. The schema has no node behind it: what needs one belongs to `tests/it`.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::*;
+use auth::{Claims, Keys, sign};
+
+const SECRET: &str = "a secret of thirty-two bytes or more";
+const TIME_MAX: Duration = Duration::from_secs(10);
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    ended: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    async fn start(auth: Auth) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let site = Arc::new(Site {
+            api: Api::new(graphql::builder().finish()),
+            auth,
+            origins: Origins::new(&["https://shop.example".to_owned()]).unwrap(),
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+        });
+        let ended = tokio::spawn(run(listener, routes(site.clone()), site));
+        Self { address, shutdown, ended }
+    }
+
+    async fn open() -> Self {
+        Self::start(Auth::Open).await
+    }
+
+    async fn with_tokens() -> Self {
+        Self::start(Auth::Tokens(Keys::new(Some(SECRET), None).unwrap())).await
+    }
+
+    fn post(&self) -> reqwest::RequestBuilder {
+        reqwest::Client::new().post(format!("http://{}/graphql", self.address))
+    }
+
+    async fn query(&self, query: &str, header: Option<(&str, &str)>) -> (u16, Value) {
+        let mut request = self.post().json(&json!({ "query": query }));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    async fn socket(&self, origin: Option<&str>) -> Result<Socket, Error> {
+        let mut request = format!("ws://{}/graphql/ws", self.address).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        tokio_tungstenite::connect_async(request).await.map(|(socket, _)| Socket(socket))
+    }
+}
+
+struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    async fn send(&mut self, message: Value) {
+        self.0.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Message {
+        tokio::time::timeout(TIME_MAX, self.0.next()).await.expect("an answer in time").unwrap().unwrap()
+    }
+
+    async fn json(&mut self) -> Value {
+        serde_json::from_str(self.next().await.to_text().unwrap()).unwrap()
+    }
+
+    async fn close_code(&mut self) -> u16 {
+        loop {
+            if let Message::Close(frame) = self.next().await {
+                return frame.unwrap().code.into();
+            }
+        }
+    }
+}
+
+fn code(body: &Value) -> &str {
+    body["errors"][0]["extensions"]["code"].as_str().unwrap_or("none")
+}
+
+fn bearer(roles: &[&str]) -> String {
+    let roles = roles.iter().map(ToString::to_string).collect();
+    let claims = Claims { sub: "ann".into(), exp: jsonwebtoken::get_current_timestamp() + 60, iat: None, roles };
+    format!("Bearer {}", sign(SECRET, &claims).unwrap())
+}
+
+#[tokio::test]
+async fn open_mode_takes_the_header_s_word() {
+    let server = Server::open().await;
+    let (status, body) = server.query("{ viewer { id roles } }", Some(("x-acclaim-user", "ann"))).await;
+    assert_eq!((status, &body["data"]["viewer"]["id"]), (200, &json!("ann")));
+    assert_eq!(body["data"]["viewer"]["roles"], json!(["USER", "INGEST", "ADMIN"]));
+    assert_eq!(server.query("{ viewer { id } }", None).await.1, json!({ "data": { "viewer": null } }));
+}
+
+#[tokio::test]
+async fn roles_come_before_arguments() {
+    let server = Server::with_tokens().await;
+    let like = r#"mutation { toggleLike(input: { productId: "" }) { changed } }"#;
+    let record = "mutation { recordEvents(input: { events: [] }) { recorded } }";
+    let adjust = r#"mutation { adjustWeights(input: { weights: [], note: "" }) { version } }"#;
+    for query in [like, record, adjust, "{ admin { __typename } }"] {
+        assert_eq!(code(&server.query(query, None).await.1), "UNAUTHENTICATED", "{query}");
+    }
+    let user = bearer(&["USER"]);
+    for query in [record, adjust, "{ admin { __typename } }"] {
+        assert_eq!(code(&server.query(query, Some(("authorization", &user))).await.1), "FORBIDDEN", "{query}");
+    }
+    let ingest = bearer(&["INGEST"]);
+    assert_eq!(code(&server.query(record, Some(("authorization", &ingest))).await.1), "BAD_USER_INPUT");
+    let admin = bearer(&["ADMIN"]);
+    let (_, body) = server.query("{ admin { __typename } }", Some(("authorization", &admin))).await;
+    assert_eq!(body["data"]["admin"]["__typename"], "Admin");
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_no_anonymous_caller() {
+    let server = Server::with_tokens().await;
+    let (status, body) = server.query("{ __typename }", Some(("authorization", "Bearer nonsense"))).await;
+    assert_eq!((status, code(&body)), (401, "UNAUTHENTICATED"));
+    assert!(body.get("data").is_none());
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_requests_are_told_so() {
+    let server = Server::open().await;
+    let sent = async |content_type: &str, body: String| {
+        let response = server.post().header("content-type", content_type).body(body).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        (status, code(&body).to_owned())
+    };
+    let is = |status: u16, code: &str| (status, code.to_owned());
+    let json = "application/json";
+    assert_eq!(sent(json, "{".to_owned()).await, is(400, "BAD_USER_INPUT"));
+    assert_eq!(sent(json, "{}".to_owned()).await, is(400, "BAD_USER_INPUT"));
+    assert_eq!(sent(json, "[]".to_owned()).await, is(400, "BAD_USER_INPUT"));
+    assert_eq!(sent("text/plain", r#"{"query":"{__typename}"}"#.to_owned()).await, is(415, "BAD_USER_INPUT"));
+    let large = json!({ "query": "{__typename}", "variables": { "x": "x".repeat(http::BODY_LEN_MAX) } });
+    assert_eq!(sent(json, large.to_string()).await, is(413, "LIMIT_EXCEEDED"));
+    assert_eq!(
+        sent("Application/JSON; charset=utf-8", r#"{"query":"{__typename}"}"#.to_owned()).await,
+        is(200, "none")
+    );
+}
+
+#[tokio::test]
+async fn documents_that_can_not_run_have_no_data() {
+    let server = Server::open().await;
+    for (query, expected) in [
+        ("{ nothing }", "BAD_USER_INPUT"),
+        ("{ viewer { id }", "BAD_USER_INPUT"),
+        ("{ ranking(first: \"x\") { totalCount } }", "BAD_USER_INPUT"),
+    ] {
+        let (status, body) = server.query(query, None).await;
+        assert_eq!((status, code(&body)), (200, expected), "{query}");
+        assert!(body.get("data").is_none(), "{query}");
+        let response = server
+            .post()
+            .header("accept", "application/graphql-response+json, application/json;q=0.9")
+            .json(&json!({ "query": query }));
+        let response = response.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 400, "{query}");
+        assert_eq!(response.headers()["content-type"], "application/graphql-response+json");
+    }
+}
+
+#[tokio::test]
+async fn depth_is_limited_but_not_for_tools() {
+    let server = Server::open().await;
+    let nested = |levels: usize| {
+        let (open, close) = (" product { entry {".repeat(levels), "}}".repeat(levels));
+        format!("{{ ranking {{ nodes {{ {open} rank {close} }} }} }}")
+    };
+    // Over the limit of this schema, of async-graphql's check of fragments, and of its parser.
+    for levels in [7, 20, 40] {
+        let (_, body) = server.query(&nested(levels), None).await;
+        assert_eq!(code(&body), "LIMIT_EXCEEDED", "{body}");
+    }
+    let types = "ofType {".repeat(9);
+    let introspection =
+        format!("{{ __schema {{ types {{ fields {{ args {{ type {{ {types} name {} }} }} }} }} }} }}", "}".repeat(9));
+    let (_, body) = server.query(&introspection, None).await;
+    assert!(body["data"]["__schema"]["types"].is_array(), "{body}");
+}
+
+#[tokio::test]
+async fn a_panic_is_one_request_s_trouble() {
+    let server = Server::open().await;
+    // Without a node behind the schema, this resolver panics.
+    let panics = json!({ "query": "{ boards { id } }" });
+    let response = server.post().json(&panics).send().await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(code(&body), "INTERNAL");
+    assert_eq!(body["errors"][0]["extensions"]["requestId"], json!(id));
+    assert!(!body.to_string().contains("Data"), "{body}");
+    for _ in 0..2 {
+        assert_eq!(server.query("{ __typename }", None).await.1["data"]["__typename"], "Query");
+    }
+}
+
+#[tokio::test]
+async fn listed_pages_may_call_and_others_may_not() {
+    let server = Server::open().await;
+    let preflight = async |origin: &str| {
+        let request = reqwest::Client::new()
+            .request(reqwest::Method::OPTIONS, format!("http://{}/graphql", server.address))
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "content-type,x-acclaim-user");
+        let response = request.send().await.unwrap();
+        response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(preflight("https://shop.example").await.as_deref(), Some("https://shop.example"));
+    assert_eq!(preflight("https://evil.example").await, None);
+    assert!(server.socket(Some("https://shop.example")).await.is_ok());
+    match server.socket(Some("https://evil.example")).await {
+        Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), 403),
+        _ => panic!("a foreign page must not open a socket"),
+    }
+}
+
+#[tokio::test]
+async fn a_socket_knows_its_viewer() {
+    let server = Server::with_tokens().await;
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init", "payload": { "Authorization": bearer(&["USER"]) } })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    socket.send(json!({ "type": "ping" })).await;
+    assert_eq!(socket.json().await["type"], "pong");
+    let query = json!({ "query": "{ viewer { id } }" });
+    socket.send(json!({ "type": "subscribe", "id": "1", "payload": query })).await;
+    let next = socket.json().await;
+    assert_eq!(next["payload"]["data"]["viewer"]["id"], "ann", "{next}");
+    assert_eq!(socket.json().await, json!({ "type": "complete", "id": "1" }));
+    let bad = json!({ "query": "subscription { boardChanges(board: \"daily\", top: \"x\") { seq } }" });
+    socket.send(json!({ "type": "subscribe", "id": "2", "payload": bad })).await;
+    assert_eq!(code(&socket.json().await["payload"]), "BAD_USER_INPUT");
+}
+
+#[tokio::test]
+async fn sockets_that_break_the_protocol_learn_why() {
+    let server = Server::with_tokens().await;
+    let close_after = async |message: Value| {
+        let mut socket = server.socket(None).await.unwrap();
+        socket.send(message).await;
+        socket.close_code().await
+    };
+    let wrong = json!({ "type": "connection_init", "payload": { "authorization": "Bearer nonsense" } });
+    assert_eq!(close_after(wrong).await, 4403);
+    let early = json!({ "type": "subscribe", "id": "1", "payload": { "query": "{ __typename }" } });
+    assert_eq!(close_after(early).await, 4401);
+    assert_eq!(close_after(json!({ "type": "nonsense" })).await, 4400);
+}
+
+#[tokio::test]
+async fn stopping_answers_what_is_in_flight_and_closes_sockets() {
+    let server = Server::open().await;
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    let body = r#"{"query":"{ __typename }"}"#;
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
+        body.len(),
+        &body[..5]
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // The next request is accepted after the slow one, so that one is in flight when the server stops.
+    server.query("{ __typename }", None).await;
+    server.shutdown.cancel();
+    assert_eq!(socket.close_code().await, 1001);
+    slow.write_all(&body.as_bytes()[5..]).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(TIME_MAX, slow.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.contains(r#"{"data":{"__typename":"Query"}}"#), "{answer}");
+    drop(socket);
+    tokio::time::timeout(DRAIN_TIME_MAX, server.ended).await.expect("nothing is left to wait for").unwrap().unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let server = Server::open().await;
+    let mut stuck = TcpStream::connect(server.address).await.unwrap();
+    stuck.write_all(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n").await.unwrap();
+    server.query("{ __typename }", None).await;
+    server.shutdown.cancel();
+    let most = DRAIN_TIME_MAX + Duration::from_secs(2);
+    tokio::time::timeout(most, server.ended).await.expect("bounded").unwrap().unwrap();
+}
