@@ -10,7 +10,9 @@
 //! 6. [`graphql`]: the schema: parses arguments, makes one call, maps the answer.
 //! 7. [`server`]: routes, transports, auth, health and pages.
 //!
+//! Beside them stands [`client`], which talks to a running server from outside and imports only [`domain`].
 
+pub mod client;
 pub mod domain;
 pub mod engine;
 pub mod graphql;

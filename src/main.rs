@@ -1,0 +1,235 @@
+//! The command line. Reads the settings, calls the library, and turns what comes back into lines and an exit code:
+//! 0 for done, 1 for failure, bad rows or differences, 2 for a command or setting that can't work.
+
+mod config;
+mod welcome;
+
+use std::future::Future;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use acclaim::client::import::{self, Contents};
+use acclaim::client::{Caller, Client, demo, verify};
+use acclaim::domain::Timestamp;
+use acclaim::engine::Engine;
+use acclaim::engine::memory::MemoryEngine;
+use acclaim::engine::redis::RedisEngine;
+use acclaim::ledger::Ledger;
+use acclaim::live::Hub;
+use acclaim::pipeline::{self, App};
+use acclaim::server::ServerConfig;
+use acclaim::server::auth::{self, Auth, Keys};
+use anyhow::Context;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Cli, Command, Import, ImportFile, Remote, Role};
+
+/// What of [`STOP_TIMEOUT`] is left for the journal once requests and sockets are done.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that has not stopped by then is cut off: orchestrators kill soon after, without a word.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(why) = cli.command.check() {
+        eprintln!("acclaim: {why}");
+        return ExitCode::from(2);
+    }
+    let log = cli.log.as_deref().unwrap_or(if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" });
+    match tracing_subscriber::EnvFilter::try_new(log) {
+        Ok(filter) => tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init(),
+        Err(error) => {
+            eprintln!("acclaim: --log (ACCLAIM_LOG) {log:?} is not a filter: {error}; set a level such as info");
+            return ExitCode::from(2);
+        }
+    }
+    match run(cli.command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("acclaim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(settings) => {
+            let listener = bind(&settings.listen).await?;
+            until_stopped(|shutdown| server(settings, listener, shutdown)).await?;
+        }
+        Command::Demo(settings) => run_demo(settings).await?,
+        Command::Import(Import::Products(file)) => return import_file(file, Contents::Products).await,
+        Command::Import(Import::Events { file, shift_to_now }) => {
+            return import_file(file, Contents::Events { shift_to_now }).await;
+        }
+        Command::Migrate(database) => {
+            let ledger = Ledger::connect(database.database_url.reveal()).await?;
+            let applied = ledger.migrate().await?;
+            print(&match applied.len() {
+                0 => "the ledger is up to date".to_owned(),
+                _ => format!("applied: {}", applied.join(", ")),
+            })?;
+        }
+        Command::Verify(settings) => {
+            let report = verify::verify(&client(&settings.remote)?, settings.board.as_ref()).await?;
+            print(&report.to_string())?;
+            return Ok(if report.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Schema => print(acclaim::graphql::sdl().trim_end())?,
+        Command::Token(settings) => print(&token(&settings)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+// ------------------------------------------------------------ serving
+
+/// A node and its server, from connecting to the last synced entry.
+async fn server(settings: config::Serve, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let auth = auth(&settings.auth)?;
+    let ledger = Ledger::connect(settings.database.database_url.reveal()).await.context("DATABASE_URL")?;
+    ledger.migrate().await.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;
+    let engine = engine(&settings).await.context("REDIS_URL")?;
+    let pace = pipeline::Settings {
+        ack_timeout: Duration::from_millis(settings.tuning.ack_timeout_ms),
+        tick: Duration::from_millis(settings.tuning.tick_ms),
+        ..pipeline::Settings::default()
+    };
+    let app = App::start(engine, ledger, pace).await?;
+    let hub = Hub::start(&app);
+    let address = listener.local_addr()?;
+    eprint!("{}", welcome::text(address, app.engine().kind(), app.ledger().kind(), &auth));
+    let config = ServerConfig {
+        auth,
+        allow_origin: settings.auth.allow_origin,
+        graphiql_assets: settings.pages.graphiql_assets,
+    };
+    let served = acclaim::server::serve(listener, app.clone(), hub, config, shutdown).await;
+    app.stop(SYNC_TIMEOUT).await;
+    served
+}
+
+fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
+    if !settings.is_set() {
+        return Ok(Auth::Open);
+    }
+    let jwks = settings.jwks_file.as_ref().map(|file| {
+        std::fs::read_to_string(file).with_context(|| format!("ACCLAIM_JWKS_FILE: can't read {}", file.display()))
+    });
+    let secret = settings.jwt.jwt_secret.as_ref().map(config::Secret::reveal);
+    Ok(Auth::Tokens(Keys::new(secret, jwks.transpose()?.as_deref())?))
+}
+
+async fn engine(settings: &config::Serve) -> anyhow::Result<Arc<dyn Engine>> {
+    let limits = settings.tuning.engine_limits();
+    let Some(url) = &settings.redis.redis_url else { return Ok(Arc::new(MemoryEngine::new(limits))) };
+    let engine = RedisEngine::connect(url.reveal(), &settings.redis.redis_prefix, limits).await?;
+    for warning in engine.check_settings().await? {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(engine))
+}
+
+async fn bind(listen: &config::Listen) -> anyhow::Result<TcpListener> {
+    let address = listen.listen;
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("can't listen on {address}: set another address with --listen (ACCLAIM_LISTEN)"))
+}
+
+/// Runs a server until it ends by itself or a signal stops it. A second signal ends the process at once.
+async fn until_stopped<F: Future<Output = anyhow::Result<()>>>(
+    server: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn({
+        let shutdown = shutdown.clone();
+        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        async move {
+            let mut signal = async || tokio::select! { _ = interrupt.recv() => 2, _ = terminate.recv() => 15 };
+            signal().await;
+            shutdown.cancel();
+            // 128 and the signal's number is how shells report an end by signal.
+            std::process::exit(128 + signal().await);
+        }
+    });
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
+    };
+    let ended = tokio::select! {
+        ended = server(shutdown.clone()) => ended,
+        () = late => Err(anyhow::anyhow!("the server did not stop within {} s", STOP_TIMEOUT.as_secs())),
+    };
+    signals.abort();
+    ended
+}
+
+/// The demo's server, and what happens in its shop, side by side. The shop goes first when they are stopped.
+async fn run_demo(settings: config::Demo) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("acclaim-demo-").tempdir().context("can't make a temporary folder")?;
+    let speed = settings.speed;
+    let settings = settings.serve(&folder.path().join("demo.db"));
+    let listener = bind(&settings.listen).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    until_stopped(async |shutdown| {
+        let stopping = CancellationToken::new();
+        let shop = async {
+            let ended = tokio::select! {
+                ended = demo::run(&url, speed) => ended.map(|never| match never {}),
+                () = shutdown.cancelled() => Ok(()),
+            };
+            stopping.cancel();
+            ended
+        };
+        tokio::try_join!(server(settings, listener, stopping.clone()), shop).map(|_| ())
+    })
+    .await?;
+    folder.close().context("can't remove the demo's folder")
+}
+
+// ------------------------------------------------------------ clients
+
+fn client(remote: &Remote) -> anyhow::Result<Client> {
+    let caller = match &remote.token {
+        Some(token) => Caller::Token(token.reveal().to_owned()),
+        None => Caller::Name("acclaim".to_owned()),
+    };
+    Client::new(&remote.url, caller)
+}
+
+async fn import_file(settings: ImportFile, contents: Contents) -> anyhow::Result<ExitCode> {
+    let patience = Duration::from_secs(settings.wait_max);
+    let summary = import::import_file(&client(&settings.remote)?, &settings.file, contents, patience).await?;
+    Ok(if summary.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn token(settings: &config::Token) -> anyhow::Result<String> {
+    let secret = settings.jwt.jwt_secret.as_ref().context("checked with the settings: there is a secret")?;
+    let now = u64::try_from(Timestamp::now().as_ms() / 1000).context("the clock is before 1970")?;
+    let role = |role: &Role| match role {
+        Role::User => "USER".to_owned(),
+        Role::Ingest => "INGEST".to_owned(),
+        Role::Admin => "ADMIN".to_owned(),
+    };
+    let claims = auth::Claims {
+        sub: settings.user.clone(),
+        iat: Some(now),
+        exp: now + settings.valid_for.as_secs(),
+        roles: settings.role.iter().map(role).collect(),
+    };
+    Ok(auth::sign(secret.reveal(), &claims)?)
+}
+
+/// A line on standard output. Whoever reads it may have seen enough: `acclaim schema | head` is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
