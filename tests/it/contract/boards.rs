@@ -1,0 +1,178 @@
+//! Boards: generations that are built, folded into and switched, each with its cursors.
+
+use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, SnapshotReason};
+use acclaim::engine::{Apply, BoardSurvey, Build, Generation};
+
+use super::*;
+
+pub fn points(millionths: i64) -> Points {
+    Points::from_millionths(millionths)
+}
+
+pub fn build(epoch: u64) -> Build {
+    Build { epoch, period: "2026-11-22".to_owned(), revision: 7, rules_version: 3, reason: SnapshotReason::Reweighted }
+}
+
+pub fn scores(rows: &[(&str, i64)]) -> Vec<(ProductId, Points)> {
+    rows.iter().map(|(id, millionths)| (product(id), points(*millionths))).collect()
+}
+
+pub fn places(rows: &[(&str, i64)]) -> Vec<Place> {
+    scores(rows).into_iter().map(|(product, points)| Place { product, points }).collect()
+}
+
+fn cursors(seqs: [u64; 2]) -> Cursors {
+    (0..).zip(seqs.map(|seq| Position::new(1, seq))).collect()
+}
+
+/// Partition 0 of `daily` from one sequence number to another.
+fn batch(generation: u64, from: u64, to: u64, deltas: &[(&str, i64)]) -> Apply {
+    Apply {
+        board: BoardId::daily(),
+        generation,
+        partition: 0,
+        from: Position::new(1, from),
+        to: Position::new(1, to),
+        deltas: scores(deltas),
+    }
+}
+
+/// Shows a first generation of `daily`.
+pub async fn show(engine: &dyn Engine, rows: &[(&str, i64)]) -> u64 {
+    let board = BoardId::daily();
+    let generation = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
+    assert!(engine.load_scores(&board, generation, &scores(rows)).await.unwrap());
+    assert!(engine.switch(&board, generation, &build(1)).await.unwrap());
+    generation
+}
+
+async fn rows(engine: &dyn Engine) -> Vec<Place> {
+    engine.whole(&BoardId::daily()).await.unwrap().expect("shown").2
+}
+
+pub async fn begins_empty(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    assert_eq!(engine.board(&board).await.unwrap(), BoardSurvey::default());
+    assert_eq!(engine.page(&board, &PageStart::Rank(1), 10).await.unwrap(), None);
+    assert_eq!(engine.entries(&board, &[product("cup")]).await.unwrap(), None);
+    assert_eq!(engine.whole(&board).await.unwrap(), None);
+    assert_eq!(engine.published(&board).await.unwrap(), None);
+    assert!(!engine.load_scores(&board, 1, &[]).await.unwrap());
+    assert!(!engine.set_cursors(&board, 1, &cursors([0, 0])).await.unwrap());
+    assert!(!engine.apply(&batch(1, 0, 1, &[])).await.unwrap());
+    assert!(!engine.switch(&board, 1, &build(1)).await.unwrap());
+    assert_eq!(engine.board(&board).await.unwrap(), BoardSurvey::default());
+}
+
+pub async fn builds_and_switches(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    assert_eq!(engine.begin_generation(&board, &cursors([1, 2])).await.unwrap(), 1);
+    assert!(engine.load_scores(&board, 1, &scores(&[("cup", 5), ("jug", 9)])).await.unwrap());
+    assert!(engine.load_scores(&board, 1, &scores(&[("cup", 6), ("pot", 1)])).await.unwrap());
+    assert_eq!(engine.whole(&board).await.unwrap(), None, "not shown yet");
+    let survey = engine.board(&board).await.unwrap();
+    assert_eq!(survey, BoardSurvey { shown: None, cursors: vec![(1, cursors([1, 2]))] });
+    assert!(engine.set_cursors(&board, 1, &cursors([3, 4])).await.unwrap());
+    assert!(engine.switch(&board, 1, &build(1)).await.unwrap());
+
+    let first = Generation { number: 1, build: build(1) };
+    let expected = (first.clone(), cursors([3, 4]), places(&[("jug", 9), ("cup", 6), ("pot", 1)]));
+    assert_eq!(engine.whole(&board).await.unwrap(), Some(expected.clone()));
+    assert!(!engine.load_scores(&board, 1, &scores(&[("cup", 7)])).await.unwrap(), "shown, so no longer built");
+    assert!(!engine.set_cursors(&board, 1, &cursors([9, 9])).await.unwrap());
+    assert!(!engine.switch(&board, 1, &build(2)).await.unwrap());
+
+    // The next one is built beside it; nobody sees that, until the switch drops the first.
+    assert_eq!(engine.begin_generation(&board, &cursors([5, 5])).await.unwrap(), 2);
+    assert!(engine.load_scores(&board, 2, &scores(&[("tin", 2)])).await.unwrap());
+    assert_eq!(engine.whole(&board).await.unwrap(), Some(expected));
+    let mut survey = engine.board(&board).await.unwrap();
+    survey.cursors.sort();
+    assert_eq!(survey, BoardSurvey { shown: Some(first), cursors: vec![(1, cursors([3, 4])), (2, cursors([5, 5]))] });
+    assert!(!engine.switch(&board, 3, &build(9)).await.unwrap());
+    let reason = SnapshotReason::Rolled;
+    let rolled = Build { epoch: 9, period: "2026-11-23".to_owned(), revision: 8, rules_version: 4, reason };
+    assert!(engine.switch(&board, 2, &rolled).await.unwrap());
+    let second = Generation { number: 2, build: rolled };
+    assert_eq!(engine.whole(&board).await.unwrap(), Some((second.clone(), cursors([5, 5]), places(&[("tin", 2)]))));
+    let survey = engine.board(&board).await.unwrap();
+    assert_eq!(survey, BoardSurvey { shown: Some(second), cursors: vec![(2, cursors([5, 5]))] });
+    // Boards share nothing.
+    assert_eq!(engine.board(&BoardId::likes()).await.unwrap(), BoardSurvey::default());
+}
+
+pub async fn drops_what_was_never_shown(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    assert_eq!(show(engine, &[("cup", 5)]).await, 1);
+    assert_eq!(engine.begin_generation(&board, &cursors([1, 1])).await.unwrap(), 2);
+    assert!(engine.load_scores(&board, 2, &scores(&[("jug", 5)])).await.unwrap());
+    assert_eq!(engine.begin_generation(&board, &cursors([2, 2])).await.unwrap(), 3);
+    assert!(!engine.load_scores(&board, 2, &scores(&[("jug", 6)])).await.unwrap());
+    assert!(!engine.set_cursors(&board, 2, &cursors([3, 3])).await.unwrap());
+    assert!(!engine.apply(&batch(2, 1, 2, &[("jug", 1)])).await.unwrap());
+    assert!(!engine.switch(&board, 2, &build(1)).await.unwrap());
+    let mut survey = engine.board(&board).await.unwrap();
+    survey.cursors.sort();
+    assert_eq!(survey.cursors, [(1, cursors([0, 0])), (3, cursors([2, 2]))]);
+    assert!(engine.switch(&board, 3, &build(1)).await.unwrap());
+    assert_eq!(rows(engine).await, [], "nothing of the one dropped is in the next");
+}
+
+pub async fn applies_once(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    let generation = show(engine, &[("cup", 5), ("jug", 3)]).await;
+    let first = batch(generation, 0, 10, &[("cup", -1), ("pot", 7)]);
+    assert!(engine.apply(&first).await.unwrap());
+    assert!(!engine.apply(&first).await.unwrap(), "the same batch again");
+    assert!(!engine.apply(&batch(generation, 9, 11, &[("cup", 1)])).await.unwrap());
+    assert!(!engine.apply(&batch(generation, 11, 12, &[("cup", 1)])).await.unwrap());
+    assert!(!engine.apply(&batch(generation + 1, 10, 11, &[("cup", 1)])).await.unwrap());
+    let elsewhere = Apply { from: Position::new(2, 10), ..batch(generation, 10, 11, &[("cup", 1)]) };
+    assert!(!engine.apply(&elsewhere).await.unwrap(), "another epoch");
+    let unknown = Apply { partition: 5, ..batch(generation, 10, 11, &[("cup", 1)]) };
+    assert!(!engine.apply(&unknown).await.unwrap(), "a partition without a cursor");
+    // The other partition has a cursor of its own, and a batch without deltas moves it as well.
+    assert!(engine.apply(&Apply { partition: 1, ..batch(generation, 0, 4, &[]) }).await.unwrap());
+    let (_, stands_at, rows) = engine.whole(&board).await.unwrap().unwrap();
+    assert_eq!(stands_at, cursors([10, 4]));
+    assert_eq!(rows, places(&[("pot", 7), ("cup", 4), ("jug", 3)]));
+    // Cursors follow the journal into a new epoch.
+    let next = Apply { to: Position::new(2, 3), ..batch(generation, 10, 0, &[("jug", 1)]) };
+    assert!(engine.apply(&next).await.unwrap());
+    assert_eq!(engine.board(&board).await.unwrap().cursors[0].1[&0], Position::new(2, 3));
+}
+
+pub async fn applies_to_both_generations(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    let shown = show(engine, &[("cup", 5)]).await;
+    let next = engine.begin_generation(&board, &cursors([4, 0])).await.unwrap();
+    engine.load_scores(&board, next, &scores(&[("cup", 50)])).await.unwrap();
+    assert!(engine.apply(&batch(shown, 0, 6, &[("cup", 1)])).await.unwrap());
+    assert!(engine.apply(&batch(next, 4, 6, &[("cup", 10)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", 6)]));
+    assert!(engine.switch(&board, next, &build(1)).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", 60)]));
+    assert!(!engine.apply(&batch(shown, 6, 7, &[("cup", 1)])).await.unwrap(), "the first one is gone");
+    assert!(engine.apply(&batch(next, 6, 7, &[("cup", 1)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", 61)]));
+}
+
+pub async fn points_stop_and_vanish(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let (max, min) = (Points::MAX.millionths(), Points::MIN.millionths());
+    let generation = show(engine, &[("cup", 5), ("jug", max - 1), ("none", 0), ("pot", min + 1)]).await;
+    assert_eq!(rows(engine).await, places(&[("jug", max - 1), ("cup", 5), ("pot", min + 1)]));
+    let deltas = [("cup", -5), ("jug", max), ("pot", min), ("tin", -2), ("zero", 0)];
+    assert!(engine.apply(&batch(generation, 0, 1, &deltas)).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("jug", max), ("tin", -2), ("pot", min)]));
+    // Exact to the last millionth.
+    assert!(engine.apply(&batch(generation, 1, 2, &[("jug", -1), ("pot", 1), ("tin", 2), ("cup", 1)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("jug", max - 1), ("cup", 1), ("pot", min + 1)]));
+    assert!(engine.apply(&batch(generation, 2, 3, &[("jug", -max + 1), ("pot", max - 1)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", 1)]));
+}

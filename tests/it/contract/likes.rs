@@ -1,0 +1,306 @@
+//! Likes: one effect for each key, bounds that write nothing, and users who are loaded, read and forgotten.
+
+use std::collections::BTreeMap;
+
+use acclaim::domain::Signal;
+use acclaim::engine::Progress;
+
+use super::*;
+
+const SET: Desired = Desired::Exactly(true);
+const UNSET: Desired = Desired::Exactly(false);
+
+pub async fn toggles_and_sets(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 1).await, done(true, true, 1, 1));
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 2).await, done(false, true, 2, 2));
+    assert_eq!(like(engine, "ann", "cup", "k3", SET, 3).await, done(true, true, 3, 3));
+    assert_eq!(like(engine, "ann", "cup", "k4", SET, 4).await, done(true, false, 3, 3));
+    assert_eq!(toggle(engine, "bob", "cup", "k5", 5).await, done(true, true, 5, 4));
+    assert_eq!(like(engine, "ann", "cup", "k6", UNSET, 6).await, done(false, true, 6, 5));
+    assert_eq!(like(engine, "ann", "cup", "k7", UNSET, 7).await, done(false, false, 7, 5));
+    assert_eq!(toggle(engine, "ann", "jug", "k8", 8).await, done(true, true, 8, 6));
+}
+
+pub async fn writes_an_event(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    load(engine, 1, "cat", &[("jug", -5_000)]).await;
+    toggle(engine, "ann", "cup", "a:b", 10).await;
+    toggle(engine, "ann", "cup", "k2", 20).await;
+    toggle(engine, "cat", "jug", "k3", 30).await;
+    let event = |id: (&str, &str), what: &str, count, occurred, recorded| Event {
+        id: EventId::of_like(&user(id.0), &key(id.1)),
+        signal: Signal::Like,
+        product: product(what),
+        user: Some(user(id.0)),
+        count,
+        occurred_at: at(occurred),
+        recorded_at: at(recorded),
+        reverses: None,
+    };
+    // What takes a like back occurred when the like did.
+    let expected = [
+        event(("ann", "a:b"), "cup", 1, 10, 10),
+        event(("ann", "k2"), "cup", -1, 10, 20),
+        event(("cat", "k3"), "jug", -1, -5_000, 30),
+    ];
+    let expected: Vec<_> = (1..).map(|seq| Position::new(1, seq)).zip(expected).collect();
+    assert_eq!(events(engine, 0).await, expected);
+}
+
+pub async fn no_change_answers_the_last_position(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    assert_eq!(like(engine, "ann", "cup", "k1", UNSET, 1).await, done(false, false, 1, 0));
+    toggle(engine, "ann", "cup", "k2", 2).await;
+    toggle(engine, "bob", "cup", "k3", 3).await;
+    assert_eq!(like(engine, "ann", "cup", "k4", SET, 4).await, done(true, false, 2, 2));
+    engine.trim(0, Position::new(1, 2)).await.unwrap();
+    assert_eq!(like(engine, "ann", "cup", "k5", SET, 5).await, done(true, false, 2, 2));
+    assert_eq!(entries(engine, 0).await, []);
+}
+
+pub async fn replays_a_key(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let first = toggle(engine, "ann", "cup", "k", 1).await;
+    let again = replayed(&first);
+    assert_eq!(toggle(engine, "ann", "cup", "k", 2).await, again);
+    assert_eq!(toggle(engine, "ann", "jug", "k", 3).await, again);
+    assert_eq!(like(engine, "ann", "cup", "k", UNSET, 4).await, again);
+    // A key is its user's own, and an answer that changed nothing is kept like any other.
+    assert_eq!(toggle(engine, "bob", "cup", "k", 5).await, done(true, true, 5, 2));
+    let unchanged = like(engine, "ann", "cup", "k2", SET, 6).await;
+    assert_eq!(unchanged, done(true, false, 1, 2));
+    toggle(engine, "ann", "cup", "k3", 7).await;
+    assert_eq!(like(engine, "ann", "cup", "k2", SET, 8).await, replayed(&unchanged));
+    assert_eq!(entries(engine, 0).await.len(), 3);
+}
+
+pub async fn replays_before_anything_else(make: Make) {
+    let limits = EngineLimits { like_rate: 1, like_burst: 1, journal_len_max: 1, ..plain() };
+    let engine = &*opened(make, limits).await;
+    let first = toggle(engine, "ann", "cup", "k", 0).await;
+    assert_eq!(toggle(engine, "ann", "cup", "other", 0).await, LikeOutcome::RateLimited { retry_after_ms: 1_000 });
+    assert_eq!(toggle(engine, "ann", "cup", "other", 5_000).await, LikeOutcome::Busy);
+    assert_eq!(toggle(engine, "ann", "cup", "k", 0).await, replayed(&first));
+    // Answers outlive the epoch, likes do not.
+    engine.open(2).await.unwrap();
+    let again = |id| LikeRequest {
+        user: user("ann"),
+        product: product("cup"),
+        key: key(id),
+        desired: Desired::Toggled,
+        at: at(6_000),
+    };
+    assert_eq!(engine.like(2, &again("k")).await.unwrap(), replayed(&first));
+    assert_eq!(engine.like(2, &again("other")).await.unwrap(), LikeOutcome::NotLoaded);
+    assert!(is_lost(engine.like(1, &again("k")).await));
+}
+
+pub async fn keeps_sixteen_answers(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    for n in 0..17 {
+        toggle(engine, "ann", &format!("p{n}"), &format!("k{n}"), n).await;
+    }
+    assert_eq!(toggle(engine, "ann", "p1", "k1", 50).await, replayed(&done(true, true, 1, 2)));
+    assert_eq!(toggle(engine, "ann", "p16", "k16", 50).await, replayed(&done(true, true, 16, 17)));
+    // The first key has been forgotten: it has a new effect, which pushes the second out.
+    assert_eq!(toggle(engine, "ann", "p0", "k0", 51).await, done(false, true, 51, 18));
+    assert_eq!(toggle(engine, "ann", "p2", "k2", 52).await, replayed(&done(true, true, 2, 3)));
+    assert_eq!(toggle(engine, "ann", "p1", "k1", 53).await, done(false, true, 53, 19));
+}
+
+pub async fn limits_the_rate(make: Make) {
+    let engine = &*opened(make, EngineLimits { like_rate: 3, like_burst: 2, ..plain() }).await;
+    let refused = |retry_after_ms| LikeOutcome::RateLimited { retry_after_ms };
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 0).await, done(true, true, 0, 1));
+    // A like that changes nothing counts as well.
+    assert_eq!(like(engine, "ann", "cup", "k2", SET, 0).await, done(true, false, 0, 1));
+    // A third of a second is 333,333 whole microseconds; what is left of it is rounded up.
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 0).await, refused(334));
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 333).await, refused(1));
+    assert_eq!(toggle(engine, "bob", "cup", "k3", 333).await, done(true, true, 333, 2));
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 334).await, done(false, true, 334, 3));
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 334).await, refused(333));
+    // Idle time fills the burst, and no more than that.
+    assert_eq!(toggle(engine, "ann", "cup", "k5", 60_000).await, done(true, true, 60_000, 4));
+    assert_eq!(toggle(engine, "ann", "cup", "k6", 60_000).await, done(false, true, 60_000, 5));
+    assert_eq!(toggle(engine, "ann", "cup", "k7", 60_000).await, refused(334));
+}
+
+pub async fn rate_survives_a_clock_set_back(make: Make) {
+    let engine = &*opened(make, EngineLimits { like_rate: 10, like_burst: 3, ..plain() }).await;
+    toggle(engine, "ann", "cup", "k1", 3_600_000).await;
+    // The time stored is an hour ahead: taken for a burst ahead, which is one interval too much.
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 0).await, LikeOutcome::RateLimited { retry_after_ms: 100 });
+}
+
+pub async fn refusals_write_nothing(make: Make) {
+    // With a burst of one, a refusal that spent the rate would show at the next like.
+    let limits = EngineLimits { like_rate: 1, like_burst: 1, journal_len_max: 2, ..plain() };
+    let engine = &*opened(make, limits).await;
+    assert_eq!(toggle(engine, "new", "cup", "k1", 0).await, LikeOutcome::NotLoaded);
+    load(engine, 1, "new", &[]).await;
+    assert_eq!(toggle(engine, "new", "cup", "k1", 0).await, done(true, true, 0, 1));
+    toggle(engine, "ann", "cup", "k2", 0).await;
+    assert_eq!(toggle(engine, "bob", "cup", "k3", 0).await, LikeOutcome::Busy);
+    // The rate is looked at before the user and the journal.
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 0).await, LikeOutcome::RateLimited { retry_after_ms: 1_000 });
+    engine.forget_likes(&[user("ann")]).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 0).await, LikeOutcome::RateLimited { retry_after_ms: 1_000 });
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 1_000).await, LikeOutcome::NotLoaded);
+    engine.trim(0, Position::new(1, 2)).await.unwrap();
+    assert_eq!(toggle(engine, "bob", "cup", "k3", 0).await, done(true, true, 0, 3));
+    assert_eq!(entries(engine, 0).await.len(), 1);
+}
+
+pub async fn loads_once(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    load(engine, 1, "cat", &[("cup", -10), ("jug", -20)]).await;
+    load(engine, 1, "cat", &[("pot", -30)]).await;
+    load(engine, 1, "ann", &[("cup", -40)]).await;
+    assert_eq!(like(engine, "cat", "cup", "k1", SET, 1).await, done(true, false, -10, 0));
+    assert_eq!(toggle(engine, "cat", "pot", "k2", 2).await, done(true, true, 2, 1));
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 3).await, done(true, true, 3, 2));
+}
+
+pub async fn loads_answers_as_older(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let answer = |seq| LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, seq) };
+    let stored = |n| (key(&format!("old{n}")), answer(n));
+    let load_answers = async |answers: Vec<_>| {
+        let loaded = UserLikes { user: user("ann"), likes: vec![], answers };
+        engine.load_likes(1, &[loaded], at(0)).await.unwrap();
+    };
+    let known = toggle(engine, "ann", "cup", "k", 1).await;
+    // Fifteen places are left: the five oldest of twenty find none. A key that is known keeps its answer.
+    let mut answers: Vec<_> = (100..120).map(stored).collect();
+    answers.push((key("k"), answer(7)));
+    load_answers(answers).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k", 2).await, replayed(&known));
+    for n in 105..120 {
+        let outcome = toggle(engine, "ann", "cup", &format!("old{n}"), 2).await;
+        assert_eq!(outcome, LikeOutcome::Replayed(answer(n)), "{n}");
+    }
+    // The next answer takes the place of the oldest; loading again does not bring that one back.
+    assert_eq!(toggle(engine, "ann", "cup", "next", 3).await, done(false, true, 3, 2));
+    load_answers((100..120).map(stored).collect()).await;
+    assert_eq!(toggle(engine, "ann", "cup", "old106", 4).await, LikeOutcome::Replayed(answer(106)));
+    assert_eq!(toggle(engine, "ann", "cup", "old105", 4).await, done(true, true, 4, 3));
+}
+
+pub async fn busy_by_length(make: Make) {
+    let engine = &*opened(make, EngineLimits { journal_len_max: 3, ..plain() }).await;
+    for n in 1..=3 {
+        assert_eq!(toggle(engine, "ann", "cup", &format!("k{n}"), n).await, done(n != 2, true, n, n as u64));
+    }
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 4).await, LikeOutcome::Busy);
+    assert_eq!(like(engine, "ann", "cup", "k4", SET, 4).await, LikeOutcome::Busy);
+    // Only the trim makes room; what the ledger has is not what counts.
+    let progress = Progress::Ledger { partition: 0, position: Position::new(1, 3) };
+    engine.announce(&[progress]).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 4).await, LikeOutcome::Busy);
+    engine.trim(0, Position::new(1, 1)).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 4).await, done(false, true, 4, 4));
+    assert_eq!(toggle(engine, "ann", "cup", "k5", 5).await, LikeOutcome::Busy);
+}
+
+pub async fn busy_by_age(make: Make) {
+    let engine = &*opened(make, EngineLimits { journal_age_ms_max: 1_000, ..plain() }).await;
+    let committed = async |epoch, seq| {
+        let progress = Progress::Ledger { partition: 0, position: Position::new(epoch, seq) };
+        engine.announce(&[progress]).await.unwrap();
+    };
+    toggle(engine, "ann", "cup", "k1", 0).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 999).await, done(false, true, 999, 2));
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 1_000).await, LikeOutcome::Busy);
+    // The count of likes may be as far as it likes.
+    let likes = Progress::Likes { partition: 0, position: Position::new(1, 2) };
+    engine.announce(&[likes]).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 1_000).await, LikeOutcome::Busy);
+    committed(1, 1).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k3", 1_998).await, done(true, true, 1_998, 3));
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 1_999).await, LikeOutcome::Busy);
+    committed(1, 2).await;
+    // An announcement that comes late takes nothing back.
+    committed(1, 1).await;
+    committed(0, 9).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k4", 2_997).await, done(false, true, 2_997, 4));
+    assert_eq!(toggle(engine, "ann", "cup", "k5", 2_998).await, LikeOutcome::Busy);
+    committed(1, 4).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k5", 1_000_000).await, done(true, true, 1_000_000, 5));
+    // A new epoch begins with nothing to wait for.
+    engine.open(2).await.unwrap();
+    load(engine, 2, "ann", &[]).await;
+    let late = LikeRequest {
+        user: user("ann"),
+        product: product("cup"),
+        key: key("k6"),
+        desired: Desired::Toggled,
+        at: at(9_000_000),
+    };
+    assert!(matches!(engine.like(2, &late).await.unwrap(), LikeOutcome::Done(_)));
+}
+
+pub async fn shows_a_viewer_their_likes(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let liked = async |who, what: &[&str]| {
+        let products: Vec<_> = what.iter().map(|id| product(id)).collect();
+        engine.viewer_likes(1, &user(who), &products, at(100)).await.unwrap()
+    };
+    load(engine, 1, "cat", &[("cup", -10), ("jug", -20)]).await;
+    assert_eq!(liked("new", &["cup"]).await, None);
+    assert_eq!(liked("ann", &[]).await, Some(vec![]));
+    assert_eq!(liked("ann", &["cup"]).await, Some(vec![None]));
+    toggle(engine, "cat", "cup", "k1", 1).await;
+    toggle(engine, "cat", "pot", "k2", 2).await;
+    let expected = vec![Some(at(2)), None, Some(at(-20)), None, Some(at(2))];
+    assert_eq!(liked("cat", &["pot", "cup", "jug", "tin", "pot"]).await, Some(expected));
+}
+
+pub async fn forgets(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    toggle(engine, "ann", "cup", "k1", 1).await;
+    toggle(engine, "bob", "cup", "k1", 2).await;
+    engine.forget_likes(&[user("ann"), user("nobody")]).await.unwrap();
+    assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(3)).await.unwrap(), None);
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 3).await, LikeOutcome::NotLoaded);
+    assert_eq!(toggle(engine, "bob", "cup", "k1", 3).await, replayed(&done(true, true, 2, 2)));
+    load(engine, 1, "ann", &[("jug", -1)]).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 4).await, done(true, true, 4, 3));
+}
+
+/// Three users toggle one product with ten keys each, and every key is sent fifteen times, all at once: each key has one
+/// effect, and the events of each (user, product) alternate from +1.
+pub async fn many_at_once_alternate(make: Make) {
+    let engine = make(EngineLimits { like_rate: 0, ..EngineLimits::default() }).await;
+    engine.open(1).await.unwrap();
+    for id in ["ann", "bob", "cat"] {
+        load(&*engine, 1, id, &[]).await;
+    }
+    let sent = (0..450).map(|n| {
+        let engine = engine.clone();
+        let who = ["ann", "bob", "cat"][n % 3];
+        // Ten keys for each user, so that no answer is pushed out before the last retry.
+        let id = format!("k{}", n % 30);
+        tokio::spawn(async move { (who, toggle(&*engine, who, "cup", &id, n as i64).await) })
+    });
+    let mut effects = BTreeMap::new();
+    for answer in futures_util::future::join_all(sent).await {
+        match answer.unwrap() {
+            (who, LikeOutcome::Done(answer)) if answer.changed => *effects.entry(who).or_insert(0) += 1,
+            (_, LikeOutcome::Replayed(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(effects, BTreeMap::from([("ann", 10), ("bob", 10), ("cat", 10)]));
+    let mut liked = BTreeMap::new();
+    for partition in 0..engine.limits().partitions {
+        for (_, event) in events(&*engine, partition).await {
+            let sum = liked.entry(event.user).or_insert(0);
+            *sum += event.count;
+            assert!(matches!(*sum, 0 | 1), "two alike in a row");
+        }
+    }
+    assert!(liked.values().all(|sum| *sum == 0), "ten toggles come to nothing");
+    assert_eq!(liked.len(), 3);
+}

@@ -1,0 +1,108 @@
+//! Reading boards: pages by rank, behind a place and around a product, and entries.
+
+use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, Rows, Standings};
+use acclaim::engine::{Apply, Generation};
+
+use super::boards::{build, places, points, show};
+use super::*;
+
+async fn page(engine: &dyn Engine, start: PageStart, count: u64) -> Rows {
+    let page = engine.page(&BoardId::daily(), &start, count).await.unwrap().expect("shown");
+    assert_eq!((page.generation, page.seq), (Generation { number: 1, build: build(1) }, 0));
+    page.rows
+}
+
+fn after(id: &str, millionths: i64) -> PageStart {
+    PageStart::After(Place { product: product(id), points: points(millionths) })
+}
+
+fn around(id: &str, radius: u64) -> PageStart {
+    PageStart::Around { product: product(id), radius }
+}
+
+pub async fn follow_the_order(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    show(engine, &[("a", 5), ("b", 5), ("B", 5), ("é", 5), ("ab", 5), ("top", 7), ("low", -1)]).await;
+    // Equal points rank by id, higher bytes first.
+    let order = places(&[("top", 7), ("é", 5), ("b", 5), ("ab", 5), ("a", 5), ("B", 5), ("low", -1)]);
+    let rows =
+        |from: usize, to: usize| Rows { first_rank: from as u64 + 1, places: order[from..to].to_vec(), total: 7 };
+    assert_eq!(page(engine, PageStart::Rank(1), 100).await, rows(0, 7));
+    assert_eq!(page(engine, PageStart::Rank(3), 2).await, rows(2, 4));
+    assert_eq!(page(engine, PageStart::Rank(7), 5).await, rows(6, 7));
+    assert_eq!(page(engine, PageStart::Rank(1), 0).await, rows(0, 0));
+    assert_eq!(page(engine, after("é", 5), 3).await, rows(2, 5));
+    assert_eq!(page(engine, after("low", -1), 3).await, rows(7, 7));
+    assert_eq!(page(engine, around("ab", 1), 3).await, rows(2, 5));
+    assert_eq!(page(engine, around("top", 2), 5).await, rows(0, 5));
+    assert_eq!(page(engine, around("low", 2), 5).await, rows(4, 7));
+    // Beyond the end, and around what is not listed, there is nothing.
+    assert_eq!(page(engine, PageStart::Rank(9), 5).await, Rows { first_rank: 9, places: vec![], total: 7 });
+    assert_eq!(page(engine, around("x", 2), 5).await, Rows { first_rank: 8, places: vec![], total: 7 });
+}
+
+pub async fn go_on_behind_places_that_moved(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    show(engine, &[("a", 50), ("b", 40), ("c", 40), ("d", 40), ("e", 30), ("f", 20)]).await;
+    assert_eq!(page(engine, PageStart::Rank(1), 3).await.places, places(&[("a", 50), ("d", 40), ("c", 40)]));
+    // The last place of that page moves down, up, and away: what ranked below it follows all the same.
+    for (from, delta) in (0..).zip([-25, 35, -50]) {
+        let batch = Apply {
+            board: BoardId::daily(),
+            generation: 1,
+            partition: 0,
+            from: Position::new(1, from),
+            to: Position::new(1, from + 1),
+            deltas: vec![(product("c"), points(delta))],
+        };
+        assert!(engine.apply(&batch).await.unwrap());
+        let rest = page(engine, after("c", 40), 2).await;
+        assert_eq!(rest.places, places(&[("b", 40), ("e", 30)]), "after {delta}");
+        assert_eq!(rest.first_rank, if delta == 35 { 4 } else { 3 });
+    }
+    assert_eq!(page(engine, after("never", 45), 1).await.places, places(&[("d", 40)]));
+    assert_eq!(page(engine, after("cc", 40), 1).await.places, places(&[("b", 40)]));
+    assert_eq!(page(engine, after("zz", 40), 1).await.places, places(&[("d", 40)]));
+    assert_eq!(page(engine, after("0", 40), 1).await.places, places(&[("e", 30)]));
+}
+
+/// A few hundred products with many ties, and every way to ask.
+pub async fn agree_with_standings(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let mut standings = Standings::default();
+    let listed: Vec<_> = (0..300_i64).map(|n| (product(&format!("p{n}")), points(n * n % 23 - 5))).collect();
+    listed.iter().for_each(|(product, points)| standings.set(product, *points));
+    let board = BoardId::daily();
+    let generation = engine.begin_generation(&board, &Cursors::new()).await.unwrap();
+    for chunk in listed.chunks(70) {
+        assert!(engine.load_scores(&board, generation, chunk).await.unwrap());
+    }
+    assert!(engine.switch(&board, generation, &build(1)).await.unwrap());
+    let ask = async |start: PageStart, count| {
+        let expected = standings.rows(&start, count);
+        assert_eq!(page(engine, start.clone(), count).await, expected, "{start:?}");
+    };
+    for rank in (0..320).step_by(13) {
+        ask(PageStart::Rank(rank), 20).await;
+    }
+    for n in (0..300).step_by(7) {
+        ask(around(&format!("p{n}"), n % 12), 2 * (n % 12) + 1).await;
+        for millionths in [-9, -5, 0, 3, 17, 30] {
+            ask(after(&format!("p{n}"), millionths), 5).await;
+        }
+    }
+    let whole = engine.whole(&board).await.unwrap().unwrap().2;
+    assert_eq!(whole, standings.iter().collect::<Vec<_>>());
+}
+
+pub async fn look_up_entries(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let max = Points::MAX.millionths();
+    show(engine, &[("a", 5), ("b", 5), ("c", max), ("d", -5)]).await;
+    let ids = ["d", "x", "a", "c", "b", "a"].map(product);
+    let (generation, found) = engine.entries(&BoardId::daily(), &ids).await.unwrap().unwrap();
+    assert_eq!(generation, Generation { number: 1, build: build(1) });
+    let entry = |rank, millionths| Some((rank, points(millionths)));
+    assert_eq!(found, [entry(4, -5), None, entry(3, 5), entry(1, max), entry(2, 5), entry(3, 5)]);
+    assert_eq!(engine.entries(&BoardId::daily(), &[]).await.unwrap(), Some((generation, vec![])));
+}

@@ -1,0 +1,213 @@
+//! What is promised when things fail: a killed server, an engine that forgets everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::support::live::Socket;
+use crate::support::stack::{Server, Setup, Stack, TOGGLE};
+use crate::support::until;
+
+crate::both_setups!(a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one);
+
+const PRODUCTS: usize = 40;
+const CLIENTS: usize = 64;
+
+/// What was sent and what was answered, by event id.
+#[derive(Default)]
+struct Record {
+    sent: Mutex<HashMap<String, Option<String>>>,
+    answered: AtomicUsize,
+}
+
+impl Record {
+    fn committed(&self) -> Vec<String> {
+        let sent = self.sent.lock().unwrap();
+        sent.iter().filter(|(_, answer)| answer.as_deref() == Some("COMMITTED")).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+/// Sends likes of ever new users until told to stop or `likes` were sent; a refused or unanswered like is left at that.
+fn load(server: &Server, record: &Arc<Record>, likes: usize, stop: &Arc<AtomicBool>, round: usize) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    let next = Arc::new(AtomicUsize::new(0));
+    for _ in 0..CLIENTS {
+        let (url, http) = (server.url.clone(), server.http.clone());
+        let (record, stop, next) = (record.clone(), stop.clone(), next.clone());
+        clients.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= likes {
+                    return;
+                }
+                let (user, key) = (format!("user-{round}-{}", n / 4), format!("key-{n}"));
+                let product = format!("p{}", n % PRODUCTS);
+                let id = format!("like:{}:{key}:{user}", key.len());
+                record.sent.lock().unwrap().insert(id.clone(), None);
+                let request = http
+                    .post(format!("{url}/graphql"))
+                    .header("x-acclaim-user", &user)
+                    .json(&json!({ "query": TOGGLE, "variables": { "product": product, "key": key } }));
+                let Ok(answer) = request.send().await else { continue };
+                let Ok(answer) = answer.json::<Value>().await else { continue };
+                if let Some(durability) = answer["data"]["toggleLike"]["durability"].as_str() {
+                    record.sent.lock().unwrap().insert(id, Some(durability.to_owned()));
+                    record.answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    clients
+}
+
+/// Every COMMITTED answer is in the ledger, nothing that was not sent is there, and everything served equals the sum of it.
+async fn assert_nothing_lost(stack: &Stack, server: &Server, record: &Record) {
+    until("the journal is synced", Duration::from_secs(30), async || server.verify().await["differing"] == 0).await;
+    let events = stack.column("SELECT id AS value FROM events").await;
+    let sent = record.sent.lock().unwrap().clone();
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    for id in &events {
+        assert!(sent.contains_key(id), "{id} was never sent");
+        *times.entry(id).or_default() += 1;
+    }
+    let lost: Vec<_> = record.committed().into_iter().filter(|id| times.get(id.as_str()) != Some(&1)).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} COMMITTED likes are not there once: {:?}",
+        lost.len(),
+        events.len(),
+        &lost[..lost.len().min(5)]
+    );
+
+    let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+    for row in stack.column("SELECT product_id || ' ' || count AS value FROM events").await {
+        let (product, count) = row.split_once(' ').unwrap();
+        *expected.entry(product.to_owned()).or_default() += count.parse::<i64>().unwrap();
+    }
+    until("the board equals the events", Duration::from_secs(20), async || {
+        let shown: BTreeMap<_, _> = server.ranking(100).await.into_iter().collect();
+        let sums: BTreeMap<_, _> =
+            expected.iter().map(|(product, likes)| (product.clone(), *likes as f64 / 5.0)).collect();
+        shown == sums
+    })
+    .await;
+    server.assert_verified().await;
+}
+
+async fn a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(PRODUCTS).await;
+    let record = Arc::new(Record::default());
+    let clients = load(&server, &record, 10_000, &Arc::default(), 0);
+    until("half of the likes are answered", Duration::from_secs(120), async || {
+        record.answered.load(Ordering::Relaxed) >= 5_000
+    })
+    .await;
+    server.kill();
+    clients.join_all().await;
+    let answered = record.answered.load(Ordering::Relaxed);
+    assert!((5_000..10_000).contains(&answered), "{answered} were answered: the kill came too late");
+    assert!(!record.committed().is_empty());
+    let server = stack.serve().await;
+    assert_nothing_lost(&stack, &server, &record).await;
+}
+
+/// Likes go on while the engine is made to forget; the node must heal by itself and serve likes again.
+async fn heals_from(forget: impl AsyncFnOnce(&mut Stack)) {
+    let mut stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(PRODUCTS).await;
+    let mut socket = Socket::connect(&server.url, json!({})).await;
+    let mut view = socket.watch_board(10).await;
+    let (record, stop) = (Arc::new(Record::default()), Arc::new(AtomicBool::new(false)));
+    let clients = load(&server, &record, usize::MAX, &stop, 0);
+    let answered = || record.answered.load(Ordering::Relaxed);
+    until("likes are flowing", Duration::from_secs(60), async || answered() >= 500).await;
+    forget(&mut stack).await;
+    let before = answered();
+    until("likes are flowing again", Duration::from_secs(30), async || answered() >= before + 500).await;
+    stop.store(true, Ordering::Relaxed);
+    clients.join_all().await;
+    assert_nothing_lost(&stack, &server, &record).await;
+    let expected = server.ranking(10).await;
+    view.follow_until(&mut socket, "the subscriber sees the healed board", async |shown| *shown == expected).await;
+    assert!(view.reasons.contains(&"RECOVERED".to_owned()), "{:?}", view.reasons);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushall_under_load_heals_by_itself() {
+    heals_from(async |stack| {
+        stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_restarted_without_its_data_heals_by_itself() {
+    heals_from(async |stack| stack.redis.as_mut().unwrap().restart_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_of_redis_heals_by_itself() {
+    heals_from(async |stack| {
+        let redis = stack.redis.as_mut().unwrap();
+        redis.command(&["SAVE"]);
+        // Likes go on, so that the copy is older than what the ledger has.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        redis.restart_from_copy();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_away_is_said_at_once_and_rankings_go_on() {
+    let mut stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    server.toggle("ann", "p0", None).await;
+    until("the like is ranked", Duration::from_secs(5), async || server.ranking(1).await == [("p0".into(), 0.2)]).await;
+    stack.redis.as_mut().unwrap().kill();
+    for _ in 0..5 {
+        let began = std::time::Instant::now();
+        let answer = server.try_graphql(Some("ann"), TOGGLE, json!({ "product": "p0" })).await.unwrap();
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer}");
+        assert!(answer["errors"][0]["extensions"]["retryAfterMs"].as_u64().unwrap() > 0);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    let read = server
+        .graphql(
+            "ann",
+            "{ board { current { freshness { source degraded } } } ranking { nodes { productId score } } }",
+            json!({}),
+        )
+        .await;
+    assert_eq!(read["ranking"]["nodes"], json!([{ "productId": "p0", "score": 0.2 }]));
+    assert_eq!(read["board"]["current"]["freshness"], json!({ "source": "LEDGER", "degraded": true }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_addresses_are_one_plain_line_at_start() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let wrong =
+        [("REDIS_URL", "redis://127.0.0.1:1"), ("DATABASE_URL", "postgres://nobody:hunter2@127.0.0.1:1/acclaim")];
+    for (variable, address) in wrong {
+        let output =
+            stack.command().arg("serve").args(["--listen", "127.0.0.1:0"]).env(variable, address).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let error: Vec<_> = said.lines().filter(|line| line.contains(variable)).collect();
+        assert_eq!(error.len(), 1, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    let first = stack.serve().await;
+    let second = stack.command().arg("serve").args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another process"), "{said}");
+    drop(first);
+}

@@ -1,0 +1,130 @@
+//! Boards and the rules of their weights.
+
+use acclaim::domain::{BoardId, Signal, Weight, WeightRule, Window};
+use acclaim::ledger::{LedgerError, NewWeightRule, RuleOutcome};
+
+use super::*;
+
+fn rule(board: Option<BoardId>, signal: Signal, weight: f64, expected_version: Option<i32>) -> NewWeightRule {
+    NewWeightRule {
+        board,
+        weights: vec![(signal, Weight::from_f64(weight).unwrap())],
+        created_by: "ada".to_owned(),
+        created_at: at(1),
+        note: "sale \0? no: 'sale'".replace('\0', ""),
+        expected_version,
+    }
+}
+
+async fn added(ledger: &Ledger, new: &NewWeightRule) -> WeightRule {
+    match ledger.add_rule(new).await.unwrap() {
+        RuleOutcome::Added(rule) => rule,
+        RuleOutcome::Conflict { present } => panic!("version {present} stands"),
+    }
+}
+
+async fn revisions(ledger: &Ledger) -> Vec<(String, i64)> {
+    let boards = ledger.definitions().await.unwrap().boards;
+    boards.into_iter().map(|definition| (definition.board.id.to_string(), definition.revision)).collect()
+}
+
+over_both! {
+    async fn a_new_ledger_has_daily_and_the_count_of_likes(ledger: Fresh) {
+        let definitions = ledger.definitions().await.unwrap();
+        let boards: Vec<_> = definitions.boards.iter().map(|d| (d.board.id.clone(), d.board.window, d.revision)).collect();
+        assert_eq!(boards, [(BoardId::likes(), Window::AllTime, 1), (BoardId::daily(), Window::Day, 1)]);
+        assert_eq!(definitions.boards[1].board.title, "Daily");
+        assert_eq!(definitions.boards[1].board.time_zone.iana_name(), Some("UTC"));
+        assert_eq!(definitions.rules, []);
+    }
+
+    async fn rules_are_numbered_and_raise_the_revision_of_what_they_reach(ledger: Fresh) {
+        ledger.tamper("INSERT INTO boards VALUES ('weekly', 'Weekly', 'DAY', 'Asia/Seoul', 1)").await;
+        let first = added(&ledger, &rule(None, Signal::View, 0.5, None)).await;
+        assert_eq!(revisions(&ledger).await, [("_likes".into(), 1), ("daily".into(), 2), ("weekly".into(), 2)]);
+        let second = added(&ledger, &rule(Some(BoardId::daily()), Signal::Order, 1.25, None)).await;
+        assert_eq!(revisions(&ledger).await, [("_likes".into(), 1), ("daily".into(), 3), ("weekly".into(), 2)]);
+        assert_eq!((first.version, second.version), (1, 2));
+        assert_eq!(second, WeightRule {
+            version: 2,
+            board: Some(BoardId::daily()),
+            weights: vec![(Signal::Order, Weight::from_millionths(1_250_000))],
+            created_by: "ada".to_owned(),
+            created_at: at(1),
+            note: "sale ? no: 'sale'".to_owned(),
+        });
+        assert_eq!(ledger.definitions().await.unwrap().rules, [first, second]);
+        ledger.revise_boards().await.unwrap();
+        assert_eq!(revisions(&ledger).await, [("_likes".into(), 2), ("daily".into(), 4), ("weekly".into(), 3)]);
+    }
+
+    async fn a_rule_made_against_another_version_is_a_conflict(ledger: Fresh) {
+        let daily = || Some(BoardId::daily());
+        let outcome = |new: NewWeightRule| { let ledger = ledger.ledger.clone(); async move { ledger.add_rule(&new).await.unwrap() } };
+        assert_eq!(outcome(rule(None, Signal::View, 0.5, Some(1))).await, RuleOutcome::Conflict { present: 0 });
+        added(&ledger, &rule(None, Signal::View, 0.5, Some(0))).await;
+        added(&ledger, &rule(daily(), Signal::View, 0.6, Some(1))).await;
+        // For the shared rules version 1 still is the newest; for the board it is 2.
+        assert_eq!(outcome(rule(daily(), Signal::View, 0.7, Some(1))).await, RuleOutcome::Conflict { present: 2 });
+        added(&ledger, &rule(None, Signal::View, 0.8, Some(1))).await;
+        assert_eq!(outcome(rule(daily(), Signal::View, 0.9, Some(2))).await, RuleOutcome::Conflict { present: 3 });
+        added(&ledger, &rule(daily(), Signal::View, 0.9, Some(3))).await;
+        assert_eq!(ledger.definitions().await.unwrap().rules.len(), 4);
+    }
+
+    async fn of_rules_made_at_once_against_one_version_one_wins(ledger: Fresh) {
+        for round in 0..5 {
+            let tasks: Vec<_> = (0..8).map(|_| {
+                let ledger = ledger.ledger.clone();
+                tokio::spawn(async move { ledger.add_rule(&rule(None, Signal::View, 0.5, Some(round))).await.unwrap() })
+            }).collect();
+            let mut versions = Vec::new();
+            for task in tasks {
+                if let RuleOutcome::Added(rule) = task.await.unwrap() {
+                    versions.push(rule.version);
+                }
+            }
+            assert_eq!(versions, [round + 1]);
+        }
+        // Without an expectation every one gets in, each under a version of its own.
+        let tasks: Vec<_> = (0..8).map(|_| {
+            let ledger = ledger.ledger.clone();
+            tokio::spawn(async move { added(&ledger, &rule(None, Signal::View, 0.5, None)).await.version })
+        }).collect();
+        let mut versions = Vec::new();
+        for task in tasks {
+            versions.push(task.await.unwrap());
+        }
+        versions.sort();
+        assert_eq!(versions, (6..14).collect::<Vec<_>>());
+    }
+
+    async fn rules_for_boards_that_can_have_none_are_refused(ledger: Fresh) {
+        for board in [BoardId::likes(), BoardId::new("unknown").unwrap()] {
+            let refused = ledger.add_rule(&rule(Some(board), Signal::View, 0.5, None)).await;
+            assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
+        }
+        assert_eq!(ledger.definitions().await.unwrap().rules, []);
+        assert_eq!(revisions(&ledger).await, [("_likes".into(), 1), ("daily".into(), 1)]);
+    }
+
+    async fn rules_are_paged_newest_first(ledger: Fresh) {
+        ledger.tamper("INSERT INTO boards VALUES ('weekly', 'Weekly', 'DAY', 'UTC', 1)").await;
+        let boards = [None, Some(BoardId::daily()), Some(BoardId::new("weekly").unwrap())];
+        for n in 0..9 {
+            added(&ledger, &rule(boards[n % 3].clone(), Signal::View, n as f64, None)).await;
+        }
+        let page = |board: Option<BoardId>, below, first| {
+            let ledger = ledger.ledger.clone();
+            async move {
+                let page = ledger.rules(board.as_ref(), below, first).await.unwrap();
+                (page.rows.iter().map(|rule| rule.version).collect::<Vec<_>>(), page.has_more)
+            }
+        };
+        assert_eq!(page(None, None, 4).await, (vec![9, 8, 7, 6], true));
+        assert_eq!(page(None, Some(6), 5).await, (vec![5, 4, 3, 2, 1], false));
+        assert_eq!(page(boards[1].clone(), None, 4).await, (vec![8, 7, 5, 4], true));
+        assert_eq!(page(boards[1].clone(), Some(4), 4).await, (vec![2, 1], false));
+        assert_eq!(page(None, Some(1), 4).await, (vec![], false));
+    }
+}

@@ -1,0 +1,13 @@
+//! The one integration-test binary: by capability, through public interfaces.
+
+mod support;
+
+mod cli;
+mod contract;
+mod end_to_end;
+mod faults;
+mod ledger;
+mod periods;
+mod redis;
+mod schema;
+mod tidy;

@@ -1,0 +1,77 @@
+//! Periods under a clock in hand: the roll of `daily`, late events, and boards that follow the ledger.
+
+use std::time::Duration;
+
+use acclaim::domain::{BoardId, Timestamp, UserId};
+use acclaim::engine::{Desired, EngineLimits};
+use acclaim::pipeline::{EventResult, LikeResult};
+
+use crate::support::node::{Node, order, product};
+use crate::support::stack::Setup;
+use crate::support::until;
+
+crate::both_setups!(
+    daily_rolls_at_midnight_and_keeps_the_results,
+    an_event_that_the_engine_forgot_is_counted_once_all_the_same,
+);
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
+    let node = Node::start(setup, EngineLimits::default(), at("2026-11-22T23:59:58Z")).await;
+    node.with_products(&["a", "b"]).await;
+    node.app.record(&[order("1", "a", None), order("2", "a", None), order("3", "b", None)]).await.unwrap();
+    until("the day's orders are ranked", LIMIT, async || {
+        node.shown().await == ("2026-11-22".into(), vec![("a".into(), 1.2), ("b".into(), 0.6)])
+    })
+    .await;
+
+    node.set_clock(at("2026-11-23T00:00:00Z"));
+    let ann = UserId::new("ann").unwrap();
+    let liked = node.app.like(&ann, &product("b"), Desired::Toggled, None).await.unwrap();
+    assert!(matches!(liked, LikeResult::Done { liked: true, like_count: 1, .. }), "{liked:?}");
+    until("the new day is shown", LIMIT, async || {
+        let (period, places) = node.shown().await;
+        // Until the switch the old day is what is shown, whole.
+        assert!(period != "2026-11-22" || places[0] == ("a".into(), 1.2), "{places:?}");
+        (period.as_str(), places) == ("2026-11-23", vec![("b".into(), 0.2)])
+    })
+    .await;
+    let results = node.app.ledger().results(&BoardId::daily(), "2026-11-22", 10).await.unwrap();
+    let results: Vec<_> = results.iter().map(|place| (place.product.as_str(), place.points.as_f64())).collect();
+    assert_eq!(results, [("a", 1.2), ("b", 0.6)]);
+
+    // A late event goes to its own day: neither today's board nor the frozen results move.
+    let late = order("4", "b", Some(at("2026-11-22T23:59:59Z")));
+    assert_eq!(node.app.record(&[late]).await.unwrap().0, [EventResult::Recorded]);
+    // An unlike takes back the like of today.
+    node.app.like(&ann, &product("b"), Desired::Exactly(false), None).await.unwrap();
+    until("the unlike is counted", LIMIT, async || node.shown().await == ("2026-11-23".into(), Vec::new())).await;
+    let frozen = node.app.ledger().results(&BoardId::daily(), "2026-11-22", 10).await.unwrap();
+    assert_eq!(frozen[1].points.as_f64(), 0.6);
+    assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
+}
+
+async fn an_event_that_the_engine_forgot_is_counted_once_all_the_same(setup: Setup) {
+    let limits = EngineLimits { event_memory_ms: 1, ..EngineLimits::default() };
+    let node = Node::start(setup, limits, at("2026-11-22T12:00:00Z")).await;
+    node.with_products(&["a"]).await;
+    let record = async || node.app.record(&[order("1", "a", None)]).await.unwrap().0;
+    assert_eq!(record().await, [EventResult::Recorded]);
+    until("the order is ranked", LIMIT, async || node.shown().await.1 == [("a".into(), 0.6)]).await;
+    node.set_clock(at("2026-11-22T12:00:01Z"));
+    // The producer says nothing of the time, so the engine lets its repetition through and the ledger refuses it.
+    until("the engine lets it through", LIMIT, async || record().await == [EventResult::Recorded]).await;
+    until("the board equals the ledger again", LIMIT, async || {
+        node.shown().await.1 == [("a".into(), 0.6)]
+            && node.app.verify(None).await.is_ok_and(|report| report.differing == 0)
+    })
+    .await;
+    assert_eq!(node.stack.count("SELECT count(*) FROM events").await, 1);
+    node.stop().await;
+}

@@ -1,0 +1,38 @@
+//! What tests stand on: private servers, a real Acclaim process, real connections.
+
+pub mod live;
+pub mod memory;
+pub mod node;
+pub mod postgres;
+pub mod redis;
+pub mod stack;
+
+use std::time::Duration;
+
+/// Looks until a condition holds; fails with its name when it does not within `limit`.
+pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + limit;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One test for each set-up.
+#[macro_export]
+macro_rules! both_setups {
+    ($($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::stack::Setup::Embedded).await;
+            })+
+        }
+        mod servers {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::stack::Setup::Servers).await;
+            })+
+        }
+    };
+}
