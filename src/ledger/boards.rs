@@ -150,8 +150,9 @@ pub(super) async fn rules(
 
 /// Activity in segments, with the cursors it belongs to, in one snapshot.
 pub(super) async fn snapshot(db: &Db, segments: &[Segment]) -> Result<Snapshot> {
-    let (cursors, activity): (Vec<(i16, i64, i64)>, Vec<Vec<(String, i16, i64)>>) = in_snapshot!(db, |conn| {
-        let cursors = cursors::table.load(conn).await?;
+    type Sums = Vec<(String, i16, i64)>;
+    let (cursors, activity): (_, Vec<Sums>) = in_snapshot!(db, |conn| {
+        let cursors: Vec<(i16, i64, i64)> = cursors::table.load(conn).await?;
         let mut all = Vec::with_capacity(segments.len());
         for segment in segments {
             let rows = activity::table

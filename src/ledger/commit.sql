@@ -41,6 +41,8 @@ counted AS (
         CAST(SUM(count) AS BIGINT)
     FROM kept
     GROUP BY 1, 2, 3, 4
+    -- In the order of the key, so that neighbouring rows are touched one after the other.
+    ORDER BY 1, 2, 3, 4
     ON CONFLICT (bucket, signal, product_id, partition) DO UPDATE SET count = activity.count + EXCLUDED.count
 ),
 -- The last event of each user and product says how things are, unless something later is known.

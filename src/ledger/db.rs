@@ -20,7 +20,7 @@ use super::postgres::{CONNECT_TIMEOUT, Connector, EXAMPLE};
 pub(super) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
 
 pub(super) enum Db {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Sqlite(Sqlite),
 }
 
@@ -48,7 +48,7 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 impl Db {
     pub(super) async fn connect(url: &str) -> Result<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Postgres::connect(url).await.map(Self::Postgres),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres(Box::new(Postgres::connect(url).await?))),
             Some("sqlite") => Sqlite::connect(url).await.map(Self::Sqlite),
             Some(scheme) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                 Err(LedgerError::Internal(format!("{scheme}: is not a database Acclaim knows; {EXAMPLE}")))

@@ -188,11 +188,13 @@ impl ManageConnection for Connector {
     type Error = LedgerError;
 
     async fn connect(&self) -> Result<PgConnection> {
-        self.open().await.map_err(|error| {
-            let text = error.to_string();
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            LedgerError::Unavailable(text)
-        })
+        let (connection, error) = match self.open().await {
+            Ok(connection) => (Ok(connection), None),
+            // The pool drops what it is given and tries again, so the reason is kept here.
+            Err(error) => (Err(LedgerError::Unavailable(error.to_string())), Some(error)),
+        };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        connection
     }
 
     /// No query: a connection knows by itself when the server has gone away.

@@ -6,6 +6,7 @@ mod cli;
 mod contract;
 mod end_to_end;
 mod faults;
+mod graphql;
 mod ledger;
 mod periods;
 mod redis;

@@ -111,9 +111,8 @@ impl JournalReader for MemoryJournalReader {
     ) -> Result<Vec<(u16, Vec<Entry>)>> {
         let deadline = Instant::now() + wait;
         loop {
-            // In line before looking, so that an entry that comes right after the look wakes it.
-            let mut appended = std::pin::pin!(self.0.appended.notified());
-            appended.as_mut().enable();
+            // Made before looking: from then on it counts what is appended, waited for or not.
+            let appended = self.0.appended.notified();
             let found = self.present(after, count)?;
             if !found.is_empty() || timeout_at(deadline, appended).await.is_err() {
                 return Ok(found);

@@ -11,7 +11,7 @@ fn rule(board: Option<BoardId>, signal: Signal, weight: f64, expected_version: O
         weights: vec![(signal, Weight::from_f64(weight).unwrap())],
         created_by: "ada".to_owned(),
         created_at: at(1),
-        note: "sale \0? no: 'sale'".replace('\0', ""),
+        note: "it's a \"sale\"".to_owned(),
         expected_version,
     }
 }
@@ -51,7 +51,7 @@ over_both! {
             weights: vec![(Signal::Order, Weight::from_millionths(1_250_000))],
             created_by: "ada".to_owned(),
             created_at: at(1),
-            note: "sale ? no: 'sale'".to_owned(),
+            note: "it's a \"sale\"".to_owned(),
         });
         assert_eq!(ledger.definitions().await.unwrap().rules, [first, second]);
         ledger.revise_boards().await.unwrap();

@@ -1,5 +1,6 @@
 //! What tests stand on: private servers, a real Acclaim process, real connections.
 
+pub mod counted;
 pub mod live;
 pub mod memory;
 pub mod node;

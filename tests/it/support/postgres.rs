@@ -180,18 +180,28 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Statics are never dropped, so the shared server's folder is removed by hand. A server that still runs then has lost
-/// its files, and gets its signal a moment later.
+/// Statics are never dropped, so the shared server is stopped and its folder removed by hand.
 fn remove_at_exit(folder: PathBuf) {
     static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     extern "C" fn remove() {
         for folder in FOLDERS.lock().unwrap().iter() {
+            let pid_file = std::fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
+            if let Some(pid) = pid_file.lines().next().and_then(|pid| pid.parse::<i32>().ok()) {
+                let deadline = Instant::now() + Duration::from_secs(10);
+                // SAFETY: signals to the server whose folder this is. It is gone once its own thread has waited for it.
+                unsafe {
+                    libc::kill(pid, libc::SIGQUIT);
+                    while libc::kill(pid, 0) == 0 && Instant::now() < deadline {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                }
+            }
             let _ = std::fs::remove_dir_all(folder);
         }
     }
     let mut folders = FOLDERS.lock().unwrap();
     if folders.is_empty() {
-        // SAFETY: `remove` touches only a static and the file system.
+        // SAFETY: `remove` needs nothing that ends before it does.
         unsafe { libc::atexit(remove) };
     }
     folders.push(folder);

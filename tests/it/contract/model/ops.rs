@@ -1,0 +1,121 @@
+//! The operations, and how they are drawn.
+
+use std::fmt::Debug;
+
+use acclaim::domain::{Points, Signal};
+use acclaim::engine::Desired;
+use proptest::prelude::*;
+
+use super::PARTITIONS;
+
+#[derive(Debug, Clone)]
+pub enum Op {
+    Advance { ms: i64 },
+    Like { user: u8, product: u8, key: u8, desired: Desired, epoch: Drift },
+    Load { users: Vec<(u8, Vec<u8>, Vec<u8>)>, epoch: Drift },
+    ViewerLikes { user: u8, epoch: Drift },
+    Forget { users: Vec<u8> },
+    Record { partition: u16, requests: Vec<Recording>, epoch: Drift },
+    Read { back: [u64; 2], count: usize },
+    Trim { partition: u16, back: u64 },
+    Announce { partition: u16, back: u64 },
+    Close,
+    Open { skipped: u64 },
+    Begin { board: u8, back: [u64; 2] },
+    LoadScores { board: u8, generation: Drift, scores: Vec<(u8, i64)> },
+    SetCursors { board: u8, generation: Drift, back: [u64; 2] },
+    Apply { board: u8, partition: u16, is_newest: bool, is_wrong: bool, deltas: Vec<(u8, i64)> },
+    Switch { board: u8, generation: Drift },
+    Page { board: u8, start: Start, count: u64 },
+    Entries { board: u8 },
+    Publish { board: u8, generation: Drift, seq: Drift },
+}
+
+/// What is added to the right number, mostly nothing.
+pub type Drift = i64;
+
+#[derive(Debug, Clone)]
+pub struct Recording {
+    pub id: u8,
+    pub product: u8,
+    pub signal: Signal,
+    pub count: i64,
+    pub before_ms: i64,
+    pub reverses: Option<(u8, Option<(i64, bool)>)>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Start {
+    Rank(u64),
+    After(u8, i64),
+    Around(u8, u64),
+}
+
+fn drift() -> impl Strategy<Value = Drift> {
+    prop_oneof![12 => Just(0), 1 => Just(-1), 1 => Just(1)]
+}
+
+fn few<T: Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    proptest::collection::vec(one, 0..6)
+}
+
+fn back() -> impl Strategy<Value = [u64; 2]> {
+    [0..6_u64, 0..6_u64]
+}
+
+/// Most scores are small, for ties; some reach the bounds.
+fn score() -> impl Strategy<Value = i64> {
+    prop_oneof![10 => -3..4_i64, 1 => Just(Points::MAX.millionths()), 1 => Just(Points::MIN.millionths())]
+}
+
+fn recording() -> impl Strategy<Value = Recording> {
+    let given = proptest::option::of((1..4_i64, any::<bool>()));
+    let reverses = proptest::option::of((0..8_u8, given));
+    (0..12_u8, 0..2_u8, any::<bool>(), 1..5_i64, 0..5_000_i64, reverses).prop_map(
+        |(id, product, is_order, count, before_ms, reverses)| {
+            let signal = if is_order { Signal::Order } else { Signal::View };
+            // An event that reverses itself is no event; the edge refuses it.
+            let reverses = reverses.filter(|(of, _)| *of != id);
+            Recording { id, product, signal, count, before_ms, reverses }
+        },
+    )
+}
+
+pub fn op() -> impl Strategy<Value = Op> {
+    let desired = prop_oneof![3 => Just(Desired::Toggled), 2 => any::<bool>().prop_map(Desired::Exactly)];
+    let start = prop_oneof![
+        (0..9_u64).prop_map(Start::Rank),
+        (0..8_u8, -4..5_i64).prop_map(|(product, points)| Start::After(product, points)),
+        (0..8_u8, 0..4_u64).prop_map(|(product, radius)| Start::Around(product, radius)),
+    ];
+    let scores = || few((0..7_u8, score()));
+    let partition = || 0..PARTITIONS;
+    let board = || prop_oneof![3 => Just(0_u8), 1 => Just(1_u8)];
+    prop_oneof![
+        14 => (0..500_i64).prop_map(|ms| Op::Advance { ms }),
+        30 => (0..4_u8, 0..3_u8, 0..24_u8, desired, drift())
+            .prop_map(|(user, product, key, desired, epoch)| Op::Like { user, product, key, desired, epoch }),
+        8 => (few((0..5_u8, few(0..3_u8), few(0..24_u8))), drift()).prop_map(|(users, epoch)| Op::Load { users, epoch }),
+        4 => (0..5_u8, drift()).prop_map(|(user, epoch)| Op::ViewerLikes { user, epoch }),
+        1 => few(0..5_u8).prop_map(|users| Op::Forget { users }),
+        10 => (partition(), few(recording()), drift())
+            .prop_map(|(partition, requests, epoch)| Op::Record { partition, requests, epoch }),
+        5 => (back(), 1..6_usize).prop_map(|(back, count)| Op::Read { back, count }),
+        4 => (partition(), 0..6_u64).prop_map(|(partition, back)| Op::Trim { partition, back }),
+        4 => (partition(), 0..6_u64).prop_map(|(partition, back)| Op::Announce { partition, back }),
+        1 => Just(Op::Close),
+        2 => (0..3_u64).prop_map(|skipped| Op::Open { skipped }),
+        4 => (board(), back()).prop_map(|(board, back)| Op::Begin { board, back }),
+        5 => (board(), drift(), scores())
+            .prop_map(|(board, generation, scores)| Op::LoadScores { board, generation, scores }),
+        2 => (board(), drift(), back()).prop_map(|(board, generation, back)| Op::SetCursors { board, generation, back }),
+        14 => (board(), partition(), any::<bool>(), proptest::bool::weighted(0.15), scores()).prop_map(
+            |(board, partition, is_newest, is_wrong, deltas)| Op::Apply { board, partition, is_newest, is_wrong, deltas }
+        ),
+        4 => (board(), drift()).prop_map(|(board, generation)| Op::Switch { board, generation }),
+        8 => (board(), start, 0..6_u64).prop_map(|(board, start, count)| Op::Page { board, start, count }),
+        3 => board().prop_map(|board| Op::Entries { board }),
+        5 => (board(), drift(), drift())
+            .prop_map(|(board, generation, seq)| Op::Publish { board, generation, seq }),
+    ]
+}
