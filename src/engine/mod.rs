@@ -308,9 +308,10 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// The rate limit is GCRA (ITU-T I.371): `like_burst` at once, then `like_rate` a second; a request that changes
     /// nothing counts as well. In whole microseconds: interval = 1,000,000 / `like_rate`, rounded down; the time stored
-    /// (`at`, where there is none) is taken for no less than `at` and no more than burst * interval after it, since a
-    /// clock may be set back; the like is refused where that is more than (burst - 1) * interval ahead, by what it is
-    /// more, in milliseconds rounded up; else the time plus one interval is stored.
+    /// (`at`, where there is none) is taken for no less than `at`, and, where it is more than burst * interval after it,
+    /// which only a clock that was set back explains, for (burst - 1) * interval after it; the like is refused where that
+    /// is more than (burst - 1) * interval ahead, by what it is more, in milliseconds rounded up; else the time plus one
+    /// interval is stored.
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome>;
 
     /// Puts users' likes where none are loaded; a user who is loaded already is left alone, but for keys unknown so far.

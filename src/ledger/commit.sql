@@ -20,16 +20,41 @@ moved AS (
     FROM UNNEST({partitions}, {to_epochs}, {to_seqs}) AS batch (partition, epoch, seq)
     WHERE cursors.partition = batch.partition AND (SELECT is_open FROM gate)
 ),
--- The first event of an id stands, and the first reversal of an event.
-kept AS (
-    INSERT INTO events
-        (id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses)
+sent AS MATERIALIZED (
     SELECT *
     FROM UNNEST(
         {ids}, {partitions}, {epochs}, {seqs}, {signals}, {products}, {users}, {counts}, {occurred}, {recorded},
         {reverses}
+    ) AS sent (
+        id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses
     )
     WHERE (SELECT is_open FROM gate)
+),
+-- New likes, each with whether the one before it, or else the ledger, has the product liked already.
+steps AS MATERIALIZED (
+    SELECT
+        partition, epoch, seq, count > 0 AS liked,
+        COALESCE(LAG(count > 0) OVER (PARTITION BY user_id, product_id ORDER BY epoch, seq), likes.liked, FALSE) AS was
+    FROM (
+        SELECT DISTINCT ON (id) id, partition, epoch, seq, user_id, product_id, count
+        FROM sent
+        WHERE signal = 1 AND STARTS_WITH(id, 'like:') AND NOT EXISTS (SELECT 1 FROM events WHERE events.id = sent.id)
+        ORDER BY id, epoch, seq
+    ) AS fresh
+    LEFT JOIN (SELECT user_id, product_id, liked FROM likes) AS likes USING (user_id, product_id)
+),
+-- The first event of an id stands, and the first reversal of an event; and a like only where it changes something, since
+-- the engine, having forgotten a key, may have taken the same like twice, and what followed it for the wrong way round.
+kept AS (
+    INSERT INTO events
+        (id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses)
+    SELECT sent.*
+    FROM sent
+    WHERE NOT EXISTS (
+        SELECT 1 FROM steps
+        WHERE steps.liked = steps.was
+            AND (steps.partition, steps.epoch, steps.seq) = (sent.partition, sent.epoch, sent.seq)
+    )
     ON CONFLICT DO NOTHING
     RETURNING id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at
 ),

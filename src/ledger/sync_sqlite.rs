@@ -3,7 +3,7 @@
 //! It runs as one piece on a blocking thread, so nothing can cut it in half. What `commit.sql` folds in SQL is folded
 //! here in Rust, since SQLite can not hand the rows of an INSERT to another one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, SmallInt, Text};
@@ -27,6 +27,14 @@ const EVENTS: &str = "
     FROM json_each({rows})
     WHERE true
     ON CONFLICT DO NOTHING";
+
+const KNOWN: &str = "SELECT id FROM json_each({rows}) JOIN events ON id = value";
+
+const LIKED: &str = "
+    SELECT user_id, product_id
+    FROM json_each({rows})
+    JOIN likes ON user_id = value ->> 0 AND product_id = value ->> 1
+    WHERE liked";
 
 const KEPT: &str = "
     SELECT events.partition, events.epoch, events.seq
@@ -131,12 +139,12 @@ fn move_cursors(conn: &mut SqliteConnection, moves: &[(i16, Position, Position)]
 
 /// Inserts what is new, and says which are not, by their places in the list.
 fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) -> QueryResult<Vec<usize>> {
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
+    let idle = idle_likes(conn, events)?;
     let rows: Vec<_> = events
         .iter()
-        .map(|(partition, at, event)| {
+        .enumerate()
+        .filter(|(place, _)| !idle.contains(place))
+        .map(|(_, (partition, at, event))| {
             (
                 &event.id,
                 partition,
@@ -152,8 +160,8 @@ fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)])
             )
         })
         .collect();
-    if run(conn, EVENTS, &rows)? == events.len() {
-        return Ok(Vec::new());
+    if rows.is_empty() || run(conn, EVENTS, &rows)? == events.len() {
+        return Ok(idle.into_iter().collect());
     }
     let kept: HashSet<(i16, i64, i64)> =
         list(KEPT, &rows)?.load::<Place>(conn)?.into_iter().map(|row| (row.partition, row.epoch, row.seq)).collect();
@@ -161,6 +169,51 @@ fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)])
         !kept.contains(&(partition_code(*partition), signed(at.epoch), signed(at.seq)))
     };
     Ok(events.iter().enumerate().filter(|(_, row)| is_refused(row)).map(|(place, _)| place).collect())
+}
+
+/// New likes that change nothing, by their places in the list: the engine, having forgotten a key, may have taken the
+/// same like twice, and what followed it for the wrong way round.
+fn idle_likes(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) -> QueryResult<BTreeSet<usize>> {
+    let likes: Vec<_> = events
+        .iter()
+        .enumerate()
+        .filter(|(_, (.., event))| event.id.like_key().is_some())
+        .filter_map(|(place, (.., event))| Some((place, event, event.user.as_ref()?)))
+        .collect();
+    if likes.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let ids: Vec<_> = likes.iter().map(|(_, event, _)| &event.id).collect();
+    let mut known: HashSet<_> = list(KNOWN, &ids)?.load::<Known>(conn)?.into_iter().map(|row| row.id).collect();
+    let pairs: Vec<_> = likes.iter().map(|(_, event, user)| (user, &event.product)).collect();
+    let liked = list(LIKED, &pairs)?.load::<Liked>(conn)?;
+    let mut liked: HashSet<_> = liked.into_iter().map(|row| (row.user_id, row.product_id)).collect();
+    let mut idle = BTreeSet::new();
+    for (place, event, user) in likes {
+        if !known.insert(event.id.to_string()) {
+            continue;
+        }
+        let pair = (user.to_string(), event.product.to_string());
+        let changes = if event.count > 0 { liked.insert(pair) } else { liked.remove(&pair) };
+        if !changes {
+            idle.insert(place);
+        }
+    }
+    Ok(idle)
+}
+
+#[derive(QueryableByName)]
+struct Known {
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+#[derive(QueryableByName)]
+struct Liked {
+    #[diesel(sql_type = Text)]
+    user_id: String,
+    #[diesel(sql_type = Text)]
+    product_id: String,
 }
 
 #[derive(QueryableByName)]

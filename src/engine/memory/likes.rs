@@ -45,7 +45,11 @@ fn spend(limits: &EngineLimits, stored: Option<i64>, at: Timestamp) -> std::resu
     let interval = 1_000_000 / i64::from(limits.like_rate);
     let burst = i64::from(limits.like_burst.max(1)) * interval;
     let now = at.as_ms().saturating_mul(1_000);
-    let ahead = stored.unwrap_or(now).saturating_sub(now).clamp(0, burst);
+    let ahead = match stored.unwrap_or(now).saturating_sub(now) {
+        // No burst reaches that far: the clock was set back.
+        impossible if impossible > burst => burst - interval,
+        ahead => ahead.max(0),
+    };
     let excess = ahead - (burst - interval);
     match u64::try_from(excess) {
         Ok(excess @ 1..) => Err(excess.div_ceil(1_000)),

@@ -65,6 +65,9 @@ impl EventInput {
             return Err(invalid("occurredAt", message));
         }
         let reverses = self.reverses.as_ref().map(|id| event_id("reverses", id)).transpose()?;
+        if reverses.as_ref() == Some(&id) {
+            return Err(invalid("reverses", "an event can't reverse itself".to_owned()));
+        }
         Ok(NewEvent { id, signal, product, user, count, occurred_at, reverses })
     }
 }

@@ -63,6 +63,45 @@ over_both! {
         ledger.assert_sound().await;
     }
 
+    async fn a_like_that_changes_nothing_is_refused(ledger: Fresh) {
+        let ids = |refused: Vec<Event>| -> Vec<_> {
+            refused.iter().map(|event| event.id.like_key().unwrap().as_str().to_owned()).collect()
+        };
+        // Within a batch, and against what the ledger has; by whatever the engine came to think so.
+        let refused = ledger
+            .push(0, vec![
+                unlike("ann", "k0", "mug", 0, 0),
+                like("ann", "k1", "mug", 1),
+                like("ann", "k2", "mug", 2),
+                like("bob", "k1", "mug", 2),
+            ])
+            .await;
+        assert_eq!(ids(refused), ["k0", "k2"]);
+        let refused = ledger
+            .push(0, vec![
+                like("ann", "k3", "mug", 3),
+                unlike("ann", "k4", "mug", 4, 1),
+                unlike("ann", "k5", "mug", 5, 1),
+            ])
+            .await;
+        assert_eq!(ids(refused), ["k3", "k5"]);
+        ledger.assert_sound().await;
+        // A key that the engine forgot comes again: what it seemed to do decides nothing for what follows.
+        let refused = ledger
+            .push(0, vec![
+                like("ann", "k6", "mug", 6),
+                unlike("ann", "k1", "mug", 7, 6),
+                like("ann", "k7", "mug", 8),
+                unlike("bob", "k2", "mug", 8, 2),
+                unlike("bob", "k2", "mug", 8, 2),
+                like("bob", "k3", "mug", 9),
+            ])
+            .await;
+        assert_eq!(ids(refused), ["k1", "k7", "k2"]);
+        assert_eq!(activity(&ledger).await, [("mug".into(), Signal::Like, 2)]);
+        ledger.assert_sound().await;
+    }
+
     async fn partitions_are_summed_and_zeros_left_out(ledger: Fresh) {
         let runs: Vec<_> = (0..PARTITIONS)
             .map(|partition| batch(partition, Position::default(), vec![

@@ -29,8 +29,9 @@ local now_us = now * 1000
 local arrival = now_us
 if interval > 0 then
   local stored = tonumber(redis.call('GET', KEYS[5]) or now_us)
-  -- A clock that was set back must not lock the user out for longer than a spent burst does.
-  arrival = math.max(now_us, math.min(stored, now_us + burst))
+  -- No burst reaches further ahead than that: the clock was set back, which must not lock the user out.
+  if stored > now_us + burst then stored = now_us + burst - interval end
+  arrival = math.max(now_us, stored)
   local over = arrival - now_us - (burst - interval)
   if over > 0 then return {'LIMITED', math.max(1, math.ceil(over / 1000))} end
 end

@@ -95,7 +95,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         14 => (0..500_i64).prop_map(|ms| Op::Advance { ms }),
         30 => (0..4_u8, 0..3_u8, 0..24_u8, desired, drift())
             .prop_map(|(user, product, key, desired, epoch)| Op::Like { user, product, key, desired, epoch }),
-        8 => (few((0..5_u8, few(0..3_u8), few(0..24_u8))), drift()).prop_map(|(users, epoch)| Op::Load { users, epoch }),
+        8 => (few((0..5_u8, few(0..3_u8), proptest::collection::vec(0..24_u8, 0..20))), drift()).prop_map(|(users, epoch)| Op::Load { users, epoch }),
         4 => (0..5_u8, drift()).prop_map(|(user, epoch)| Op::ViewerLikes { user, epoch }),
         1 => few(0..5_u8).prop_map(|users| Op::Forget { users }),
         10 => (partition(), few(recording()), drift())
