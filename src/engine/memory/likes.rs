@@ -182,11 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_costs_one_interval_at_most() {
+    fn a_clock_set_back_leaves_one_like_and_then_the_steady_rate() {
         let limits = limits(10, 20);
         let stored = spend(&limits, None, Timestamp::from_ms(3_600_000)).unwrap();
+        let stored = spend(&limits, stored, Timestamp::from_ms(0)).unwrap();
+        assert_eq!(stored, Some(2_000_000));
         assert_eq!(spend(&limits, stored, Timestamp::from_ms(0)), Err(100));
-        assert_eq!(spend(&limits, Some(i64::MAX), Timestamp::from_ms(i64::MIN)), Err(100));
+        assert!(spend(&limits, stored, Timestamp::from_ms(100)).is_ok());
+        assert!(spend(&limits, Some(i64::MAX), Timestamp::from_ms(i64::MIN)).is_ok());
     }
 
     #[test]
