@@ -28,7 +28,7 @@ const EVENTS: &str = "
     WHERE true
     ON CONFLICT DO NOTHING";
 
-const KNOWN: &str = "SELECT id FROM json_each({rows}) JOIN events ON id = value";
+const KNOWN: &str = "SELECT events.id FROM json_each({rows}) JOIN events ON events.id = value";
 
 const LIKED: &str = "
     SELECT user_id, product_id
