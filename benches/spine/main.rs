@@ -14,6 +14,7 @@ mod script;
 mod sync;
 
 fn main() {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).init();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|argument| argument == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -2,7 +2,9 @@
 
 mod support;
 
+mod auth;
 mod cli;
+mod clients;
 mod contract;
 mod end_to_end;
 mod faults;
