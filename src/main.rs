@@ -5,7 +5,7 @@ mod config;
 mod welcome;
 
 use std::future::Future;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +40,14 @@ async fn main() -> ExitCode {
         eprintln!("acclaim: {why}");
         return ExitCode::from(2);
     }
-    let log = cli.log.as_deref().unwrap_or(if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" });
+    // The database's driver repeats what Postgres says of tables that are there already.
+    let quiet_unless_asked = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info,tokio_postgres=warn" };
+    let log = cli.log.as_deref().unwrap_or(quiet_unless_asked);
     match tracing_subscriber::EnvFilter::try_new(log) {
-        Ok(filter) => tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init(),
+        Ok(filter) => {
+            let colours = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+        }
         Err(error) => {
             eprintln!("acclaim: --log (ACCLAIM_LOG) {log:?} is not a filter: {error}; set a level such as info");
             return ExitCode::from(2);

@@ -14,8 +14,8 @@ CREATE TABLE products (
     CHECK ((price IS NULL) = (currency IS NULL))
 );
 
--- The journal, for ever; only ever added to. No reference to products: an event of a product that the catalogue does
--- not know yet counts all the same.
+-- The journal, for ever; only ever added to. No reference to products: the API lets only known ones in, and what the
+-- journal holds must find its place here whatever the catalogue says.
 CREATE TABLE events (
     id TEXT COLLATE "binary" NOT NULL PRIMARY KEY,
     partition SMALLINT NOT NULL,

@@ -171,7 +171,7 @@ pub enum Role {
     User,
     /// Record events and keep the catalogue
     Ingest,
-    /// Everything, weights and verification included
+    /// Change weights, see who changed them, verify
     Admin,
 }
 

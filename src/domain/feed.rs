@@ -64,7 +64,8 @@ impl FeedState {
 
     /// Whether a subscriber of one would see no difference in the other.
     pub fn shows_the_same(&self, other: &Self) -> bool {
-        (self.epoch, self.generation, &self.places) == (other.epoch, other.generation, &other.places)
+        (self.epoch, self.generation, self.total, &self.places)
+            == (other.epoch, other.generation, other.total, &other.places)
     }
 
     /// The first `top` places.

@@ -148,7 +148,7 @@ impl Subscriber {
             }
             Some(shown) => {
                 let changes = rank_changes(shown.top(self.top), state.top(self.top));
-                if changes.is_empty() {
+                if changes.is_empty() && shown.total == state.total {
                     return None;
                 }
                 BoardUpdate::Delta { state: state.clone(), from_seq: shown.seq, changes }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
+use tokio::time::timeout;
 
 use crate::domain::{Product, ProductId};
 use crate::ledger::{Ledger, LedgerError};
@@ -18,6 +19,8 @@ use crate::ledger::{Ledger, LedgerError};
 const ROWS_MAX: usize = 100_000;
 /// How old a row may be when it is served.
 const FRESH_FOR: Duration = Duration::from_secs(5);
+/// How long a row that is known may wait for a newer one: an answer should not show that the ledger is slow.
+const REFRESH_WAIT: Duration = Duration::from_millis(100);
 
 pub struct Catalogue {
     ledger: Ledger,
@@ -54,22 +57,34 @@ impl Catalogue {
             .collect();
         stale.sort();
         stale.dedup();
-        let mut read = HashMap::new();
-        if !stale.is_empty() {
-            self.lookups.fetch_add(1, Ordering::Relaxed);
-            match self.ledger.products(&stale).await {
-                Ok(rows) => {
-                    for row in rows.into_iter().map(Arc::new) {
-                        self.rows.insert(row.id.clone(), (row.clone(), Instant::now()));
-                        read.insert(row.id.clone(), row);
+        let read = if stale.is_empty() {
+            HashMap::new()
+        } else if stale.iter().all(|id| known.contains_key(id)) {
+            match timeout(REFRESH_WAIT, self.read(&stale)).await {
+                Ok(Ok(read)) => read,
+                // The ledger is away or slow: what is known serves, and is not asked for again at every look.
+                Ok(Err(_)) | Err(_) => {
+                    for (id, (row, _)) in known.iter().filter(|(id, _)| stale.binary_search(id).is_ok()) {
+                        self.rows.insert((*id).clone(), (row.clone(), Instant::now()));
                     }
+                    HashMap::new()
                 }
-                Err(LedgerError::Unavailable(_)) if stale.iter().all(|id| known.contains_key(id)) => {}
-                Err(error) => return Err(error),
             }
-        }
+        } else {
+            self.read(&stale).await?
+        };
         let product = |id| read.get(id).cloned().or_else(|| known.get(id).map(|(row, _)| row.clone()));
         Ok(ids.iter().map(product).collect())
+    }
+
+    async fn read(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Arc<Product>>, LedgerError> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+        let rows = self.ledger.products(ids).await?.into_iter().map(|row| (row.id.clone(), Arc::new(row)));
+        let rows: HashMap<_, _> = rows.collect();
+        for (id, row) in &rows {
+            self.rows.insert(id.clone(), (row.clone(), Instant::now()));
+        }
+        Ok(rows)
     }
 
     /// Reads these rows anew at the next look.

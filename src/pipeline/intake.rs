@@ -35,7 +35,9 @@ impl App {
         });
         let request = LikeRequest { user: user.clone(), product: product.clone(), key, desired, at: self.now() };
         let (answer, is_replay) = self.like_once_loaded(&request).await?;
-        let durability = self.until_liked(user, answer.position).await;
+        // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
+        let is_settled = is_replay && self.epoch()? > answer.position.epoch;
+        let durability = if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await };
         let like_count = self.like_counts(std::slice::from_ref(product)).await?[0];
         Ok(LikeResult::Done {
             liked: answer.liked,
@@ -112,14 +114,23 @@ impl App {
 
         let mut positions = Vec::new();
         for (partition, indexed) in requests {
-            if let Some(position) = self.record_in(epoch, partition, indexed, &mut results).await? {
-                positions.push((partition, position));
+            let places: Vec<_> = indexed.iter().map(|(index, _)| *index).collect();
+            let mut last = self.record_in(epoch, partition, indexed, &mut results).await?;
+            if places.iter().any(|place| results[*place] == EventResult::Duplicate) {
+                // The call that recorded it may not be durable yet; it is once all that is there by now is.
+                last = last.max(self.last_written(epoch, partition).await?);
             }
+            positions.extend(last.map(|last| (partition, last)));
         }
         let deadline = Instant::now() + self.settings.ack_timeout;
         let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
         let durability = futures_util::future::join_all(waits).await.into_iter().min();
         Ok((results, durability.unwrap_or(Durability::Committed)))
+    }
+
+    async fn last_written(&self, epoch: u64, partition: u16) -> Result<Option<Position>> {
+        let survey = self.engine.survey().await.map_err(|error| self.engine_error(epoch, error))?;
+        Ok(survey.partitions.get(usize::from(partition)).and_then(|here| here.last))
     }
 
     /// Records one partition's events; returns the last position written.

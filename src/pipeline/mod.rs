@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Board, BoardId, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId};
@@ -279,19 +280,21 @@ impl App {
         self.stop.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("nothing panics while it holds the tasks"));
         let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline, ended).await.is_err() {
+        if timeout(deadline, ended).await.is_err() {
             tracing::warn!("the journal could not be synced in time; the next start takes it over");
         }
     }
 
-    /// Whether engine and ledger answer.
-    pub async fn readiness(&self) -> Readiness {
-        let (engine, ledger) = tokio::join!(self.engine.ping(), self.ledger.ping());
-        let engine = match engine {
-            Ok(()) => self.epoch().map(|_| ()).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+    /// Whether engine and ledger answer within a limit, each by itself.
+    pub async fn readiness(&self, limit: Duration) -> Readiness {
+        let silent = |_| Err(format!("no answer within {} ms", limit.as_millis()));
+        let engine = async {
+            self.engine.ping().await.map_err(|error| error.to_string())?;
+            self.epoch().map(drop).map_err(|error| error.to_string())
         };
-        Readiness { engine, ledger: ledger.map_err(|error| error.to_string()) }
+        let ledger = async { self.ledger.ping().await.map_err(|error| error.to_string()) };
+        let (engine, ledger) = tokio::join!(timeout(limit, engine), timeout(limit, ledger));
+        Readiness { engine: engine.unwrap_or_else(silent), ledger: ledger.unwrap_or_else(silent) }
     }
 
     pub fn engine(&self) -> &Arc<dyn Engine> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::App;
-use super::fault::Backoff;
-use crate::engine::{EngineError, Notice, PartitionSurvey};
+use super::fault::{Backoff, Fault};
+use crate::domain::BoardId;
+use crate::engine::{EngineError, Notice, PartitionSurvey, Progress};
 
 /// How often a node looks whether the engine is still the one it works with, and whether definitions have changed: what
 /// it is not told, because a message was lost, it finds within this.
@@ -26,7 +27,12 @@ pub async fn listen(app: Arc<App>) {
                             // The next look finds what this one could not read.
                             app.refresh_definitions().await.ok();
                         }
-                        Notice::Feed(_) | Notice::Missed => {}
+                        Notice::Missed => {
+                            if let Err(fault) = catch_up(&app).await {
+                                tracing::debug!("progress could not be read: {fault}");
+                            }
+                        }
+                        Notice::Feed(_) => {}
                     }
                 }
             }
@@ -34,6 +40,20 @@ pub async fn listen(app: Arc<App>) {
         }
         app.stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
     }
+}
+
+/// Reads how far ledger and count of likes have come: nobody tells it again while nothing happens.
+async fn catch_up(app: &App) -> Result<(), Fault> {
+    for (partition, position) in app.ledger.state(app.engine.limits().partitions).await?.cursors {
+        app.waits.reach(Progress::Ledger { partition, position });
+    }
+    let survey = app.engine.board(&BoardId::likes()).await?;
+    let Some(shown) = survey.shown else { return Ok(()) };
+    let cursors = survey.cursors.into_iter().filter(|(number, _)| *number == shown.number);
+    for (partition, position) in cursors.flat_map(|(_, cursors)| cursors) {
+        app.waits.reach(Progress::Likes { partition, position });
+    }
+    Ok(())
 }
 
 /// Looks at regular times at what nobody may have told: a lost engine, changed definitions.

@@ -22,10 +22,9 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
     if agree(&survey, &state) {
         return Ok(state.epoch);
     }
-    tracing::info!(
-        epoch = state.epoch,
-        "the engine is not where the ledger is: what it has is taken over, and a new epoch begins"
-    );
+    if state.epoch > 0 {
+        tracing::info!(epoch = state.epoch, "the engine is not where the ledger is; what it still has is taken over");
+    }
     engine.close().await?;
     let drained = drain(engine, ledger, &state).await?;
     let epoch = 1 + survey.partitions.iter().fold(state.epoch, |newest, partition| {
@@ -33,7 +32,7 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
     });
     ledger.begin_epoch(epoch, Timestamp::now()).await?;
     engine.open(epoch).await?;
-    tracing::info!(epoch, drained, "likes and events are taken again");
+    tracing::info!(epoch, drained, "an epoch begins; likes and events are taken");
     Ok(epoch)
 }
 

@@ -122,6 +122,7 @@ async fn a_retry_with_the_same_key_changes_nothing(setup: Setup) {
     let server = stack.serve().await;
     let late = server.toggle("ann", "p0", Some("tap-1")).await;
     assert_eq!((&late["liked"], &late["changed"], &late["at"]), (&json!(true), &json!(false), &first["at"]));
+    assert_eq!(late["durability"], "COMMITTED");
     server.assert_verified().await;
 }
 

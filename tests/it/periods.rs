@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, Timestamp, UserId};
+use acclaim::domain::{BoardId, SnapshotReason, Timestamp, UserId};
 use acclaim::engine::{Desired, EngineLimits};
+use acclaim::live::{BoardUpdate, Hub};
 use acclaim::pipeline::{EventResult, LikeResult};
+
+use futures_util::StreamExt;
 
 use crate::support::node::{Node, order, product};
 use crate::support::stack::Setup;
@@ -30,6 +33,10 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
     })
     .await;
 
+    let hub = Hub::start(&node.app);
+    let mut live = hub.subscribe(&BoardId::daily(), 10);
+    assert!(matches!(live.next().await, Some(BoardUpdate::Snapshot { reason: SnapshotReason::Initial, .. })));
+
     node.set_clock(at("2026-11-23T00:00:00Z"));
     let ann = UserId::new("ann").unwrap();
     let liked = node.app.like(&ann, &product("b"), Desired::Toggled, None).await.unwrap();
@@ -41,6 +48,9 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
         (period.as_str(), places) == ("2026-11-23", vec![("b".into(), 0.2)])
     })
     .await;
+    let rolled = tokio::time::timeout(LIMIT, live.next()).await.unwrap();
+    let Some(BoardUpdate::Snapshot { state, reason: SnapshotReason::Rolled }) = rolled else { panic!("{rolled:?}") };
+    assert_eq!(state.period, "2026-11-23");
     let results = node.app.ledger().results(&BoardId::daily(), "2026-11-22", 10).await.unwrap();
     let results: Vec<_> = results.iter().map(|place| (place.product.as_str(), place.points.as_f64())).collect();
     assert_eq!(results, [("a", 1.2), ("b", 0.6)]);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream};
 use redis::aio::PubSub;
 use redis::{Client, Msg, RedisError, Value};
@@ -48,19 +49,22 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_announce(&self, progress: &[Progress]) -> Result<()> {
-        for progress in progress {
-            if let Progress::Ledger { partition, position } = progress {
-                let mut cmd = redis::cmd("EVAL");
-                cmd.arg(script::ANNOUNCE).arg(1).arg(self.keys.meta(*partition));
-                cmd.arg(position.epoch).arg(position.seq);
-                self.link.call(&cmd, STEP_LIMIT).await?;
-            }
-        }
         if progress.is_empty() {
             return Ok(());
         }
-        let lines: Vec<_> = progress.iter().map(encode_progress).collect();
-        self.tell(self.keys.progress_channel(), &lines.join("\n")).await
+        let kept = progress.iter().filter_map(|progress| match progress {
+            Progress::Ledger { partition, position } => Some(self.keep_committed(*partition, *position)),
+            Progress::Likes { .. } => None,
+        });
+        let lines = progress.iter().map(encode_progress).collect::<Vec<_>>().join("\n");
+        let told = self.tell(self.keys.progress_channel(), &lines);
+        tokio::try_join!(try_join_all(kept), told).map(drop)
+    }
+
+    async fn keep_committed(&self, partition: u16, position: Position) -> Result<()> {
+        let mut args = Args::default();
+        args.push(position.epoch).push(position.seq);
+        self.link.eval(&script::ANNOUNCE, &[self.keys.meta(partition)], &args, STEP_LIMIT).await.map(drop)
     }
 
     pub(super) async fn do_announce_definitions(&self) -> Result<()> {

@@ -36,11 +36,12 @@ pub static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 pub static ENTRIES: Script = Script::new(include_str!("lua/entries.lua"));
 pub static WHOLE: Script = Script::new(include_str!("lua/whole.lua"));
 pub static PUBLISH: Script = Script::new(include_str!("lua/publish.lua"));
+pub static ANNOUNCE: Script = Script::new(include_str!("lua/announce.lua"));
 pub static LEASE: Script = Script::new(include_str!("lua/lease.lua"));
 pub static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 
 /// All that `open` loads and `survey` looks for.
-pub static ALL: [&Script; 17] = [
+pub static ALL: [&Script; 18] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
@@ -56,10 +57,7 @@ pub static ALL: [&Script; 17] = [
     &ENTRIES,
     &WHOLE,
     &PUBLISH,
+    &ANNOUNCE,
     &LEASE,
     &RELEASE,
 ];
-
-/// The one script that is sent as text (EVAL): the ledger's progress is told while recovery drains a journal too, when
-/// the scripts may be gone, and it decides nothing that a lost state could spoil.
-pub static ANNOUNCE: &str = include_str!("lua/announce.lua");
