@@ -99,6 +99,7 @@ async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     assert!(is_lost(engine.page(&board, &PageStart::Rank(1), 1).await));
     assert!(is_lost(engine.whole(&board).await));
     assert!(is_lost(engine.lease("project", "one", DEADLINE, AT).await));
+    assert!(is_lost(engine.announce(&[Progress::Ledger { partition: 0, position: Position::new(1, 1) }]).await));
     // What recovery needs works without them, and does not bring them back.
     let survey = engine.survey().await.unwrap();
     assert!(!survey.has_scripts);
@@ -106,7 +107,6 @@ async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     engine.close().await.unwrap();
     let mut reader = engine.journal_reader().await.unwrap();
     assert_eq!(reader.read(&[(0, Position::new(1, 0))], 10, Duration::ZERO).await.unwrap()[0].1.len(), 1);
-    engine.announce(&[Progress::Ledger { partition: 0, position: Position::new(1, 1) }]).await.unwrap();
     engine.trim(0, Position::new(1, 1)).await.unwrap();
     assert!(!engine.survey().await.unwrap().has_scripts);
 
