@@ -30,18 +30,23 @@ sent AS MATERIALIZED (
     )
     WHERE (SELECT is_open FROM gate)
 ),
--- New likes, each with whether the one before it, or else the ledger, has the product liked already.
+-- New likes, each with whether the one before it, or else the ledger, has the product liked already. Single values are
+-- looked up one by one through the index; as joins they might be planned over whole tables.
 steps AS MATERIALIZED (
     SELECT
         partition, epoch, seq, count > 0 AS liked,
-        COALESCE(LAG(count > 0) OVER (PARTITION BY user_id, product_id ORDER BY epoch, seq), likes.liked, FALSE) AS was
+        COALESCE(
+            LAG(count > 0) OVER (PARTITION BY user_id, product_id ORDER BY epoch, seq),
+            (SELECT likes.liked FROM likes WHERE likes.user_id = fresh.user_id AND likes.product_id = fresh.product_id),
+            FALSE
+        ) AS was
     FROM (
         SELECT DISTINCT ON (id) id, partition, epoch, seq, user_id, product_id, count
         FROM sent
-        WHERE signal = 1 AND STARTS_WITH(id, 'like:') AND NOT EXISTS (SELECT 1 FROM events WHERE events.id = sent.id)
+        WHERE signal = 1 AND STARTS_WITH(id, 'like:')
+            AND (SELECT events.id FROM events WHERE events.id = sent.id) IS NULL
         ORDER BY id, epoch, seq
     ) AS fresh
-    LEFT JOIN (SELECT user_id, product_id, liked FROM likes) AS likes USING (user_id, product_id)
 ),
 -- The first event of an id stands, and the first reversal of an event; and a like only where it changes something, since
 -- the engine, having forgotten a key, may have taken the same like twice, and what followed it for the wrong way round.

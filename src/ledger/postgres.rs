@@ -90,10 +90,12 @@ impl Connector {
 
     async fn open_host(&self, index: usize) -> Result<PgConnection> {
         let seen = Arc::new(Seen::default());
-        let stream = self
-            .dial(index)
-            .await
-            .map_err(|error| LedgerError::Unavailable(format!("nothing answers at {}: {error}", self.place(index))))?;
+        let stream = self.dial(index).await.map_err(|error| {
+            LedgerError::Unavailable(format!(
+                "nothing answers at {} ({error}); start Postgres there, or set another address",
+                self.place(index)
+            ))
+        })?;
         let wire = Wire { stream, seen: Arc::clone(&seen), header: Vec::with_capacity(5), body: Vec::new(), left: 0 };
         let refused = |error| self.refusal(index, &error);
         let (client, connection) = self.config.connect_raw(wire, NoTls).await.map_err(refused)?;
