@@ -38,6 +38,7 @@ struct Counts {
 
 async fn measure(name: &str, setup: Setup, clients: usize) -> Vec<String> {
     let mut stack = Stack::new(setup).await;
+    stack.ack_timeout_ms = 250;
     stack.arguments = vec!["--like-rate".into(), "0".into()];
     let server = stack.serve().await;
     server.with_products(PRODUCTS as usize).await;

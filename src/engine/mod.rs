@@ -294,7 +294,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Loads the scripts, empties every partition's journal, begins it at (epoch, 0) and takes likes and events again.
     /// Answers, rates and events remembered stay; likes are kept by epoch, so users load anew. The epoch is larger than
-    /// any opened before. The ledger is taken to have come as far as (epoch, 0), until it is announced otherwise.
+    /// any opened before; in Redis, where another node may have opened a later one meanwhile, `Lost` if it is not. The ledger is taken to have come as far as (epoch, 0), until it is announced otherwise.
     async fn open(&self, epoch: u64) -> Result<()>;
 
     // ------------------------------------------------------------ likes

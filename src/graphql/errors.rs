@@ -69,6 +69,11 @@ pub fn failed(failure: impl Into<Error>, request_id: &str) -> Response {
 pub fn told(mut response: Response, request_id: &str) -> Response {
     for error in &mut response.errors {
         let code = code_of(error);
+        if code == Code::Unavailable {
+            tracing::warn!(request_id, path = ?error.path, error = error.message, "a request could not be served");
+            error.message =
+                "this can't be answered now; try again after retryAfterMs, with the same key or ids".to_owned();
+        }
         if code == Code::Internal {
             tracing::error!(request_id, path = ?error.path, error = error.message, "a request failed inside");
             error.message = "something went wrong inside; the log has the details under this requestId".to_owned();

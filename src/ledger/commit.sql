@@ -92,6 +92,8 @@ buried AS (
     SELECT letter.*, {now}
     FROM UNNEST({ids}, {partitions}, {epochs}, {seqs}, {entries}, {errors}) AS letter
     WHERE (SELECT is_open FROM gate)
+    -- A gap takes the position before it, where a letter may be already.
+    ON CONFLICT DO NOTHING
 ),
 -- A refused event has been counted by the boards already.
 revised AS (

@@ -61,7 +61,9 @@ const LIKES: &str = "
 const DEAD_LETTERS: &str = "
     INSERT INTO dead_letters (id, partition, epoch, seq, entry, error, at)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-    FROM json_each({rows})";
+    FROM json_each({rows})
+    WHERE true
+    ON CONFLICT DO NOTHING";
 
 /// What one transaction is made of, owned, since it runs on another thread.
 struct Rows {

@@ -38,7 +38,8 @@ impl App {
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
         let is_settled = is_replay && self.epoch()? > answer.position.epoch;
         let durability = if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await };
-        let like_count = self.like_counts(std::slice::from_ref(product)).await?[0];
+        // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
+        let like_count = self.like_counts(std::slice::from_ref(product)).await.ok().map(|counts| counts[0]);
         Ok(LikeResult::Done {
             liked: answer.liked,
             changed: answer.changed && !is_replay,

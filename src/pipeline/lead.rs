@@ -3,6 +3,7 @@
 //! A node recovers, then competes for one lease; whoever holds it runs sync, projection and trim. The lease only spares
 //! work: two holders at once would do no harm. Every task is awaited here and stops on one token.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::fault::{Backoff, Fault};
 use super::project::project;
 use super::recover::recover;
 use super::sync::sync;
-use crate::domain::{Cursors, Position};
+use crate::domain::{BoardId, Cursors, Position};
 
 const LEASE: &str = "pipeline";
 /// A node that dies is followed by another within this.
@@ -135,11 +136,12 @@ async fn renew(app: &App, finish: &CancellationToken) {
 /// for those who compare (verification).
 async fn trim(app: &App, finish: &CancellationToken) -> Result<(), Fault> {
     let mut passed = Cursors::new();
+    let mut unshown = HashMap::new();
     while !finish.is_cancelled() {
         for (&partition, &position) in &passed {
             app.engine.trim(partition, position).await.unwrap_or_else(|error| tracing::warn!("trim waits: {error}"));
         }
-        match passed_by_all(app).await {
+        match passed_by_all(app, &mut unshown).await {
             Ok(now) => passed = now,
             Err(fault) => tracing::warn!("trim waits: {fault}"),
         }
@@ -148,11 +150,21 @@ async fn trim(app: &App, finish: &CancellationToken) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn passed_by_all(app: &App) -> Result<Cursors, Fault> {
+/// A generation that is still not shown after this was abandoned by a node that lost the lease. Its cursors hold the trim no
+/// longer; should somebody be at it all the same, it finds the gap and begins again.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
+
+async fn passed_by_all(app: &App, unshown: &mut HashMap<(BoardId, u64), Instant>) -> Result<Cursors, Fault> {
     let partitions = 0..app.engine.limits().partitions;
     let mut passed: Cursors = partitions.map(|partition| (partition, app.waits.in_ledger(partition))).collect();
     for definition in &app.definitions().boards {
-        for (_, cursors) in app.engine.board(&definition.board.id).await?.cursors {
+        let survey = app.engine.board(&definition.board.id).await?;
+        let shown = survey.shown.map(|shown| shown.number);
+        for (number, cursors) in survey.cursors {
+            let first_seen = *unshown.entry((definition.board.id.clone(), number)).or_insert_with(Instant::now);
+            if shown != Some(number) && first_seen.elapsed() > ABANDONED_AFTER {
+                continue;
+            }
             for (partition, position) in cursors {
                 passed.entry(partition).and_modify(|low: &mut Position| *low = position.min(*low));
             }

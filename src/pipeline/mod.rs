@@ -78,6 +78,8 @@ impl From<Fault> for AppError {
     }
 }
 
+/// How long a start waits for others that start as well.
+const ALONE_WAIT: Duration = Duration::from_secs(2);
 /// When a caller may try again: recovery and reconnecting take about this long.
 const RETRY_AFTER_MS: u64 = 500;
 
@@ -112,7 +114,7 @@ pub enum Durability {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LikeResult {
-    Done { liked: bool, changed: bool, at: Timestamp, like_count: u64, durability: Durability },
+    Done { liked: bool, changed: bool, at: Timestamp, like_count: Option<u64>, durability: Durability },
     UnknownProduct,
 }
 
@@ -406,16 +408,17 @@ impl App {
 
 /// An engine in memory belongs to one process, so its ledger must too.
 async fn lock_for_memory(engine: &dyn Engine, ledger: &Ledger) -> Result<Option<LedgerLock>> {
-    let lock = ledger.try_lock("memory-engine").await?;
+    // Nodes on one Redis hold the lock for a moment when they start; whoever keeps it longer has a memory engine.
+    let lock = timeout(ALONE_WAIT, ledger.lock("memory-engine")).await;
     match (lock, engine.kind()) {
-        (None, _) => Err(AppError::Unavailable {
+        (Err(_), _) => Err(AppError::Unavailable {
             reason:
                 "another process works on this ledger with an engine in its memory; stop it, or give both the same \
                      REDIS_URL"
                     .into(),
             retry_after_ms: RETRY_AFTER_MS,
         }),
-        (lock, "memory") => Ok(lock),
-        (Some(_), _) => Ok(None),
+        (Ok(lock), "memory") => Ok(Some(lock?)),
+        (Ok(lock), _) => lock.map(|_| None).map_err(AppError::from),
     }
 }

@@ -1,6 +1,7 @@
 //! What a node notices by itself: what the others tell, and what nobody may have told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,7 +23,13 @@ pub async fn listen(app: Arc<App>) {
             Ok(mut notices) => {
                 while let Some(Some(notice)) = app.stop.run_until_cancelled(notices.next()).await {
                     match notice {
-                        Notice::Progress(progress) => app.waits.reach(progress),
+                        Notice::Progress(progress) => {
+                            if let Progress::Ledger { .. } = progress {
+                                // Whichever node did it, commits work again.
+                                app.sync_failing.store(false, Ordering::Relaxed);
+                            }
+                            app.waits.reach(progress);
+                        }
                         Notice::Definitions => {
                             // The next look finds what this one could not read.
                             app.refresh_definitions().await.ok();

@@ -24,9 +24,13 @@ impl Waits {
     }
 
     pub fn reach(&self, progress: Progress) {
-        match progress {
-            Progress::Ledger { partition, position } => self.ledger[usize::from(partition)].reach(position),
-            Progress::Likes { partition, position } => self.likes[usize::from(partition)].reach(position),
+        let (lines, partition, position) = match progress {
+            Progress::Ledger { partition, position } => (&self.ledger, partition, position),
+            Progress::Likes { partition, position } => (&self.likes, partition, position),
+        };
+        // A partition that is not there is another installation's, with the same prefix by mistake.
+        if let Some(line) = lines.get(usize::from(partition)) {
+            line.reach(position);
         }
     }
 

@@ -25,8 +25,11 @@ use crate::domain::{
 use crate::engine::{Apply, Build, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
 
-/// Entries of a partition in one fold: bounds one step's memory and how long the engine is held up by it.
-const READ_COUNT: usize = 5_000;
+/// Entries in one fold, over all partitions: bounds one step's memory and how long the engine is held up by it.
+const READ_COUNT: usize = 20_000;
+/// How soon a board may be corrected again after events that the ledger refused: whoever sends an old key again and again
+/// must not keep boards rebuilding. Until then the board is off by what was refused.
+const CORRECTION_PAUSE: Duration = Duration::from_secs(10);
 /// How long a rebuild that failed waits before it is tried again.
 const REBUILD_RETRY: Duration = Duration::from_millis(500);
 
@@ -73,6 +76,8 @@ struct Tracked {
     /// Loaded, and catching up with the one shown.
     building: Option<Folding>,
     is_rebuilding: bool,
+    /// When the last rebuild began.
+    rebuilt_at: Option<Instant>,
     /// Whether the shown generation has changed since it was last compared with what is published.
     is_dirty: bool,
     published: Option<FeedState>,
@@ -108,7 +113,7 @@ impl<'a> Projector<'a> {
                 tokio::time::sleep(wait).await;
                 Vec::new()
             } else {
-                reader.read(&after, READ_COUNT, wait).await?
+                reader.read(&after, READ_COUNT.div_ceil(after.len()), wait).await?
             };
             if !self.fold(&read).await? {
                 return Ok(Ended::Overtaken);
@@ -137,7 +142,12 @@ impl<'a> Projector<'a> {
                 continue;
             }
             let Some((build, scoring)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
+            let is_correction = build.reason == SnapshotReason::Recovered && tracked.shown.is_some();
+            if is_correction && tracked.rebuilt_at.is_some_and(|at| at.elapsed() < CORRECTION_PAUSE) {
+                continue;
+            }
             tracked.is_rebuilding = true;
+            tracked.rebuilt_at = Some(Instant::now());
             let (app, board) = (self.app.clone(), definition.board.clone());
             self.rebuilds.spawn(async move {
                 let outcome = rebuild(&app, &board, scoring, build).await;
@@ -281,6 +291,7 @@ async fn track(
         shown,
         building: None,
         is_rebuilding: false,
+        rebuilt_at: None,
         published: app.engine.published(&board.id).await?.filter(|state| state.epoch == epoch),
     })
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::sync::{Follower, READ_COUNT};
+use super::sync::Follower;
 use crate::domain::{Position, Timestamp};
 use crate::engine::{Engine, Survey};
 use crate::ledger::{Commit, Ledger, LedgerState};
@@ -26,7 +26,7 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
         tracing::info!(epoch = state.epoch, "the engine is not where the ledger is; what it still has is taken over");
     }
     engine.close().await?;
-    let drained = drain(engine, ledger, &state).await?;
+    let drained = drain(engine, ledger, &state, &survey).await?;
     let epoch = 1 + survey.partitions.iter().fold(state.epoch, |newest, partition| {
         newest.max(partition.epoch.unwrap_or(0)).max(partition.last.map_or(0, |last| last.epoch))
     });
@@ -47,14 +47,18 @@ fn agree(survey: &Survey, state: &LedgerState) -> bool {
 }
 
 /// Takes what the journals still hold over into the ledger; returns how many entries.
-async fn drain(engine: &dyn Engine, ledger: &Ledger, state: &LedgerState) -> Result<usize, Fault> {
+async fn drain(engine: &dyn Engine, ledger: &Ledger, state: &LedgerState, survey: &Survey) -> Result<usize, Fault> {
     let mut follower = Follower::new(state.cursors.clone());
     let mut reader = engine.journal_reader().await?;
     let mut drained = 0;
     loop {
-        let read = reader.read(&follower.positions(), READ_COUNT, Duration::ZERO).await?;
+        let read = reader.read(&follower.positions(), follower.read_count(), Duration::ZERO).await?;
         let batches = follower.batches(&read);
         if batches.is_empty() {
+            let lost = follower.lost(survey);
+            if !lost.is_empty() {
+                ledger.commit(&lost).await?;
+            }
             return Ok(drained);
         }
         match ledger.commit(&batches).await? {

@@ -17,6 +17,8 @@ pub async fn close_before(app: &App, board: &Board, period: &Period) -> Result<(
         return Ok(());
     }
     until_ledger_has_the_present(app).await?;
+    // Another node may have stored a rule just before the boundary.
+    app.refresh_definitions().await?;
     let definitions = app.definitions();
     let scoring = Scoring::new(board, closed.clone(), &definitions.rules);
     let (_, points) = compute(&app.ledger, &scoring).await?;

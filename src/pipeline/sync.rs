@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::fault::{Backoff, Fault};
 use crate::domain::{Cursors, Entry, EntryBody, Event, Position};
-use crate::engine::Progress;
+use crate::engine::{EngineError, Progress, Survey};
 use crate::ledger::{Batch, Commit, DeadLetter};
 
-/// Entries of a partition in one commit: large enough that a flood is bound by the database's rows and not by its
-/// commits, small enough that a commit takes well under the acknowledgement's timeout.
-pub const READ_COUNT: usize = 2_000;
+/// Entries in one commit, over all partitions that are followed: large enough that a flood is bound by the database's rows
+/// and not by its commits, small enough that a commit takes well under the acknowledgement's timeout.
+const READ_COUNT: usize = 4_000;
 /// How long a read waits for an entry before it looks whether to finish. A read is never cut off, since its answer would
 /// stay behind in the connection.
 const READ_WAIT: Duration = Duration::from_millis(200);
@@ -55,7 +55,7 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
     loop {
         let finishing = finish.is_cancelled();
         let wait = if finishing { Duration::ZERO } else { READ_WAIT };
-        let read = reader.read(&follower.positions(), READ_COUNT, wait).await?;
+        let read = reader.read(&follower.positions(), follower.read_count(), wait).await?;
         let batches = follower.batches(&read);
         if batches.is_empty() {
             if finishing {
@@ -68,10 +68,10 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
                 let progress = follower.advance(&batches);
-                app.engine.announce(&progress).await?;
                 if !refused.is_empty() {
                     correct(app, &refused).await?;
                 }
+                app.engine.announce(&progress).await?;
             }
             Commit::CursorMoved => follower = Follower::from_ledger(app, partitions).await?,
         }
@@ -93,6 +93,13 @@ async fn correct(app: &App, refused: &[Event]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// What is known of entries that are not there any more. It takes the position before them.
+fn gap(partition: u16, after: Position, before: Position) -> DeadLetter {
+    tracing::error!(partition, %after, %before, "journal entries are lost");
+    let error = format!("lost: the journal has nothing between {after} and {before}");
+    DeadLetter { position: after, entry: String::new(), error }
+}
+
 /// Where a reader of some partitions stands.
 pub struct Follower {
     cursors: Cursors,
@@ -105,11 +112,19 @@ impl Follower {
 
     async fn from_ledger(app: &App, partitions: &[u16]) -> Result<Self, Fault> {
         let state = app.ledger.state(app.engine.limits().partitions).await?;
+        if !app.epoch().is_ok_and(|epoch| epoch == state.epoch) {
+            return Err(EngineError::Lost(format!("the ledger is in epoch {}", state.epoch)).into());
+        }
         Ok(Self::new(state.cursors.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect()))
     }
 
     pub fn positions(&self) -> Vec<(u16, Position)> {
         self.cursors.iter().map(|(partition, position)| (*partition, *position)).collect()
+    }
+
+    /// Entries of each partition to read at once.
+    pub fn read_count(&self) -> usize {
+        READ_COUNT.div_ceil(self.cursors.len().max(1))
     }
 
     fn progress(&self) -> Vec<Progress> {
@@ -128,12 +143,7 @@ impl Follower {
         let mut previous = from;
         for entry in entries {
             if !previous.is_followed_by(entry.position) {
-                tracing::error!(partition, after = %previous, before = %entry.position, "journal entries are lost");
-                batch.dead_letters.push(DeadLetter {
-                    position: previous,
-                    entry: String::new(),
-                    error: format!("lost: the journal has nothing between {previous} and {}", entry.position),
-                });
+                batch.dead_letters.push(gap(partition, previous, entry.position));
             }
             match &entry.body {
                 EntryBody::Event(event) => batch.events.push((entry.position, event.clone())),
@@ -146,6 +156,17 @@ impl Follower {
             previous = entry.position;
         }
         Some(batch)
+    }
+
+    /// What the journals had written beyond all that could be read from them, as dead letters: the ledger is an older
+    /// backup, and the entries are trimmed.
+    pub fn lost(&self, survey: &Survey) -> Vec<Batch> {
+        let beyond = |(&partition, &from): (&u16, &Position)| {
+            let to = survey.partitions.get(usize::from(partition))?.last.filter(|last| *last > from)?;
+            let letter = gap(partition, from, to);
+            Some(Batch { partition, from, to, events: Vec::new(), dead_letters: vec![letter] })
+        };
+        self.cursors.iter().filter_map(beyond).collect()
     }
 
     /// Moves behind batches that were committed.

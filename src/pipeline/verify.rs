@@ -19,6 +19,8 @@ const ROWS_MAX: usize = 100;
 /// How often a board that moves on is looked at again before verification gives up.
 const ATTEMPTS: usize = 50;
 const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
+/// Entries of a partition folded at once.
+const READ_COUNT: usize = 1_000;
 
 impl App {
     /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board.
@@ -103,16 +105,20 @@ impl App {
                 return Ok(true);
             }
             let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
-            let read = reader.read(&after, super::sync::READ_COUNT, Duration::ZERO).await?;
+            let read = reader.read(&after, READ_COUNT, Duration::ZERO).await?;
             if read.is_empty() {
                 return Ok(false);
             }
             for (partition, entries) in read {
-                for entry in entries.iter().take_while(|entry| entry.position <= upto[&partition]) {
-                    let previous = cursors.insert(partition, entry.position);
-                    if previous.is_some_and(|previous| !previous.is_followed_by(entry.position)) {
+                for entry in &entries {
+                    let previous = cursors[&partition];
+                    if previous >= upto[&partition] {
+                        break;
+                    }
+                    if !previous.is_followed_by(entry.position) {
                         return Ok(false);
                     }
+                    cursors.insert(partition, entry.position);
                     if let EntryBody::Event(event) = &entry.body {
                         let sum = points.entry(event.product.clone()).or_default();
                         *sum = sum.plus(scoring.points(event.signal, event.bucket(), event.count));

@@ -40,7 +40,7 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
     node.set_clock(at("2026-11-23T00:00:00Z"));
     let ann = UserId::new("ann").unwrap();
     let liked = node.app.like(&ann, &product("b"), Desired::Toggled, None).await.unwrap();
-    assert!(matches!(liked, LikeResult::Done { liked: true, like_count: 1, .. }), "{liked:?}");
+    assert!(matches!(liked, LikeResult::Done { liked: true, like_count: Some(1), .. }), "{liked:?}");
     until("the new day is shown", LIMIT, async || {
         let (period, places) = node.shown().await;
         // Until the switch the old day is what is shown, whole.

@@ -71,7 +71,10 @@ impl RedisEngine {
             let keys = [self.keys.meta(partition), self.keys.journal(partition)];
             let mut args = Args::default();
             args.push(epoch);
-            self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
+            let reply = self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
+            if text(&reply)? != "OK" {
+                return Err(EngineError::Lost(format!("an epoch later than {epoch} was opened meanwhile")));
+            }
         }
         Ok(())
     }

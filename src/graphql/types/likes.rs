@@ -96,7 +96,7 @@ impl Wish {
 
 struct Done {
     liked: bool,
-    like_count: u64,
+    like_count: Option<u64>,
     at: Timestamp,
     durability: Durability,
 }
@@ -128,7 +128,7 @@ impl LikePayload {
     }
 
     async fn like_count(&self) -> Option<Long> {
-        self.done.as_ref().map(|done| done.like_count.into())
+        self.done.as_ref()?.like_count.map(Into::into)
     }
 
     /// False when the answer is a replay or nothing had to change.

@@ -26,6 +26,8 @@ pub struct Stack {
     pub redis: Option<RedisServer>,
     /// URL of a Postgres database of its own.
     pub postgres: Option<String>,
+    /// Long, since tests say what is answered, and not how soon on a machine that does other things.
+    pub ack_timeout_ms: u64,
     /// More arguments for every server.
     pub arguments: Vec<String>,
 }
@@ -39,7 +41,7 @@ impl Stack {
                 (Some(redis), Some(postgres::database().await))
             }
         };
-        Self { dir: TempDir::new().unwrap(), redis, postgres, arguments: Vec::new() }
+        Self { dir: TempDir::new().unwrap(), redis, postgres, ack_timeout_ms: 10_000, arguments: Vec::new() }
     }
 
     pub fn sqlite_file(&self) -> PathBuf {
@@ -74,6 +76,7 @@ impl Stack {
             .command()
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--ack-timeout-ms", &self.ack_timeout_ms.to_string()])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
