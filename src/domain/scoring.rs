@@ -71,6 +71,12 @@ impl Scoring {
         self.spans.iter().map(|(segment, _)| *segment)
     }
 
+    /// The signals that are worth anything in any bucket.
+    pub fn signals(&self) -> Vec<Signal> {
+        let counts = |signal: &Signal| self.spans.iter().any(|(_, weights)| weights.of(*signal) != Weight::default());
+        Signal::ALL.into_iter().filter(counts).collect()
+    }
+
     /// The weights in a bucket; `None` outside the period.
     pub fn weights(&self, bucket: Bucket) -> Option<&Weights> {
         let next = self.spans.partition_point(|(segment, _)| segment.first <= bucket);

@@ -148,8 +148,9 @@ pub(super) async fn rules(
     Ok(KeysetPage::of(rules, first))
 }
 
-/// Activity in segments, with the cursors it belongs to, in one snapshot.
-pub(super) async fn snapshot(db: &Db, segments: &[Segment]) -> Result<Snapshot> {
+/// Activity of some signals in segments, with the cursors it belongs to, in one snapshot.
+pub(super) async fn snapshot(db: &Db, segments: &[Segment], signals: &[Signal]) -> Result<Snapshot> {
+    let codes: Vec<_> = signals.iter().map(|signal| signal.code()).collect();
     type Sums = Vec<(String, i16, i64)>;
     let (cursors, activity): (_, Vec<Sums>) = in_snapshot!(db, |conn| {
         let cursors: Vec<(i16, i64, i64)> = cursors::table.load(conn).await?;
@@ -158,6 +159,7 @@ pub(super) async fn snapshot(db: &Db, segments: &[Segment]) -> Result<Snapshot> 
             let rows = activity::table
                 .filter(activity::bucket.ge(segment.first.0))
                 .filter(activity::bucket.lt(segment.end.0))
+                .filter(activity::signal.eq_any(&codes))
                 .group_by((activity::product_id, activity::signal))
                 .having(sql::<Bool>("SUM(count) <> 0"))
                 .select((activity::product_id, activity::signal, sql::<BigInt>("CAST(SUM(count) AS BIGINT)")))

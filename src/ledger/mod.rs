@@ -321,9 +321,9 @@ impl Ledger {
         boards::rules(&self.db, board, below, first).await
     }
 
-    /// Activity in segments, with the cursors it belongs to, in one snapshot.
-    pub async fn snapshot(&self, segments: &[Segment]) -> Result<Snapshot> {
-        boards::snapshot(&self.db, segments).await
+    /// Activity of some signals in segments, with the cursors it belongs to, in one snapshot.
+    pub async fn snapshot(&self, segments: &[Segment], signals: &[Signal]) -> Result<Snapshot> {
+        boards::snapshot(&self.db, segments, signals).await
     }
 
     // ------------------------------------------------------------ closed periods

@@ -20,7 +20,7 @@ const LOAD_COUNT: usize = 5_000;
 /// The formula over a snapshot of the ledger: each product's points, zeros left out, and the cursors they stand at.
 pub async fn compute(ledger: &Ledger, scoring: &Scoring) -> Result<(Cursors, HashMap<ProductId, Points>), Fault> {
     let segments: Vec<_> = scoring.segments().collect();
-    let Snapshot { cursors, activity } = ledger.snapshot(&segments).await?;
+    let Snapshot { cursors, activity } = ledger.snapshot(&segments, &scoring.signals()).await?;
     let mut points: HashMap<ProductId, Points> = HashMap::new();
     for (segment, rows) in segments.iter().zip(activity) {
         for row in rows {

@@ -227,6 +227,7 @@ async fn pages_of_a_moving_board_never_repeat_a_product(setup: Setup) {
     let around = server.graphql("ann", "{ board { current { around(productId: \"p59\", radius: 2) { productId rank } entry(productId: \"p59\") { rank } } } }", json!({})).await;
     assert_eq!(around["board"]["current"]["around"].as_array().unwrap().len(), 3);
     assert_eq!(around["board"]["current"]["entry"]["rank"], 60);
+    server.assert_verified().await;
 }
 
 async fn a_subscriber_sees_what_a_query_sees(setup: Setup) {
@@ -246,6 +247,7 @@ async fn a_subscriber_sees_what_a_query_sees(setup: Setup) {
     assert_eq!(expected.len(), 5);
     view.follow_until(&mut socket, "the view equals the query", async |shown| *shown == server.ranking(5).await).await;
     assert!(view.deltas >= 1, "nothing but snapshots came");
+    server.assert_verified().await;
 }
 
 async fn weights_rescore_the_open_period(setup: Setup) {

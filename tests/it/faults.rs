@@ -117,7 +117,7 @@ async fn a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_
 }
 
 /// Likes go on while the engine is made to forget; the node must heal by itself and serve likes again.
-async fn heals_from(forget: impl AsyncFnOnce(&mut Stack)) {
+async fn heals_from(forget: impl AsyncFnOnce(&mut Stack, &Record)) {
     let mut stack = Stack::new(Setup::Servers).await;
     let server = stack.serve().await;
     server.with_products(PRODUCTS).await;
@@ -127,7 +127,7 @@ async fn heals_from(forget: impl AsyncFnOnce(&mut Stack)) {
     let clients = load(&server, &record, usize::MAX, &stop, 0);
     let answered = || record.answered.load(Ordering::Relaxed);
     until("likes are flowing", Duration::from_secs(60), async || answered() >= 500).await;
-    forget(&mut stack).await;
+    forget(&mut stack, &record).await;
     let before = answered();
     until("likes are flowing again", Duration::from_secs(30), async || answered() >= before + 500).await;
     stop.store(true, Ordering::Relaxed);
@@ -140,7 +140,7 @@ async fn heals_from(forget: impl AsyncFnOnce(&mut Stack)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flushall_under_load_heals_by_itself() {
-    heals_from(async |stack| {
+    heals_from(async |stack, _| {
         stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
     })
     .await;
@@ -148,16 +148,20 @@ async fn flushall_under_load_heals_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_restarted_without_its_data_heals_by_itself() {
-    heals_from(async |stack| stack.redis.as_mut().unwrap().restart_empty()).await;
+    heals_from(async |stack, _| stack.redis.as_mut().unwrap().restart_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_of_redis_heals_by_itself() {
-    heals_from(async |stack| {
+    heals_from(async |stack, record| {
         let redis = stack.redis.as_mut().unwrap();
         redis.command(&["SAVE"]);
         // Likes go on, so that the copy is older than what the ledger has.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let copied = record.committed().len();
+        until("the ledger is ahead of the copy", Duration::from_secs(30), async || {
+            record.committed().len() >= copied + 100
+        })
+        .await;
         redis.restart_from_copy();
     })
     .await;

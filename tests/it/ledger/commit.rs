@@ -9,7 +9,7 @@ const ALL: Segment = Segment { first: Bucket::MIN, end: Bucket::MAX };
 
 /// (product, signal, count) of everything, sorted.
 async fn activity(ledger: &Ledger) -> Vec<(String, Signal, i64)> {
-    let snapshot = ledger.snapshot(&[ALL]).await.unwrap();
+    let snapshot = ledger.snapshot(&[ALL], &Signal::ALL).await.unwrap();
     let mut rows: Vec<_> =
         snapshot.activity[0].iter().map(|row| (row.product.to_string(), row.signal, row.count)).collect();
     rows.sort();
@@ -111,7 +111,7 @@ over_both! {
             .collect();
         assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { refused: vec![] });
         assert_eq!(activity(&ledger).await, [("mug".into(), Signal::View, 40)]);
-        let snapshot = ledger.snapshot(&[ALL]).await.unwrap();
+        let snapshot = ledger.snapshot(&[ALL], &Signal::ALL).await.unwrap();
         assert!(snapshot.cursors.values().all(|cursor| *cursor == Position::new(0, 2)));
         assert_eq!(snapshot.cursors.len(), usize::from(PARTITIONS));
         ledger.assert_sound().await;
@@ -127,7 +127,7 @@ over_both! {
         ledger.push(0, events).await;
         let segment = |first, end| Segment { first: Bucket(first), end: Bucket(end) };
         let segments = [segment(-2, -1), segment(-1, 0), segment(0, 1), segment(1, 2), segment(2, i32::MAX), segment(i32::MIN, -2)];
-        let snapshot = ledger.snapshot(&segments).await.unwrap();
+        let snapshot = ledger.snapshot(&segments, &Signal::ALL).await.unwrap();
         let sums: Vec<i64> = snapshot.activity.iter().map(|rows| rows.iter().map(|row| row.count).sum()).collect();
         assert_eq!(sums, [1, 2 + 4, 8 + 16, 32, 64, 128]);
         ledger.assert_sound().await;
