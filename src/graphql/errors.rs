@@ -65,9 +65,20 @@ pub fn failed(failure: impl Into<Error>, request_id: &str) -> Response {
     told(Response::from_errors(vec![error]), request_id)
 }
 
+/// Errors in one answer: whoever mends the first ones sees the others next time.
+const ERRORS_MAX: usize = 20;
+/// Bytes of an error's message: a parser repeats the line it stumbled over, however long it is.
+const MESSAGE_LEN_MAX: usize = 500;
+
 /// Gives every error of a response its code, and hides what is not the client's business.
 pub fn told(mut response: Response, request_id: &str) -> Response {
+    response.errors.truncate(ERRORS_MAX);
     for error in &mut response.errors {
+        if error.message.len() > MESSAGE_LEN_MAX {
+            let end = error.message.floor_char_boundary(MESSAGE_LEN_MAX);
+            error.message.truncate(end);
+            error.message.push('…');
+        }
         let code = code_of(error);
         if code == Code::Unavailable {
             tracing::warn!(request_id, path = ?error.path, error = error.message, "a request could not be served");

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Data, Executor, Request, Response};
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, future};
 use quick_cache::sync::Cache;
 
 use super::Schema;
-use super::errors;
+use super::errors::{self, Failure};
+use super::expansion::{NODES_MAX, is_too_large};
 use crate::pipeline::AppError;
 
 /// Documents kept: a site sends some dozens of different ones. With the length below, at most some tens of MB.
@@ -32,25 +33,33 @@ impl Api {
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
     pub async fn run(&self, mut request: Request, request_id: &str) -> Response {
-        self.parse(&mut request);
+        if let Err(failure) = self.parse(&mut request) {
+            return errors::failed(failure, request_id);
+        }
         match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
             Ok(response) => errors::told(response, request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }
 
-    /// Parsing costs as much as a simple query does, and clients send the same few documents for ever.
-    fn parse(&self, request: &mut Request) {
-        if request.query.len() > DOCUMENT_LEN_MAX {
-            return;
-        }
+    /// Parsing costs as much as a simple query does, and clients send the same few documents for ever. What is too large
+    /// to be looked at any closer is refused here.
+    fn parse(&self, request: &mut Request) -> Result<(), Failure> {
         if let Some(document) = self.documents.get(request.query.as_str()) {
             request.set_parsed_query(ExecutableDocument::clone(&document));
-        } else if let Ok(document) = request.parsed_query() {
-            let document = Arc::new(document.clone());
-            self.documents.insert(request.query.clone(), document);
+            return Ok(());
         }
         // What can't be parsed is refused by the schema, in the same words as on any other way.
+        let Ok(document) = request.parsed_query() else { return Ok(()) };
+        if is_too_large(document) {
+            let message = format!("the document selects over {NODES_MAX} fields with its fragments spread out");
+            return Err(Failure::too_many("query", message));
+        }
+        let document = ExecutableDocument::clone(document);
+        if request.query.len() <= DOCUMENT_LEN_MAX {
+            self.documents.insert(request.query.clone(), Arc::new(document));
+        }
+        Ok(())
     }
 }
 
@@ -60,8 +69,10 @@ impl Executor for Api {
     }
 
     fn execute_stream(&self, mut request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        self.parse(&mut request);
         let request_id = new_request_id();
+        if let Err(failure) = self.parse(&mut request) {
+            return stream::once(future::ready(errors::failed(failure, &request_id))).boxed();
+        }
         let responses = self.schema.execute_stream_with_session_data(request, session.unwrap_or_default());
         AssertUnwindSafe(responses)
             .catch_unwind()

@@ -8,6 +8,7 @@ mod arguments;
 mod cursor;
 pub mod errors;
 mod executor;
+mod expansion;
 pub mod guards;
 mod mutation;
 mod query;

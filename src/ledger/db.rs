@@ -103,9 +103,17 @@ impl Sqlite {
             )));
         }
         // Once by hand, as for Postgres.
-        drop(open_sqlite(&file.to_string_lossy()).await.map_err(|error| {
-            LedgerError::Internal(format!("the ledger file {} can not be opened: {error}", file.display()))
-        })?);
+        let deadline = tokio::time::Instant::now() + SQLITE_BUSY_TIMEOUT;
+        while let Err(error) = open_sqlite(&file.to_string_lossy()).await {
+            // Whoever opens a new file first turns its log on, and SQLite does not let the others wait for that.
+            if !error.to_string().contains("locked") || tokio::time::Instant::now() > deadline {
+                return Err(LedgerError::Internal(format!(
+                    "the ledger file {} can not be opened: {error}",
+                    file.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let pool = |size: u32| {
             let mut config = ManagerConfig::default();
             config.recycling_method = RecyclingMethod::Fast;

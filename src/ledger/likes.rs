@@ -1,6 +1,6 @@
 //! Reading likes and events: what a user likes, the answers of recent keys, and what is known of an event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
@@ -40,6 +40,19 @@ const ANSWERS_SQLITE: &str = "
     WHERE place <= {most}
     ORDER BY user_id, epoch, seq";
 
+/// What each user of a list likes; OFFSET 0 keeps Postgres from turning it into one join, for the same reason.
+const LIKES_POSTGRES: &str = "
+    SELECT asked.user_id, liked.product_id, liked.liked_at
+    FROM json_array_elements_text(CAST({users} AS json)) AS asked (user_id)
+    CROSS JOIN LATERAL (
+        SELECT product_id, liked_at FROM likes WHERE likes.user_id = asked.user_id AND liked OFFSET 0
+    ) AS liked";
+
+const LIKES_SQLITE: &str = "
+    SELECT user_id, product_id, liked_at
+    FROM likes
+    WHERE user_id IN (SELECT value FROM json_each({users})) AND liked";
+
 #[derive(QueryableByName)]
 struct Answer {
     #[diesel(sql_type = Text)]
@@ -56,20 +69,29 @@ struct Answer {
     seq: i64,
 }
 
+#[derive(QueryableByName)]
+struct Liked {
+    #[diesel(sql_type = Text)]
+    user_id: String,
+    #[diesel(sql_type = Text)]
+    product_id: String,
+    #[diesel(sql_type = Instant)]
+    liked_at: At,
+}
+
 /// One query for all likes and one for all answers.
 pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
     let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
     // A commit between the two is of a like by a user who was loaded elsewhere meanwhile, so the engine keeps what it has.
     let answers = answers(db, &names, since).await?;
-    let rows: Vec<(String, String, At)> = with_conn!(db, |conn| {
-        let liked = likes::table.filter(likes::user_id.eq_any(&names)).filter(likes::liked);
-        Ok(liked.select((likes::user_id, likes::product_id, likes::liked_at)).load(conn).await?)
-    })?;
+    let text = db.either(LIKES_POSTGRES, LIKES_SQLITE);
+    let users = to_json(&names);
+    let rows: Vec<Liked> = with_conn!(db, |conn| Ok(Statement::new(text).bind::<Text, _>(&users).load(conn).await?))?;
     let mut by_user: HashMap<String, UserLikes> = HashMap::with_capacity(users.len());
     let empty = |user: &str| UserLikes { user: UserId::from_stored(user), likes: Vec::new(), answers: Vec::new() };
-    for (user, product, at) in rows {
-        let entry = by_user.entry(user).or_insert_with_key(|user| empty(user));
-        entry.likes.push((ProductId::from_stored(product), at.0));
+    for row in rows {
+        let entry = by_user.entry(row.user_id).or_insert_with_key(|user| empty(user));
+        entry.likes.push((ProductId::from_stored(row.product_id), row.liked_at.0));
     }
     for row in answers {
         let Some(key) = EventId::from_stored(row.id).like_key() else { continue };
@@ -85,9 +107,15 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> R
     Ok(names.iter().map(|user| by_user.get(*user).cloned().unwrap_or_else(|| empty(user))).collect())
 }
 
+/// A list of users, each once: a row for each would come for each time that one is named.
+fn to_json(users: &[&str]) -> String {
+    let users: BTreeSet<_> = users.iter().collect();
+    serde_json::to_string(&users).expect("texts are JSON")
+}
+
 async fn answers(db: &Db, users: &[&str], since: Timestamp) -> Result<Vec<Answer>> {
     let text = db.either(ANSWERS_POSTGRES, ANSWERS_SQLITE);
-    let users = serde_json::to_string(users).expect("texts are JSON");
+    let users = to_json(users);
     with_conn!(db, |conn| {
         let query = Statement::new(text)
             .bind::<Text, _>(&users)

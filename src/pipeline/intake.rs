@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, Result};
+use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
 use crate::engine::{Desired, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
 
@@ -37,7 +37,8 @@ impl App {
         let (answer, is_replay) = self.like_once_loaded(&request).await?;
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
         let is_settled = is_replay && self.epoch()? > answer.position.epoch;
-        let durability = if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await };
+        let durability =
+            if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await? };
         // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
         let like_count = self.like_counts(std::slice::from_ref(product)).await.ok().map(|counts| counts[0]);
         Ok(LikeResult::Done {
@@ -65,7 +66,7 @@ impl App {
     }
 
     /// Waits for ledger and count of likes side by side.
-    async fn until_liked(&self, user: &UserId, position: Position) -> Durability {
+    async fn until_liked(&self, user: &UserId, position: Position) -> Result<Durability> {
         let partition = partition_of(user.as_str(), self.engine.limits().partitions);
         let deadline = Instant::now() + self.settings.ack_timeout;
         let counted = timeout_at(deadline, self.waits.likes(partition, position));
@@ -73,11 +74,17 @@ impl App {
         durability
     }
 
-    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Durability {
+    /// `Unavailable` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
+    /// would be a promise.
+    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Durability> {
         let deadline = if self.is_sync_failing() { Instant::now() } else { deadline };
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
-            Ok(true) => Durability::Committed,
-            _ => Durability::Accepted,
+            Ok(true) => Ok(Durability::Committed),
+            Ok(false) => Err(AppError::Unavailable {
+                reason: "the engine was lost before the ledger had the entry".into(),
+                retry_after_ms: RETRY_AFTER_MS,
+            }),
+            Err(_) => Ok(Durability::Accepted),
         }
     }
 
@@ -125,7 +132,7 @@ impl App {
         }
         let deadline = Instant::now() + self.settings.ack_timeout;
         let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
-        let durability = futures_util::future::join_all(waits).await.into_iter().min();
+        let durability = futures_util::future::try_join_all(waits).await?.into_iter().min();
         Ok((results, durability.unwrap_or(Durability::Committed)))
     }
 
@@ -185,12 +192,13 @@ impl App {
         Ok(known.collect())
     }
 
-    /// What the ledger knows of events that claim to be older than the engine's memory.
+    /// What the ledger knows of reversals, and of events that claim to be older than the engine's memory.
     async fn earlier(&self, events: &[NewEvent]) -> Result<HashMap<EventId, Original>> {
         let horizon = self.now().minus_ms(self.engine.limits().event_memory_ms).max(self.epoch_began_at());
         let ids: Vec<_> = events
             .iter()
-            .filter(|event| event.occurred_at.is_some_and(|at| at <= horizon))
+            // A reversal is at home where its original is, so only the ledger knows its id from any other place.
+            .filter(|event| event.reverses.is_some() || event.occurred_at.is_some_and(|at| at <= horizon))
             .map(|event| event.id.clone())
             .collect();
         if ids.is_empty() {
