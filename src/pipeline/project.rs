@@ -173,7 +173,9 @@ impl<'a> Projector<'a> {
         }
         let mut switched = false;
         for (board, tracked) in &mut self.boards {
-            let Some(building) = tracked.building.take_if(|new| new.has_met(tracked.shown.as_ref())) else { continue };
+            // Where nothing is shown, readers have the ledger's board, and must not be set back behind it.
+            let met = |new: &mut Folding| new.has_met(tracked.shown.as_ref()) && new.is_not_behind_ledger(self.app);
+            let Some(building) = tracked.building.take_if(met) else { continue };
             if self.app.engine.switch(board, building.number, &building.build).await? {
                 tracked.shown = Some(building);
                 tracked.is_dirty = true;
@@ -336,6 +338,11 @@ impl Folding {
     /// Whether this generation has folded all that the shown one has.
     fn has_met(&self, shown: Option<&Self>) -> bool {
         shown.is_none_or(|shown| shown.cursors.iter().all(|(partition, position)| self.cursors[partition] >= *position))
+    }
+
+    /// Whether this generation has folded all that the ledger is known to have.
+    fn is_not_behind_ledger(&self, app: &App) -> bool {
+        self.cursors.iter().all(|(partition, position)| *position >= app.waits.in_ledger(*partition))
     }
 
     /// One step from this generation's cursor to the last of `entries`; `None` where it has them all.
