@@ -52,7 +52,7 @@ impl App {
 
     async fn like_once_loaded(&self, request: &LikeRequest) -> Result<(LikeAnswer, bool)> {
         let epoch = self.epoch()?;
-        // Twice, because a user who was loaded may be made to load anew in between, though hardly ever.
+        // A user who has just been loaded may be made to load anew in between, though hardly ever twice.
         for _ in 0..3 {
             match self.engine.like(epoch, request).await.map_err(|error| self.engine_error(epoch, error))? {
                 LikeOutcome::Done(answer) => return Ok((answer, false)),
