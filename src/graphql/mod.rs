@@ -6,6 +6,7 @@
 
 mod arguments;
 mod cursor;
+mod documents;
 pub mod errors;
 mod executor;
 mod expansion;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
-pub use executor::{Api, new_request_id};
+pub use executor::{Api, Outcome, Payload, new_request_id};
 
 use crate::live::Hub;
 use crate::pipeline::App;

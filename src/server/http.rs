@@ -56,7 +56,7 @@ async fn answer(site: &Site, request: Request, id: &str) -> Result<gql::Response
     if request.query.is_empty() {
         return Err(bad("there is no query".to_owned()));
     }
-    Ok(site.api.run(request.data(caller), id).await)
+    Ok(site.api.run(request, caller, id).await)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

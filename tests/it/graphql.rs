@@ -7,12 +7,13 @@ use acclaim::domain::UserId;
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, schema};
+use acclaim::graphql::{Api, Outcome, schema};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings};
-use async_graphql::{Executor, Request, Variables};
-use futures_util::StreamExt;
+use async_graphql::{Request, Variables};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, future};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,12 +63,23 @@ impl Site {
     }
 
     fn request(query: &str, variables: Value) -> Request {
-        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
-        Request::new(query).variables(Variables::from_json(variables)).data(caller)
+        Request::new(query).variables(Variables::from_json(variables))
+    }
+
+    fn ann() -> Caller {
+        Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() }
     }
 
     async fn ask(&self, query: &str, variables: Value) -> Value {
-        serde_json::to_value(self.api.run(Self::request(query, variables), "test").await).unwrap()
+        serde_json::to_value(self.api.run(Self::request(query, variables), Self::ann(), "test").await).unwrap()
+    }
+
+    /// What an operation of any kind answers, one after the other.
+    async fn answers(&self, query: &str) -> BoxStream<'static, Value> {
+        match self.api.operate(Self::request(query, json!({})), Self::ann(), "test").await {
+            Outcome::Answered(response) => stream::once(future::ready(serde_json::to_value(response).unwrap())).boxed(),
+            Outcome::Subscribed(payloads) => payloads.map(|json| serde_json::from_slice(&json).unwrap()).boxed(),
+        }
     }
 
     /// An operation that must succeed.
@@ -219,9 +231,7 @@ async fn bad_arguments_are_named() {
         ("subscription { boardChanges(top: 0) { seq } }", "top"),
     ];
     for (query, argument) in cases {
-        let request = Site::request(query, json!({}));
-        let answers: Vec<_> = site.api.execute_stream(request, None).take(1).collect().await;
-        let error = serde_json::to_value(&answers[0]).unwrap()["errors"][0].clone();
+        let error = site.answers(query).await.next().await.unwrap()["errors"][0].clone();
         assert_eq!(error["extensions"], json!({ "code": "BAD_USER_INPUT", "argument": argument }), "{query}: {error}");
     }
     let many: Vec<_> = (0..101).map(|n| format!("p{n}")).collect();
@@ -343,14 +353,13 @@ async fn a_live_board_begins_whole_and_joins_the_catalogue() {
         ... on BoardSnapshot { reason totalCount period { key freshness { source } } entries { rank productId product { name } } }
         ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score product { name like { count } } } } } }";
     until("the filled board is published", TIME_MAX, async || {
-        let first = site.api.execute_stream(Site::request(live, json!({})), None).next().await.unwrap();
-        serde_json::to_value(first).unwrap()["data"]["boardChanges"]["totalCount"] == 3
+        site.answers(live).await.next().await.unwrap()["data"]["boardChanges"]["totalCount"] == 3
     })
     .await;
-    let mut events = site.api.execute_stream(Site::request(live, json!({})), None);
+    let mut events = site.answers(live).await;
     let mut next = async || {
         let event = tokio::time::timeout(TIME_MAX, calls_of(events.next())).await.expect("an event in time");
-        let answer = serde_json::to_value(event.0.unwrap()).unwrap();
+        let answer = event.0.unwrap();
         assert!(answer.get("errors").is_none(), "{answer}");
         (answer["data"]["boardChanges"].clone(), event.1)
     };
