@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BoardId, Points, ProductId, Timestamp};
+use super::{BoardId, InvalidPosition, Points, Position, ProductId, Timestamp};
 
 /// A product with its points; its rank is its index in the list that holds it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -12,10 +12,14 @@ pub struct Place {
 }
 
 /// Why a subscriber is given a whole board.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SnapshotReason {
     Initial,
+    /// What the subscriber holds is not known any more, or may be none of the published states.
+    Gap,
+    /// The subscriber was too slow for what changed.
+    Lagged,
     Rolled,
     Reweighted,
     Recovered,
@@ -25,6 +29,8 @@ impl SnapshotReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Initial => "INITIAL",
+            Self::Gap => "GAP",
+            Self::Lagged => "LAGGED",
             Self::Rolled => "ROLLED",
             Self::Reweighted => "REWEIGHTED",
             Self::Recovered => "RECOVERED",
@@ -32,7 +38,7 @@ impl SnapshotReason {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Initial, Self::Rolled, Self::Reweighted, Self::Recovered]
+        [Self::Initial, Self::Gap, Self::Lagged, Self::Rolled, Self::Reweighted, Self::Recovered]
             .into_iter()
             .find(|reason| reason.name() == name)
     }
@@ -71,6 +77,40 @@ impl FeedState {
     /// The first `top` places.
     pub fn top(&self, top: usize) -> &[Place] {
         &self.places[..top.min(self.places.len())]
+    }
+}
+
+/// Where a client's view of a board stands among the published states.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FeedPosition {
+    pub epoch: u64,
+    pub seq: u64,
+    /// Whether the view is that state. A page may also have been read after it and before the next, and show what no
+    /// published state shows, so that no changes lead on from it.
+    pub is_exact: bool,
+}
+
+impl FeedState {
+    pub fn position(&self) -> FeedPosition {
+        FeedPosition { epoch: self.epoch, seq: self.seq, is_exact: true }
+    }
+}
+
+/// `<epoch>-<seq>`, with a `+` behind it where it is not exact.
+impl std::fmt::Display for FeedPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = if self.is_exact { "" } else { "+" };
+        write!(f, "{}-{}{more}", self.epoch, self.seq)
+    }
+}
+
+impl std::str::FromStr for FeedPosition {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (position, is_exact) = text.strip_suffix('+').map_or((text, true), |position| (position, false));
+        let Position { epoch, seq } = position.parse()?;
+        Ok(Self { epoch, seq, is_exact })
     }
 }
 
@@ -169,6 +209,19 @@ mod tests {
                 assert_eq!(&apply(before, &changes), after);
                 assert_eq!(changes.is_empty(), before == after);
             }
+        }
+    }
+
+    #[test]
+    fn positions_read_back() {
+        for position in [
+            FeedPosition { epoch: 7, seq: 120, is_exact: true },
+            FeedPosition { epoch: 0, seq: u64::MAX, is_exact: false },
+        ] {
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        for bad in ["", "7", "7-", "7-x", "7-1++", "-1-1", "7-1-2", "+"] {
+            assert!(bad.parse::<FeedPosition>().is_err(), "{bad}");
         }
     }
 

@@ -17,10 +17,10 @@ mod time;
 
 pub use board::{Board, Period, Window};
 pub use event::{Entry, EntryBody, Event};
-pub use feed::{ChangeKind, FeedState, Place, RankChange, SnapshotReason, rank_changes};
+pub use feed::{ChangeKind, FeedPosition, FeedState, Place, RankChange, SnapshotReason, rank_changes};
 pub use ids::{BoardId, EventId, IdempotencyKey, InvalidId, ProductId, UserId};
 pub use points::Points;
-pub use position::{Cursors, Position, partition_of};
+pub use position::{Cursors, InvalidPosition, Position, partition_of};
 pub use product::{Money, Product};
 pub use scoring::{Scoring, Segment, WeightRule};
 pub use signal::{InvalidWeight, Signal, Weight, Weights};

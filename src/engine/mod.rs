@@ -411,6 +411,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The state last published.
     async fn published(&self, board: &BoardId) -> Result<Option<FeedState>>;
 
+    /// A state of the short history; `None` for one that is not kept any more, or was never published.
+    async fn published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>>;
+
     /// Everything told from now on. [`Notice::Missed`] comes first, and after every interruption. The stream does not
     /// end while the engine lives.
     async fn listen(&self) -> Result<BoxStream<'static, Notice>>;

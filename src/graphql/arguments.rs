@@ -14,6 +14,9 @@ pub const ROWS_MAX: i32 = 100;
 /// Widest radius around a product, so that no more than a page is read.
 pub const RADIUS_MAX: i32 = 50;
 
+/// Messages a second that a subscriber may ask for: one a minute, and as many as the shortest tick publishes.
+const RATES: std::ops::RangeInclusive<f64> = 0.016..=100.0;
+
 /// The board meant where none is named.
 pub fn daily() -> ID {
     ID(BoardId::daily().to_string())
@@ -40,6 +43,16 @@ pub fn within(argument: &'static str, number: i32, least: i32, most: i32) -> Res
 /// The argument `first`; null means 20, as leaving it out does.
 pub fn first(first: Option<i32>) -> Result<u32, Failure> {
     within("first", first.unwrap_or(20), 1, ROWS_MAX)
+}
+
+/// The argument `maxRate`, in messages a second; null means `usual`, as leaving it out does.
+pub fn rate(rate: Option<f64>, usual: f64) -> Result<f64, Failure> {
+    let rate = rate.unwrap_or(usual);
+    if RATES.contains(&rate) {
+        return Ok(rate);
+    }
+    let (least, most) = RATES.into_inner();
+    Err(Failure::bad("maxRate", format!("{rate} is not within {least} and {most}")))
 }
 
 /// Where a page of a ranking begins.

@@ -65,6 +65,11 @@ pub fn failed(failure: impl Into<Error>, request_id: &str) -> Response {
     told(Response::from_errors(vec![error]), request_id)
 }
 
+/// Whether a response says that its operation was not even begun: it was refused as a whole.
+pub fn was_not_run(response: &Response) -> bool {
+    !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty())
+}
+
 /// Errors in one answer: whoever mends the first ones sees the others next time.
 const ERRORS_MAX: usize = 20;
 /// Bytes of an error's message: a parser repeats the line it stumbled over, however long it is.

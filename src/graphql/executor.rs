@@ -3,16 +3,18 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_graphql::parser::types::OperationType;
-use async_graphql::{Data, Executor, Request, Response};
+use async_graphql::parser::types::{ExecutableDocument, Field, OperationType};
+use async_graphql::{Positioned, Request, Response};
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt, future};
+use futures_util::FutureExt;
+use futures_util::stream::BoxStream;
 
-use super::Schema;
 use super::documents::Documents;
-use super::errors;
-use super::guards::Caller;
+use super::errors::{self, Failure};
+use super::groups::{Groups, Key};
+use super::guards::{Audience, Caller};
+use super::{Schema, schema, sharing};
+use crate::live::Hub;
 use crate::pipeline::AppError;
 
 /// A response as JSON; a cheap copy for each who receives it.
@@ -31,19 +33,30 @@ pub enum Outcome {
 pub struct Api {
     schema: Schema,
     documents: Arc<Documents>,
+    groups: Arc<Groups>,
 }
 
 impl Api {
-    pub fn new(schema: Schema) -> Self {
-        Self { schema, documents: Arc::new(Documents::new()) }
+    /// The API of a running node.
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self::over(schema(hub.app().clone()), hub)
+    }
+
+    pub(crate) fn over(schema: Schema, hub: Arc<Hub>) -> Self {
+        Self { groups: Groups::new(schema.clone(), hub), documents: Arc::new(Documents::new()), schema }
+    }
+
+    /// How often an event was executed for subscribers.
+    pub fn executions(&self) -> u64 {
+        self.groups.executions()
     }
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
     pub async fn run(&self, mut request: Request, caller: Caller, request_id: &str) -> Response {
-        if let Err(failure) = self.documents.parse(&mut request) {
-            return errors::failed(failure, request_id);
+        match self.documents.parse(&mut request) {
+            Ok(_) => self.answer(request, caller, request_id).await,
+            Err(failure) => errors::failed(failure, request_id),
         }
-        self.answer(request, caller, request_id).await
     }
 
     /// Runs an operation of any kind.
@@ -52,54 +65,54 @@ impl Api {
             Ok(document) => document,
             Err(failure) => return Outcome::Answered(errors::failed(failure, request_id)),
         };
-        let chosen = document.as_ref().and_then(|document| {
-            let mut operations = document.operations.iter();
-            operations.find(|(name, _)| {
-                request.operation_name.is_none() || name.map(|n| n.as_str()) == request.operation_name.as_deref()
-            })
-        });
-        if !chosen.is_some_and(|(_, operation)| operation.node.ty == OperationType::Subscription) {
+        let operation = document.as_deref().and_then(|document| sharing::operation(document, &request));
+        let subscription = operation.filter(|operation| operation.ty == OperationType::Subscription);
+        let (Some(document), Some(operation)) = (&document, subscription) else {
             return Outcome::Answered(self.answer(request, caller, request_id).await);
+        };
+        let subscribed = match sharing::root_field(document, operation) {
+            Ok(field) => self.subscribe(document, field, request, caller).await,
+            Err(failure) => Err(errors::failed(failure, request_id)),
+        };
+        subscribed.map_or_else(Outcome::Answered, Outcome::Subscribed)
+    }
+
+    async fn subscribe(
+        &self,
+        document: &ExecutableDocument,
+        field: &Positioned<Field>,
+        mut request: Request,
+        caller: Caller,
+    ) -> Result<BoxStream<'static, Payload>, Response> {
+        let failed = |failure: Failure| errors::failed(failure, &new_request_id());
+        let (held, variable) = sharing::resume(&field.node, &request, &request.query).map_err(failed)?;
+        let mut shared = request.variables.clone();
+        if let Some(variable) = variable {
+            shared.remove(&variable);
         }
-        let request_id = request_id.to_owned();
-        let responses = self.schema.execute_stream(request.data(caller));
-        let payloads = AssertUnwindSafe(responses).catch_unwind().map(move |response| match response {
-            Ok(response) => payload(&errors::told(response, &request_id)),
-            Err(panic) => payload(&panicked(panic.as_ref(), &request_id)),
-        });
-        Outcome::Subscribed(payloads.boxed())
+        let audience = if sharing::is_for_everyone(document) { Audience::Everyone } else { Audience::One(caller) };
+        let key = Key {
+            document: request.query.as_str().into(),
+            operation: request.operation_name.clone(),
+            variables: serde_json::to_string(&shared).expect("variables came from JSON"),
+            audience: audience.clone(),
+        };
+        let begin = || {
+            request.set_parsed_query(sharing::with_root_field(document, &request, field));
+            request.data(audience)
+        };
+        self.groups.join(key, begin, held).await
     }
 
     async fn answer(&self, request: Request, caller: Caller, request_id: &str) -> Response {
-        match AssertUnwindSafe(self.schema.execute(request.data(caller))).catch_unwind().await {
+        match AssertUnwindSafe(self.schema.execute(request.data(Audience::One(caller)))).catch_unwind().await {
             Ok(response) => errors::told(response, request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }
 }
 
-impl Executor for Api {
-    async fn execute(&self, request: Request) -> Response {
-        self.run(request, Caller::default(), &new_request_id()).await
-    }
-
-    fn execute_stream(&self, mut request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        let request_id = new_request_id();
-        if let Err(failure) = self.documents.parse(&mut request) {
-            return stream::once(future::ready(errors::failed(failure, &request_id))).boxed();
-        }
-        let responses = self.schema.execute_stream_with_session_data(request, session.unwrap_or_default());
-        AssertUnwindSafe(responses)
-            .catch_unwind()
-            .map(move |response| match response {
-                Ok(response) => errors::told(response, &request_id),
-                Err(panic) => panicked(panic.as_ref(), &request_id),
-            })
-            .boxed()
-    }
-}
-
-fn payload(response: &Response) -> Payload {
+pub fn payload(response: &Response) -> Payload {
     serde_json::to_vec(response).expect("a response is made of strings, numbers and lists").into()
 }
 
@@ -108,7 +121,7 @@ pub fn new_request_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send), request_id: &str) -> Response {
+pub fn panicked(panic: &(dyn std::any::Any + Send), request_id: &str) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     errors::failed(AppError::Internal(format!("panic: {}", text.unwrap_or("of an unknown kind"))), request_id)
 }

@@ -7,8 +7,9 @@ use async_graphql::{Context, Enum, Guard, Result};
 
 use super::errors::Failure;
 use crate::domain::UserId;
+use crate::pipeline::AppError;
 
-#[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Enum, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     User,
     Ingest,
@@ -34,19 +35,41 @@ impl Role {
 }
 
 /// Who calls: the viewer where somebody is signed in, and the roles granted.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Caller {
     pub user: Option<UserId>,
     pub roles: Vec<Role>,
 }
+
+/// For whom an operation runs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Audience {
+    One(Caller),
+    /// For all who ask the same. Whatever depends on the caller fails.
+    Everyone,
+}
+
+/// Who is signed in, if anybody; an error where an operation runs for everyone.
+pub type Viewing = Result<Option<UserId>, AppError>;
 
 impl Caller {
     /// Nobody, with no role.
     pub const ANONYMOUS: &'static Self = &Self { user: None, roles: Vec::new() };
 
     /// Who calls this operation.
-    pub fn of<'a>(ctx: &Context<'a>) -> &'a Self {
-        ctx.data_opt().unwrap_or(Self::ANONYMOUS)
+    pub fn of<'a>(ctx: &Context<'a>) -> Result<&'a Self, AppError> {
+        match ctx.data_opt::<Audience>() {
+            Some(Audience::One(caller)) => Ok(caller),
+            Some(Audience::Everyone) => {
+                Err(AppError::Internal("what depends on the viewer was asked for everyone".to_owned()))
+            }
+            None => Ok(Self::ANONYMOUS),
+        }
+    }
+
+    /// The user of [`Self::of`], to be looked at only where an answer depends on it.
+    pub fn viewing(ctx: &Context<'_>) -> Viewing {
+        Self::of(ctx).map(|caller| caller.user.clone())
     }
 
     /// The viewer, or UNAUTHENTICATED.
@@ -70,7 +93,7 @@ pub struct SignedIn;
 
 impl Guard for SignedIn {
     async fn check(&self, ctx: &Context<'_>) -> Result<()> {
-        Ok(Caller::of(ctx).viewer().map(|_| ())?)
+        Ok(Caller::of(ctx)?.viewer().map(|_| ())?)
     }
 }
 
@@ -79,6 +102,6 @@ pub struct Needs(pub Role);
 
 impl Guard for Needs {
     async fn check(&self, ctx: &Context<'_>) -> Result<()> {
-        Ok(Caller::of(ctx).has(self.0)?)
+        Ok(Caller::of(ctx)?.has(self.0)?)
     }
 }

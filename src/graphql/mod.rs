@@ -10,9 +10,11 @@ mod documents;
 pub mod errors;
 mod executor;
 mod expansion;
+mod groups;
 pub mod guards;
 mod mutation;
 mod query;
+pub mod sharing;
 mod siblings;
 mod subscription;
 mod types;
@@ -21,9 +23,8 @@ use std::sync::Arc;
 
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
-pub use executor::{Api, Outcome, Payload, new_request_id};
+pub use executor::{Api, Outcome, Payload, new_request_id, payload};
 
-use crate::live::Hub;
 use crate::pipeline::App;
 use mutation::Mutation;
 use query::Query;
@@ -40,8 +41,8 @@ pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
 }
 
 /// The schema over a running node.
-pub fn schema(app: Arc<App>, hub: Arc<Hub>) -> Schema {
-    builder().data(app).data(hub).finish()
+fn schema(app: Arc<App>) -> Schema {
+    builder().data(app).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.
@@ -50,9 +51,5 @@ pub fn sdl() -> String {
 }
 
 fn app<'a>(ctx: &Context<'a>) -> &'a Arc<App> {
-    ctx.data_unchecked()
-}
-
-fn hub<'a>(ctx: &Context<'a>) -> &'a Arc<Hub> {
     ctx.data_unchecked()
 }

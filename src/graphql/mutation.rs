@@ -51,7 +51,7 @@ impl Mutation {
 
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn adjust_weights(&self, ctx: &Context<'_>, input: AdjustWeightsInput) -> Result<WeightsPayload> {
-        let who = Caller::of(ctx).user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
+        let who = Caller::of(ctx)?.user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
         match input.parse(who, app(ctx).now(), |board| app(ctx).board(board).is_some()) {
             Ok(rule) => Ok(app(ctx).adjust_weights(&rule).await?.into()),
             Err(errors) => Ok(WeightsPayload::refused(errors)),

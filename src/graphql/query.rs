@@ -22,7 +22,7 @@ pub struct Query;
 impl Query {
     async fn product(&self, ctx: &Context<'_>, id: ID) -> Result<Option<Product>> {
         let id = arguments::product("id", &id)?;
-        Ok(Product::of(&Siblings::new(app(ctx), Caller::of(ctx).user.as_ref(), vec![id]), 0).await?)
+        Ok(Product::of(&Siblings::new(app(ctx), &Caller::viewing(ctx), vec![id]), 0).await?)
     }
 
     /// Same order and length as `ids`; null where a product is unknown. At most 100.
@@ -31,7 +31,7 @@ impl Query {
             return Err(Failure::too_many("ids", format!("at most {}", arguments::ROWS_MAX)).into());
         }
         let ids: Vec<_> = ids.iter().map(|id| arguments::product("ids", id)).collect::<Result<_, _>>()?;
-        Ok(Product::all(&Siblings::new(app(ctx), Caller::of(ctx).user.as_ref(), ids)).await?)
+        Ok(Product::all(&Siblings::new(app(ctx), &Caller::viewing(ctx), ids)).await?)
     }
 
     async fn board(
@@ -59,12 +59,13 @@ impl Query {
     ) -> Result<RankingConnection> {
         let board = arguments::board(ctx, &board)?;
         let first = arguments::first(first)?;
-        Period::current(&board).page(ctx, arguments::page_start(after, from_rank)?, first).await
+        let with_position = ctx.look_ahead().field("period").field("position").exists();
+        Period::current(&board, with_position).page(ctx, arguments::page_start(after, from_rank)?, first).await
     }
 
     /// Null when nobody is signed in.
-    async fn viewer(&self, ctx: &Context<'_>) -> Option<Viewer> {
-        Viewer::of(Caller::of(ctx))
+    async fn viewer(&self, ctx: &Context<'_>) -> Result<Option<Viewer>> {
+        Ok(Viewer::of(Caller::of(ctx)?))
     }
 
     /// FORBIDDEN without the admin role.

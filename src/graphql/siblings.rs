@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
-use crate::domain::{Board, BoardId, Product, ProductId, Timestamp, UserId};
+use super::guards::Viewing;
+use crate::domain::{Board, BoardId, Product, ProductId, Timestamp};
 use crate::pipeline::{App, BoardEntries, Result};
 
 type Shared<T> = OnceCell<Result<T>>;
 
 pub struct Siblings {
     app: Arc<App>,
-    viewer: Option<UserId>,
+    viewer: Viewing,
     ids: Vec<ProductId>,
     rows: Shared<Vec<Option<Arc<Product>>>>,
     like_counts: Shared<Vec<u64>>,
@@ -25,10 +26,10 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    pub fn new(app: &Arc<App>, viewer: Option<&UserId>, ids: Vec<ProductId>) -> Arc<Self> {
+    pub fn new(app: &Arc<App>, viewer: &Viewing, ids: Vec<ProductId>) -> Arc<Self> {
         Arc::new(Self {
             app: app.clone(),
-            viewer: viewer.cloned(),
+            viewer: viewer.clone(),
             ids,
             rows: OnceCell::new(),
             like_counts: OnceCell::new(),
@@ -54,7 +55,7 @@ impl Siblings {
 
     /// When the viewer liked it: `None` where nobody is signed in, `Some(None)` where the viewer does not like it.
     pub async fn viewer_liked_at(&self, index: usize) -> Result<Option<Option<Timestamp>>> {
-        let Some(viewer) = &self.viewer else { return Ok(None) };
+        let Some(viewer) = self.viewer.as_ref().map_err(Clone::clone)? else { return Ok(None) };
         let likes = self.viewer_likes.get_or_init(|| self.app.viewer_likes(viewer, &self.ids)).await;
         at(likes, index).map(Some)
     }

@@ -1,28 +1,75 @@
 //! Live.
 
 use async_graphql::{Context, ID, Result, Subscription as GraphQLSubscription};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, future};
 
+use super::errors::Failure;
 use super::guards::Caller;
-use super::types::live::{BoardEvent, View};
-use super::{app, arguments, hub};
+use super::types::live::{BoardEvent, LikeEvent, ProductRankEvent, View};
+use super::{app, arguments, groups};
+use crate::live::{Topic, Update};
 
 #[derive(Default)]
 pub struct Subscription;
 
 #[GraphQLSubscription]
 impl Subscription {
-    /// A snapshot first, then changes. `top` is how many places are shown, at most 100.
+    /// A snapshot first (or, with `resume`, exactly what was missed while that is still kept), then changes.
+    /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
+    /// what falls in between is merged, the newest state wins.
     async fn board_changes(
         &self,
         ctx: &Context<'_>,
         #[graphql(default_with = "arguments::daily()")] board: ID,
         #[graphql(default = 20)] top: i32,
+        // Read where the member joins its group: it is the one argument in which members may differ.
+        #[graphql(name = "resume")] _resume: Option<String>,
+        #[graphql(default_with = "Some(10.0)")] max_rate: Option<f64>,
     ) -> Result<impl Stream<Item = BoardEvent> + use<>> {
         let board = arguments::board(ctx, &board)?;
         let top = arguments::within("top", top, 1, arguments::ROWS_MAX)? as usize;
-        let updates = hub(ctx).subscribe(&board.id, top);
-        let view = View { app: app(ctx).clone(), board, viewer: Caller::of(ctx).user.clone(), top };
-        Ok(updates.map(move |update| view.event(update)))
+        let topic = Topic::Board { board: board.id.clone(), top };
+        let updates = groups::updates(ctx, topic, arguments::rate(max_rate, 10.0)?)?;
+        let view = View { app: app(ctx).clone(), board, viewer: Caller::viewing(ctx), top };
+        Ok(updates.filter_map(move |update| {
+            future::ready(match update {
+                Update::Board(update) => Some(view.event(update)),
+                Update::Rank { .. } | Update::Likes { .. } => None,
+            })
+        }))
+    }
+
+    /// The product's own place, on or off the visible top: the present state first, then each change.
+    async fn product_rank(
+        &self,
+        ctx: &Context<'_>,
+        product_id: ID,
+        #[graphql(default_with = "arguments::daily()")] board: ID,
+        #[graphql(default_with = "Some(2.0)")] max_rate: Option<f64>,
+    ) -> Result<impl Stream<Item = ProductRankEvent> + use<>> {
+        let board = arguments::board(ctx, &board)?;
+        let topic = Topic::Rank { board: board.id.clone(), product: arguments::product("productId", &product_id)? };
+        let updates = groups::updates(ctx, topic, arguments::rate(max_rate, 2.0)?)?;
+        Ok(updates.filter_map(|update| future::ready(ProductRankEvent::of(update))))
+    }
+
+    /// Present counts first, then absolute counts (never differences). At most 100 products.
+    async fn likes(
+        &self,
+        ctx: &Context<'_>,
+        product_ids: Vec<ID>,
+        #[graphql(default_with = "Some(2.0)")] max_rate: Option<f64>,
+    ) -> Result<impl Stream<Item = LikeEvent> + use<>> {
+        let mut products: Vec<_> =
+            product_ids.iter().map(|id| arguments::product("productIds", id)).collect::<Result<_, _>>()?;
+        products.sort();
+        products.dedup();
+        match products.len() {
+            0 => return Err(Failure::bad("productIds", "give at least one").into()),
+            1..=100 => {}
+            _ => return Err(Failure::too_many("productIds", format!("at most {}", arguments::ROWS_MAX)).into()),
+        }
+        let updates = groups::updates(ctx, Topic::Likes { products }, arguments::rate(max_rate, 2.0)?)?;
+        Ok(updates.filter_map(|update| future::ready(LikeEvent::of(update))))
     }
 }

@@ -1,35 +1,72 @@
-//! Live boards: a node's single upstream of feeds, fanned out to its subscribers.
+//! Live: a node's single upstream of feeds, and the sequences of updates that subscribers share.
 //!
-//! A subscriber has one slot, never a queue: it compares the newest state with the one it showed last, so a slow one
-//! skips states and takes no memory. What pub/sub loses is found by looking at the stored state when a board has been
-//! silent for a while.
+//! [`Hub`] keeps the newest published state of every board that somebody follows, and [`places`] the places of single
+//! products. A [`Sequence`] follows one of these at a certain rate: its steps are what subscribers are told, one after the
+//! other. Nobody has a queue: a sequence compares the newest with what it said last, so what falls in between is merged.
+//! What pub/sub loses is found by looking at the stored state when a board has been silent for a while.
 //!
 //! Invariant: a subscriber's view after each update equals some published state, and states of different generations are
 //! joined only by a snapshot that says why.
 
+mod places;
+mod sequence;
+
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, unfold};
+use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::domain::{BoardId, FeedState, RankChange, SnapshotReason, rank_changes};
-use crate::engine::Notice;
-use crate::pipeline::App;
+use crate::domain::{BoardId, FeedState, Points, ProductId, RankChange, SnapshotReason, Timestamp};
+use crate::engine::{Notice, Progress};
+use crate::pipeline::{App, Freshness, Source};
+use places::Places;
+pub use sequence::Sequence;
 
 /// How long a lost message can go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// What a subscription follows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Topic {
+    /// The first `top` places of a board.
+    Board { board: BoardId, top: usize },
+    /// One product's own place, on or off the visible top.
+    Rank { board: BoardId, product: ProductId },
+    /// How many people like each product.
+    Likes { products: Vec<ProductId> },
+}
+
 /// What a subscriber is told.
+#[derive(Debug, Clone)]
+pub enum Update {
+    Board(BoardUpdate),
+    /// `place` is rank and points now; `previous_rank` what was told before, if anything was.
+    Rank {
+        at: Timestamp,
+        product: ProductId,
+        place: Option<(u64, Points)>,
+        previous_rank: Option<u64>,
+    },
+    Likes {
+        at: Timestamp,
+        product: ProductId,
+        count: u64,
+    },
+}
+
 #[derive(Debug, Clone)]
 pub enum BoardUpdate {
     /// Replace what you show with the first `top` places of `state`.
     Snapshot { state: Arc<FeedState>, reason: SnapshotReason },
     /// Apply to what you show. `from_seq` is the seq of the update before.
     Delta { state: Arc<FeedState>, from_seq: u64, changes: Vec<RankChange> },
+    /// Nothing has changed since `state`; `None` where nothing was ever published.
+    Heartbeat { state: Option<Arc<FeedState>>, freshness: Freshness },
 }
 
 type Slot = watch::Sender<Option<Arc<FeedState>>>;
@@ -38,25 +75,39 @@ type Slot = watch::Sender<Option<Arc<FeedState>>>;
 pub struct Hub {
     app: Arc<App>,
     slots: Mutex<HashMap<BoardId, Slot>>,
+    places: Places,
+    /// When the engine was last heard of, in ms since 1970.
+    heard_at_ms: AtomicI64,
 }
 
 impl Hub {
-    /// Follows the app's feeds until the app stops.
+    /// Follows the app's feeds until the app stops, which awaits it.
     pub fn start(app: &Arc<App>) -> Arc<Self> {
-        let hub = Arc::new(Self { app: app.clone(), slots: Mutex::default() });
+        let heard_at_ms = AtomicI64::new(app.now().as_ms());
+        let hub = Arc::new(Self { app: app.clone(), slots: Mutex::default(), places: Places::default(), heard_at_ms });
         let following = hub.clone();
-        tokio::spawn(async move { following.app.stopping().run_until_cancelled(following.follow()).await });
+        hub.spawn(async move { following.app.stopping().run_until_cancelled(following.follow()).await });
+        let reading = hub.clone();
+        hub.spawn(
+            async move { reading.app.stopping().run_until_cancelled(reading.places.keep_read(&reading.app)).await },
+        );
         hub
     }
 
-    /// The board's updates for one subscriber: a snapshot, then what changes among its first `top` places. Ends when the
-    /// node stops. A board that shows nothing yet begins with its first published state.
-    pub fn subscribe(self: &Arc<Self>, board: &BoardId, top: usize) -> BoxStream<'static, BoardUpdate> {
-        let subscriber = Subscriber { newest: self.slot(board), shown: None, top };
-        let stopping = self.app.stopping();
-        unfold(subscriber, async |mut subscriber| Some((subscriber.next().await?, subscriber)))
-            .take_until(stopping.cancelled_owned())
-            .boxed()
+    /// Runs a task that ends by itself when the node stops, which awaits it.
+    pub fn spawn<T>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.app.spawn(async move {
+            task.await;
+        });
+    }
+
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Follows a topic: at most `rate` steps a second.
+    pub fn sequence(self: &Arc<Self>, topic: Topic, rate: f64) -> Sequence {
+        Sequence::new(self, topic, rate)
     }
 
     fn slot(self: &Arc<Self>, board: &BoardId) -> watch::Receiver<Option<Arc<FeedState>>> {
@@ -69,7 +120,7 @@ impl Hub {
         slots.insert(board.clone(), slot);
         // The first subscriber does not wait for the board to change.
         let (hub, board) = (self.clone(), board.clone());
-        tokio::spawn(async move { hub.read(&board).await });
+        self.spawn(async move { hub.app.stopping().run_until_cancelled(hub.read(&board)).await });
         newest
     }
 
@@ -87,10 +138,16 @@ impl Hub {
         loop {
             match timeout_at(next_look, notices.next()).await {
                 Ok(None) => return,
-                Ok(Some(Notice::Feed(state))) => self.take(state),
-                Ok(Some(Notice::Progress(_) | Notice::Definitions)) => {}
+                Ok(Some(Notice::Feed(state))) => {
+                    self.heard();
+                    self.take(state);
+                }
+                // Whatever moves the count of likes on moves every board.
+                Ok(Some(Notice::Progress(Progress::Likes { .. }))) => self.places.suspect(),
+                Ok(Some(Notice::Progress(Progress::Ledger { .. }) | Notice::Definitions)) => {}
                 Ok(Some(Notice::Missed)) | Err(_) => {
                     next_look = Instant::now() + LOOK_EVERY;
+                    self.places.suspect();
                     let boards: Vec<_> = self.slots.lock().expect("as above").keys().cloned().collect();
                     for board in boards {
                         self.read(&board).await;
@@ -102,8 +159,10 @@ impl Hub {
 
     async fn read(&self, board: &BoardId) {
         match self.app.engine().published(board).await {
-            Ok(Some(state)) => self.take(state),
-            Ok(None) => {}
+            Ok(state) => {
+                self.heard();
+                state.into_iter().for_each(|state| self.take(state));
+            }
             Err(error) => tracing::debug!(%board, "the published state can't be read: {error}"),
         }
     }
@@ -120,41 +179,16 @@ impl Hub {
             is_newer
         });
     }
-}
 
-struct Subscriber {
-    newest: watch::Receiver<Option<Arc<FeedState>>>,
-    /// What was sent last.
-    shown: Option<Arc<FeedState>>,
-    top: usize,
-}
-
-impl Subscriber {
-    async fn next(&mut self) -> Option<BoardUpdate> {
-        loop {
-            let newest = self.newest.borrow_and_update().clone();
-            if let Some(update) = newest.and_then(|state| self.update(state)) {
-                return Some(update);
-            }
-            self.newest.changed().await.ok()?;
-        }
+    fn heard(&self) {
+        self.heard_at_ms.store(self.app.now().as_ms(), Ordering::Relaxed);
     }
 
-    fn update(&mut self, state: Arc<FeedState>) -> Option<BoardUpdate> {
-        let update = match &self.shown {
-            None => BoardUpdate::Snapshot { state: state.clone(), reason: SnapshotReason::Initial },
-            Some(shown) if (shown.epoch, shown.generation) != (state.epoch, state.generation) => {
-                BoardUpdate::Snapshot { reason: state.reason, state: state.clone() }
-            }
-            Some(shown) => {
-                let changes = rank_changes(shown.top(self.top), state.top(self.top));
-                if changes.is_empty() && shown.total == state.total {
-                    return None;
-                }
-                BoardUpdate::Delta { state: state.clone(), from_seq: shown.seq, changes }
-            }
-        };
-        self.shown = Some(state);
-        Some(update)
+    /// How fresh the slots are: degraded while the engine is being recovered or has not been heard of for two looks.
+    fn freshness(&self) -> Freshness {
+        let as_of = Timestamp::from_ms(self.heard_at_ms.load(Ordering::Relaxed));
+        let is_silent = as_of < self.app.now().minus_ms(2 * LOOK_EVERY.as_millis() as i64);
+        let degraded = is_silent || self.app.epoch().is_err();
+        Freshness { source: Source::Engine, as_of, degraded }
     }
 }

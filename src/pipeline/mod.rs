@@ -22,19 +22,20 @@ mod sync;
 mod verify;
 mod weights;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::domain::{Board, BoardId, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId};
 use crate::engine::{Engine, EngineError};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct};
 pub use project::project;
+pub use read::like_count;
 pub use sync::sync;
 
 use catalogue::Catalogue;
@@ -228,7 +229,7 @@ pub struct App {
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
     stop: CancellationToken,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: TaskTracker,
     /// Keeps a second process away from a ledger whose engine is this process's memory.
     _alone: Option<LedgerLock>,
 }
@@ -263,7 +264,7 @@ impl App {
             loader,
             ledger_boards: LedgerBoards::default(),
             stop: CancellationToken::new(),
-            tasks: Mutex::default(),
+            tasks: TaskTracker::new(),
             _alone: alone,
         });
         app.begin(epoch).await;
@@ -273,16 +274,16 @@ impl App {
         Ok(app)
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().expect("nothing panics while it holds the tasks").spawn(task);
+    /// Runs a task that ends by itself when the node stops; [`Self::stop`] awaits it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     /// Stops the background work once what is in the journal is in the ledger, or after `deadline`.
     pub async fn stop(&self, deadline: Duration) {
         self.stop.cancel();
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("nothing panics while it holds the tasks"));
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        if timeout(deadline, ended).await.is_err() {
+        self.tasks.close();
+        if timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("the journal could not be synced in time; the next start takes it over");
         }
     }

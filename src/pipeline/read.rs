@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::rebuild::compute;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
-use crate::domain::{Board, BoardId, PageStart, Period, Points, ProductId, Scoring, Standings, Timestamp, UserId};
+use crate::domain::{
+    Board, BoardId, FeedPosition, FeedState, PageStart, Period, Points, ProductId, Scoring, Standings, Timestamp,
+    UserId,
+};
 use crate::engine::{EngineError, Generation};
 
 /// How old a board computed from the ledger may be: while the engine is away, each board costs one computation a second,
@@ -26,6 +29,11 @@ struct LedgerBoard {
     computed: Instant,
 }
 
+/// What a place on the board that counts likes says: each like is one point.
+pub fn like_count(place: Option<(u64, Points)>) -> u64 {
+    place.map_or(0, |(_, points)| points.millionths() / 1_000_000).max(0) as u64
+}
+
 impl App {
     /// A page of a board: one engine call; from the ledger, marked degraded, while the engine has no board to show.
     pub async fn page(&self, board: &Arc<Board>, start: &PageStart, count: u64) -> Result<BoardPage> {
@@ -38,6 +46,25 @@ impl App {
                 Ok(BoardPage { reading, rows: computed.standings.rows(start, count) })
             }
         }
+    }
+
+    /// The first places of a board, as [`Self::page`], and where they stand among its published states.
+    pub async fn top(&self, board: &Arc<Board>) -> Result<(BoardPage, FeedPosition)> {
+        let read = self.engine.page(&board.id, &PageStart::Rank(1), FeedState::PLACES_MAX).await;
+        let seq = read.as_ref().ok().and_then(|page| Some(page.as_ref()?.seq)).unwrap_or(0);
+        let read = read.map(|page| page.map(|page| (page.generation.clone(), (page.generation, page.rows))));
+        let Some((reading, (generation, rows))) = self.current(board, read) else {
+            // Nothing leads on from a board that was computed from the ledger.
+            let page = self.page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await?;
+            return Ok((page, FeedPosition { epoch: 0, seq: 0, is_exact: false }));
+        };
+        let published = self.engine.published(&board.id).await.ok().flatten();
+        let is_exact = published.is_some_and(|state| {
+            (state.seq, state.epoch, state.generation) == (seq, generation.build.epoch, generation.number)
+                && (state.total, &state.places) == (rows.total, &rows.places)
+        });
+        let position = FeedPosition { epoch: generation.build.epoch, seq, is_exact };
+        Ok((BoardPage { reading, rows }, position))
     }
 
     /// Places of products, as [`Self::page`].
@@ -53,14 +80,18 @@ impl App {
         }
     }
 
+    /// Rank and points of products on any board, hidden ones too, in the order asked.
+    pub async fn places(&self, board: &BoardId, products: &[ProductId]) -> Result<Vec<Option<(u64, Points)>>> {
+        let definitions = self.definitions();
+        let found = definitions.boards.iter().find(|definition| definition.board.id == *board);
+        let found = found.ok_or_else(|| AppError::Internal(format!("the ledger has no board {board}")))?;
+        Ok(self.entries(&Arc::new(found.board.clone()), products).await?.entries)
+    }
+
     /// How many people like each product, in the order asked.
     pub async fn like_counts(&self, products: &[ProductId]) -> Result<Vec<u64>> {
-        let definitions = self.definitions();
-        let likes = definitions.boards.iter().find(|definition| definition.board.id == BoardId::likes());
-        let likes = likes.ok_or_else(|| AppError::Internal("the ledger has no board that counts likes".into()))?;
-        let entries = self.entries(&Arc::new(likes.board.clone()), products).await?.entries;
-        let count = |entry: Option<(u64, Points)>| entry.map_or(0, |(_, points)| points.millionths() / 1_000_000);
-        Ok(entries.into_iter().map(|entry| count(entry).max(0) as u64).collect())
+        let places = self.places(&BoardId::likes(), products).await?;
+        Ok(places.into_iter().map(like_count).collect())
     }
 
     /// When the user liked each product, in the order asked. One engine call for a user who is loaded.

@@ -42,7 +42,7 @@ pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<Req
 }
 
 async fn answer(site: &Site, request: Request, id: &str) -> Result<gql::Response, (StatusCode, Failure)> {
-    let caller = site.auth.of_headers(request.headers()).map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?;
+    let caller = site.auth.of_headers(request.headers()).map_err(|failure| (StatusCode::UNAUTHORIZED, failure))?.caller;
     if !is_json(request.headers()) {
         let failure = Failure::bad("content-type", "send application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
@@ -78,7 +78,7 @@ struct Answer<'a> {
 }
 
 fn render(status: StatusCode, response: gql::Response, wants_response_type: bool) -> Response {
-    let not_run = !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty());
+    let not_run = errors::was_not_run(&response);
     let answer = Answer { data: (!not_run).then_some(&response.data), errors: &response.errors };
     let body = serde_json::to_vec(&answer).expect("a response is made of strings, numbers and lists");
     let (status, media_type) = match wants_response_type {

@@ -1,4 +1,4 @@
-//! The transports, over real sockets. The schema has no node behind it: what needs one belongs to `tests/it`.
+//! The transports, over real sockets, with an empty node behind them: what needs more belongs to `tests/it`.
 
 use std::net::SocketAddr;
 
@@ -12,6 +12,11 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
+use crate::engine::EngineLimits;
+use crate::engine::memory::MemoryEngine;
+use crate::graphql;
+use crate::ledger::Ledger;
+use crate::pipeline::Settings;
 use auth::{Claims, Keys, sign};
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -21,22 +26,32 @@ struct Server {
     address: SocketAddr,
     shutdown: CancellationToken,
     ended: JoinHandle<anyhow::Result<()>>,
+    _folder: tempfile::TempDir,
 }
 
 impl Server {
     async fn start(auth: Auth) -> Self {
+        Self::with_api(auth, Api::new).await
+    }
+
+    async fn with_api(auth: Auth, api: impl FnOnce(Arc<Hub>) -> Api) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::connect(&format!("sqlite://{}", folder.path().join("ledger.db").display())).await.unwrap();
+        ledger.migrate().await.unwrap();
+        let engine = Arc::new(MemoryEngine::new(EngineLimits::default()));
+        let app = App::start(engine, ledger, Settings::default()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let site = Arc::new(Site {
-            api: Api::new(graphql::builder().finish()),
+            api: api(Hub::start(&app)),
             auth,
             origins: Origins::new(&["https://shop.example".to_owned()]).unwrap(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
         });
         let ended = tokio::spawn(run(listener, routes(site.clone()), site));
-        Self { address, shutdown, ended }
+        Self { address, shutdown, ended, _folder: folder }
     }
 
     async fn open() -> Self {
@@ -104,7 +119,7 @@ fn bearer(roles: &[&str]) -> String {
     format!("Bearer {}", sign(SECRET, &claims).unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn open_mode_takes_the_header_s_word() {
     let server = Server::open().await;
     let (status, body) = server.query("{ viewer { id roles } }", Some(("x-acclaim-user", "ann"))).await;
@@ -113,7 +128,7 @@ async fn open_mode_takes_the_header_s_word() {
     assert_eq!(server.query("{ viewer { id } }", None).await.1, json!({ "data": { "viewer": null } }));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn roles_come_before_arguments() {
     let server = Server::with_tokens().await;
     let like = r#"mutation { toggleLike(input: { productId: "" }) { changed } }"#;
@@ -133,7 +148,7 @@ async fn roles_come_before_arguments() {
     assert_eq!(body["data"]["admin"]["__typename"], "Admin");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_token_is_no_anonymous_caller() {
     let server = Server::with_tokens().await;
     let (status, body) = server.query("{ __typename }", Some(("authorization", "Bearer nonsense"))).await;
@@ -141,7 +156,7 @@ async fn a_wrong_token_is_no_anonymous_caller() {
     assert!(body.get("data").is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_requests_are_told_so() {
     let server = Server::open().await;
     let sent = async |content_type: &str, body: String| {
@@ -164,7 +179,7 @@ async fn bodies_that_are_no_requests_are_told_so() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn documents_that_can_not_run_have_no_data() {
     let server = Server::open().await;
     for (query, expected) in [
@@ -185,7 +200,7 @@ async fn documents_that_can_not_run_have_no_data() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn depth_is_limited_but_not_for_tools() {
     let server = Server::open().await;
     let nested = |levels: usize| {
@@ -204,10 +219,10 @@ async fn depth_is_limited_but_not_for_tools() {
     assert!(body["data"]["__schema"]["types"].is_array(), "{body}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_one_request_s_trouble() {
-    let server = Server::open().await;
     // Without a node behind the schema, this resolver panics.
+    let server = Server::with_api(Auth::Open, |hub| Api::over(graphql::builder().finish(), hub)).await;
     let panics = json!({ "query": "{ boards { id } }" });
     let response = server.post().json(&panics).send().await.unwrap();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
@@ -220,7 +235,7 @@ async fn a_panic_is_one_request_s_trouble() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn listed_pages_may_call_and_others_may_not() {
     let server = Server::open().await;
     let preflight = async |origin: &str| {
@@ -241,7 +256,7 @@ async fn listed_pages_may_call_and_others_may_not() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_knows_its_viewer() {
     let server = Server::with_tokens().await;
     let mut socket = server.socket(None).await.unwrap();
@@ -256,10 +271,12 @@ async fn a_socket_knows_its_viewer() {
     assert_eq!(socket.json().await, json!({ "type": "complete", "id": "1" }));
     let bad = json!({ "query": "subscription { boardChanges(board: \"daily\", top: \"x\") { seq } }" });
     socket.send(json!({ "type": "subscribe", "id": "2", "payload": bad })).await;
-    assert_eq!(code(&socket.json().await["payload"]), "BAD_USER_INPUT");
+    let refused = socket.json().await;
+    assert_eq!((&refused["type"], &refused["id"]), (&json!("error"), &json!("2")));
+    assert_eq!(refused["payload"][0]["extensions"]["code"], "BAD_USER_INPUT", "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sockets_that_break_the_protocol_learn_why() {
     let server = Server::with_tokens().await;
     let close_after = async |message: Value| {
@@ -274,7 +291,7 @@ async fn sockets_that_break_the_protocol_learn_why() {
     assert_eq!(close_after(json!({ "type": "nonsense" })).await, 4400);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_answers_what_is_in_flight_and_closes_sockets() {
     let server = Server::open().await;
     let mut socket = server.socket(None).await.unwrap();
@@ -301,7 +318,7 @@ async fn stopping_answers_what_is_in_flight_and_closes_sockets() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_does_not_wait_for_ever() {
     let server = Server::open().await;
     let mut stuck = TcpStream::connect(server.address).await.unwrap();

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use acclaim::domain::{BoardId, SnapshotReason, Timestamp, UserId};
 use acclaim::engine::{Desired, EngineLimits};
-use acclaim::live::{BoardUpdate, Hub};
+use acclaim::live::{BoardUpdate, Hub, Topic, Update};
 use acclaim::pipeline::{EventResult, LikeResult};
-
-use futures_util::StreamExt;
 
 use crate::support::node::{Node, order, product};
 use crate::support::stack::Setup;
@@ -34,8 +32,13 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
     .await;
 
     let hub = Hub::start(&node.app);
-    let mut live = hub.subscribe(&BoardId::daily(), 10);
-    assert!(matches!(live.next().await, Some(BoardUpdate::Snapshot { reason: SnapshotReason::Initial, .. })));
+    let mut live = hub.sequence(Topic::Board { board: BoardId::daily(), top: 10 }, 10.0);
+    let mut next = async || {
+        let step = tokio::time::timeout(LIMIT, live.next()).await.expect("a step in time").unwrap();
+        let [Update::Board(update)] = &step[..] else { panic!("{step:?}") };
+        update.clone()
+    };
+    assert!(matches!(next().await, BoardUpdate::Snapshot { reason: SnapshotReason::Initial, .. }));
 
     node.set_clock(at("2026-11-23T00:00:00Z"));
     let ann = UserId::new("ann").unwrap();
@@ -48,8 +51,8 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
         (period.as_str(), places) == ("2026-11-23", vec![("b".into(), 0.2)])
     })
     .await;
-    let rolled = tokio::time::timeout(LIMIT, live.next()).await.unwrap();
-    let Some(BoardUpdate::Snapshot { state, reason: SnapshotReason::Rolled }) = rolled else { panic!("{rolled:?}") };
+    let rolled = next().await;
+    let BoardUpdate::Snapshot { state, reason: SnapshotReason::Rolled } = rolled else { panic!("{rolled:?}") };
     assert_eq!(state.period, "2026-11-23");
     let results = node.app.ledger().results(&BoardId::daily(), "2026-11-22", 10).await.unwrap();
     let results: Vec<_> = results.iter().map(|place| (place.product.as_str(), place.points.as_f64())).collect();

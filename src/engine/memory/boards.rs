@@ -108,6 +108,11 @@ impl BoardState {
         self.history.back().cloned()
     }
 
+    pub fn published_at(&self, seq: u64) -> Option<FeedState> {
+        let index = self.history.binary_search_by_key(&seq, |state| state.seq).ok()?;
+        Some(self.history[index].clone())
+    }
+
     fn seq(&self) -> u64 {
         self.history.back().map_or(0, |state| state.seq)
     }

@@ -250,6 +250,10 @@ impl Engine for MemoryEngine {
         Ok(self.state().boards.get(board).and_then(BoardState::published))
     }
 
+    async fn published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>> {
+        Ok(self.state().boards.get(board).and_then(|board| board.published_at(seq)))
+    }
+
     async fn listen(&self) -> Result<BoxStream<'static, Notice>> {
         let heard = BroadcastStream::new(self.0.notices.subscribe()).map(|heard| heard.unwrap_or(Notice::Missed));
         Ok(stream::once(async { Notice::Missed }).chain(heard).boxed())

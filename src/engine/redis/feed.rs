@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::keys::Keys;
 use super::link::{Args, Backoff, CONNECT_LIMIT, STEP_LIMIT, refusal};
-use super::reply::{flag, text, unexpected};
+use super::reply::{flag, list, text, tuple, unexpected};
 use super::{RedisEngine, script};
 use crate::domain::{BoardId, FeedState, Position};
 use crate::engine::{Notice, Progress, Result};
@@ -46,6 +46,16 @@ impl RedisEngine {
             Value::Nil => Ok(None),
             json => serde_json::from_str(text(&json)?).map(Some).map_err(|_| unexpected(&json)),
         }
+    }
+
+    pub(super) async fn do_published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>> {
+        let mut cmd = redis::cmd("XRANGE");
+        let id = format!("{seq}-0");
+        cmd.arg(self.keys.board(board, "feed")).arg(&id).arg(&id);
+        let Some(entry) = list(self.link.call(&cmd, STEP_LIMIT).await?)?.into_iter().next() else { return Ok(None) };
+        let [_, fields] = tuple(entry)?;
+        let [_, json] = tuple(fields)?;
+        serde_json::from_str(text(&json)?).map(Some).map_err(|_| unexpected(&json))
     }
 
     pub(super) async fn do_announce(&self, progress: &[Progress]) -> Result<()> {

@@ -242,6 +242,10 @@ impl Engine for RedisEngine {
         self.do_published(board).await
     }
 
+    async fn published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>> {
+        self.do_published_at(board, seq).await
+    }
+
     async fn listen(&self) -> Result<BoxStream<'static, Notice>> {
         self.do_listen().await
     }

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use super::ranking::{RankingConnection, RankingEntry};
 use super::scalars::DateTime;
 use super::weights::WeightRule;
-use crate::domain::{self, PageStart};
+use crate::domain::{self, FeedPosition, PageStart};
 use crate::graphql::arguments::{self, RADIUS_MAX};
 use crate::graphql::guards::Caller;
 use crate::graphql::siblings::Siblings;
@@ -66,8 +66,10 @@ impl Board {
         self.0.period_at(app(ctx).now()).ends_at.map(DateTime)
     }
 
-    async fn current(&self) -> Period {
-        Period::current(&self.0)
+    async fn current(&self, ctx: &Context<'_>) -> Period {
+        let asked = ctx.look_ahead();
+        let in_entries = asked.field("entries").field("period").field("position");
+        Period::current(&self.0, asked.field("position").exists() || in_entries.exists())
     }
 }
 
@@ -75,17 +77,30 @@ impl Board {
 pub struct Period {
     board: Arc<domain::Board>,
     reading: OnceCell<pipeline::Result<Arc<Reading>>>,
+    /// The first places and where they stand. A first page is of the same reading where the position is asked for too,
+    /// or the position would say nothing about that page.
+    top: OnceCell<pipeline::Result<BoardPage>>,
+    shares_top: bool,
+    position: OnceCell<FeedPosition>,
 }
 
 impl Period {
     /// What the board shows now.
-    pub fn current(board: &Arc<domain::Board>) -> Self {
-        Self { board: board.clone(), reading: OnceCell::new() }
+    pub fn current(board: &Arc<domain::Board>, with_position: bool) -> Self {
+        Self {
+            board: board.clone(),
+            reading: OnceCell::new(),
+            top: OnceCell::new(),
+            shares_top: with_position,
+            position: OnceCell::new(),
+        }
     }
 
-    /// What was read.
-    pub fn known(reading: Arc<Reading>) -> Self {
-        Self { board: reading.board.clone(), reading: OnceCell::new_with(Some(Ok(reading))) }
+    /// What was read, and where it stands, if that is known.
+    pub fn known(reading: Arc<Reading>, position: Option<FeedPosition>) -> Self {
+        let (board, reading) = (reading.board.clone(), OnceCell::new_with(Some(Ok(reading))));
+        let position = OnceCell::new_with(position);
+        Self { board, reading, top: OnceCell::new(), shares_top: false, position }
     }
 
     async fn reading(&self, ctx: &Context<'_>) -> pipeline::Result<Arc<Reading>> {
@@ -107,9 +122,24 @@ impl Period {
 
     /// A page of what the board shows. One engine call.
     pub async fn page(&self, ctx: &Context<'_>, start: PageStart, count: u32) -> Result<RankingConnection> {
-        let page: BoardPage = app(ctx).page(&self.board, &start, count.into()).await?;
+        let page: BoardPage = if self.shares_top && start == PageStart::Rank(1) {
+            let mut top = self.top(ctx).await?;
+            top.rows.places.truncate(count as usize);
+            top
+        } else {
+            app(ctx).page(&self.board, &start, count.into()).await?
+        };
         self.same_as(&page.reading).await?;
-        Ok(RankingConnection::new(app(ctx), Caller::of(ctx).user.as_ref(), page))
+        Ok(RankingConnection::new(app(ctx), &Caller::viewing(ctx), page, self.position.get().copied()))
+    }
+
+    async fn top(&self, ctx: &Context<'_>) -> pipeline::Result<BoardPage> {
+        let read = async || {
+            let (page, position) = app(ctx).top(&self.board).await?;
+            self.position.set(position).ok();
+            Ok(page)
+        };
+        self.top.get_or_init(read).await.clone()
     }
 }
 
@@ -144,6 +174,15 @@ impl Period {
         Ok(self.reading(ctx).await?.freshness.into())
     }
 
+    /// Hand it to boardChanges(resume:): from this answer to live without a gap.
+    async fn position(&self, ctx: &Context<'_>) -> Result<String> {
+        if self.position.get().is_none() {
+            self.same_as(&self.top(ctx).await?.reading).await?;
+        }
+        let position = self.position.get().expect("it is known, or was read just now");
+        Ok(position.to_string())
+    }
+
     async fn entries(
         &self,
         ctx: &Context<'_>,
@@ -157,7 +196,7 @@ impl Period {
 
     async fn entry(&self, ctx: &Context<'_>, product_id: ID) -> Result<Option<RankingEntry>> {
         let product = arguments::product("productId", &product_id)?;
-        let siblings = Siblings::new(app(ctx), Caller::of(ctx).user.as_ref(), vec![product]);
+        let siblings = Siblings::new(app(ctx), &Caller::viewing(ctx), vec![product]);
         let entries = siblings.entries(&self.board).await?;
         self.same_as(&entries.reading).await?;
         Ok(RankingEntry::of(&entries, &siblings, 0))

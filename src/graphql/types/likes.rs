@@ -75,7 +75,7 @@ impl Wish {
     }
 
     pub async fn grant(self, ctx: &Context<'_>) -> Result<LikePayload> {
-        let viewer = Caller::of(ctx).viewer()?;
+        let viewer = Caller::of(ctx)?.viewer()?;
         let (product, key) = match self.parse() {
             Ok(parsed) => parsed,
             Err(errors) => return Ok(LikePayload::refused(errors)),
@@ -83,7 +83,7 @@ impl Wish {
         match app(ctx).like(viewer, &product, self.desired, key).await? {
             LikeResult::Done { liked, changed, at, like_count, durability } => {
                 let done = Done { liked, like_count, at, durability: durability.into() };
-                let siblings = Siblings::new(app(ctx), Some(viewer), vec![product]);
+                let siblings = Siblings::new(app(ctx), &Ok(Some(viewer.clone())), vec![product]);
                 Ok(LikePayload { siblings: Some(siblings), done: Some(done), changed, user_errors: Vec::new() })
             }
             LikeResult::UnknownProduct => {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_graphql::{Enum, ID, Interface, Object, Result, SimpleObject};
 
-use super::board::Period;
+use super::board::{self, Period};
 use super::product::Product;
 use super::ranking::RankingEntry;
 use super::scalars::{DateTime, Long, int};
-use crate::domain::{self, Board, FeedState, UserId};
+use crate::domain::{self, Board, FeedPosition, FeedState};
+use crate::graphql::guards::Viewing;
 use crate::graphql::siblings::Siblings;
-use crate::live::BoardUpdate;
+use crate::live::{BoardUpdate, Update};
 use crate::pipeline::{App, Freshness, Reading, Source};
 
 #[derive(Interface)]
@@ -26,12 +27,15 @@ use crate::pipeline::{App, Freshness, Reading, Source};
 pub enum BoardEvent {
     Snapshot(BoardSnapshot),
     Delta(BoardDelta),
+    Heartbeat(BoardHeartbeat),
 }
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "domain::SnapshotReason")]
 pub enum SnapshotReason {
     Initial,
+    Gap,
+    Lagged,
     Rolled,
     Reweighted,
     Recovered,
@@ -70,11 +74,20 @@ pub struct BoardDelta {
     changes: Vec<RankChange>,
 }
 
+/// The stream is alive and nothing changed.
+#[derive(SimpleObject)]
+pub struct BoardHeartbeat {
+    position: String,
+    seq: Long,
+    at: DateTime,
+    freshness: board::Freshness,
+}
+
 /// One subscription's view of a board.
 pub struct View {
     pub app: Arc<App>,
     pub board: Arc<Board>,
-    pub viewer: Option<UserId>,
+    pub viewer: Viewing,
     pub top: usize,
 }
 
@@ -83,6 +96,9 @@ impl View {
         match update {
             BoardUpdate::Snapshot { state, reason } => BoardEvent::Snapshot(self.snapshot(&state, reason)),
             BoardUpdate::Delta { state, from_seq, changes } => BoardEvent::Delta(self.delta(&state, from_seq, changes)),
+            BoardUpdate::Heartbeat { state, freshness } => {
+                BoardEvent::Heartbeat(self.heartbeat(state.as_deref(), freshness))
+            }
         }
     }
 
@@ -91,22 +107,22 @@ impl View {
         let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
         let reading = Arc::new(Reading { board: self.board.clone(), period, freshness });
         BoardSnapshot {
-            position: position(state),
+            position: state.position().to_string(),
             seq: state.seq.into(),
             at: DateTime(state.at),
             reason: reason.into(),
-            period: Period::known(reading.clone()),
+            period: Period::known(reading.clone(), Some(state.position())),
             total_count: int(state.total),
-            entries: RankingEntry::top(&self.app, self.viewer.as_ref(), &reading, state, self.top),
+            entries: RankingEntry::top(&self.app, &self.viewer, &reading, state, self.top),
         }
     }
 
     fn delta(&self, state: &FeedState, from_seq: u64, changes: Vec<domain::RankChange>) -> BoardDelta {
         let ids = changes.iter().map(|change| change.product.clone()).collect();
-        let siblings = Siblings::new(&self.app, self.viewer.as_ref(), ids);
+        let siblings = Siblings::new(&self.app, &self.viewer, ids);
         let change = |(index, change)| RankChange { change, index, siblings: siblings.clone() };
         BoardDelta {
-            position: position(state),
+            position: state.position().to_string(),
             seq: state.seq.into(),
             at: DateTime(state.at),
             from_seq: from_seq.into(),
@@ -114,10 +130,57 @@ impl View {
             changes: changes.into_iter().enumerate().map(change).collect(),
         }
     }
+
+    fn heartbeat(&self, state: Option<&FeedState>, freshness: Freshness) -> BoardHeartbeat {
+        // Before anything was published there is no state to hold; resuming from this one is a gap.
+        let nothing = FeedPosition { epoch: 0, seq: 0, is_exact: false };
+        let position = state.map_or(nothing, FeedState::position);
+        BoardHeartbeat {
+            position: position.to_string(),
+            seq: position.seq.into(),
+            at: DateTime(self.app.now()),
+            freshness: freshness.into(),
+        }
+    }
 }
 
-fn position(state: &FeedState) -> String {
-    format!("{}-{}", state.epoch, state.seq)
+/// A product's own place.
+#[derive(SimpleObject)]
+pub struct ProductRankEvent {
+    pub at: DateTime,
+    pub product_id: ID,
+    pub rank: Option<i32>,
+    pub previous_rank: Option<i32>,
+    pub score: Option<f64>,
+}
+
+impl ProductRankEvent {
+    /// `None` for what is none.
+    pub fn of(update: Update) -> Option<Self> {
+        let Update::Rank { at, product, place, previous_rank } = update else { return None };
+        Some(Self {
+            at: DateTime(at),
+            product_id: ID(product.to_string()),
+            rank: place.map(|(rank, _)| int(rank)),
+            previous_rank: previous_rank.map(int),
+            score: place.map(|(_, points)| points.as_f64()),
+        })
+    }
+}
+
+#[derive(SimpleObject)]
+pub struct LikeEvent {
+    pub product_id: ID,
+    pub count: Long,
+    pub at: DateTime,
+}
+
+impl LikeEvent {
+    /// `None` for what is none.
+    pub fn of(update: Update) -> Option<Self> {
+        let Update::Likes { at, product, count } = update else { return None };
+        Some(Self { product_id: ID(product.to_string()), count: count.into(), at: DateTime(at) })
+    }
 }
 
 pub struct RankChange {

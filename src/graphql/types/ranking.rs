@@ -7,8 +7,9 @@ use async_graphql::{ID, Object, Result, SimpleObject};
 use super::board::Period;
 use super::product::Product;
 use super::scalars::int;
-use crate::domain::{FeedState, Place, Points, UserId};
+use crate::domain::{FeedPosition, FeedState, Place, Points};
 use crate::graphql::cursor::{Cursor, opaque};
+use crate::graphql::guards::Viewing;
 use crate::graphql::siblings::Siblings;
 use crate::pipeline::{App, BoardEntries, BoardPage, Reading};
 
@@ -30,13 +31,7 @@ impl RankingEntry {
     }
 
     /// Places that follow each other, as siblings.
-    fn run(
-        app: &Arc<App>,
-        viewer: Option<&UserId>,
-        reading: &Arc<Reading>,
-        first_rank: u64,
-        places: &[Place],
-    ) -> Vec<Self> {
+    fn run(app: &Arc<App>, viewer: &Viewing, reading: &Arc<Reading>, first_rank: u64, places: &[Place]) -> Vec<Self> {
         let ids = places.iter().map(|place| place.product.clone()).collect();
         let siblings = Siblings::new(app, viewer, ids);
         let entry = |(index, place): (usize, &Place)| Self {
@@ -50,13 +45,7 @@ impl RankingEntry {
     }
 
     /// The first places of a published state.
-    pub fn top(
-        app: &Arc<App>,
-        viewer: Option<&UserId>,
-        reading: &Arc<Reading>,
-        state: &FeedState,
-        top: usize,
-    ) -> Vec<Self> {
+    pub fn top(app: &Arc<App>, viewer: &Viewing, reading: &Arc<Reading>, state: &FeedState, top: usize) -> Vec<Self> {
         Self::run(app, viewer, reading, 1, state.top(top))
     }
 
@@ -116,13 +105,14 @@ pub struct RankingConnection {
     entries: Vec<RankingEntry>,
     first_rank: u64,
     total: u64,
+    position: Option<FeedPosition>,
 }
 
 impl RankingConnection {
-    pub fn new(app: &Arc<App>, viewer: Option<&UserId>, page: BoardPage) -> Self {
+    pub fn new(app: &Arc<App>, viewer: &Viewing, page: BoardPage, position: Option<FeedPosition>) -> Self {
         let reading = Arc::new(page.reading);
         let entries = RankingEntry::run(app, viewer, &reading, page.rows.first_rank, &page.rows.places);
-        Self { reading, entries, first_rank: page.rows.first_rank, total: page.rows.total }
+        Self { reading, entries, first_rank: page.rows.first_rank, total: page.rows.total, position }
     }
 
     pub fn into_entries(self) -> Vec<RankingEntry> {
@@ -154,7 +144,7 @@ impl RankingConnection {
     }
 
     async fn period(&self) -> Period {
-        Period::known(self.reading.clone())
+        Period::known(self.reading.clone(), self.position)
     }
 }
 

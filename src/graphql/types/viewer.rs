@@ -47,7 +47,7 @@ impl Viewer {
         let has_previous = after.is_some();
         let (page, total) = app(ctx).liked_products(&self.user, after, first).await?;
         let ids = page.rows.iter().map(|(product, _)| product.clone()).collect();
-        let products = Product::all(&Siblings::new(app(ctx), Some(&self.user), ids)).await?;
+        let products = Product::all(&Siblings::new(app(ctx), &Ok(Some(self.user.clone())), ids)).await?;
         Ok(ProductConnection::new(products, page.rows, has_previous, page.has_more, total))
     }
 }

@@ -3,6 +3,8 @@
 //! Tokens are JWTs (RFC 7519). Invariant: the key decides the algorithm, never the token: a secret verifies HS256 and
 //! nothing else, an RSA key RS256, an Ed25519 key EdDSA. `exp` must be there.
 
+use std::time::{Duration, SystemTime};
+
 use axum::http::{HeaderMap, header};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{
@@ -25,6 +27,20 @@ const SECRET_LEN_MIN: usize = 32;
 const RSA_LEN_MIN: usize = 256;
 const ED25519_LEN: usize = 32;
 
+/// A caller, and until when what it showed holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub caller: Caller,
+    /// `None` for what does not expire.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl Identity {
+    fn lasting(caller: Caller) -> Self {
+        Self { caller, expires_at: None }
+    }
+}
+
 /// How callers prove who they are.
 pub enum Auth {
     /// They need not: the header says who, and everyone has every role. For loopback only.
@@ -34,7 +50,7 @@ pub enum Auth {
 
 impl Auth {
     /// The caller of an HTTP request, or of a WebSocket's upgrade. No credentials make an anonymous one.
-    pub fn of_headers(&self, headers: &HeaderMap) -> Result<Caller, Failure> {
+    pub fn of_headers(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
         let name = match self {
             Self::Open => USER_HEADER,
             Self::Tokens(_) => header::AUTHORIZATION.as_str(),
@@ -44,7 +60,7 @@ impl Auth {
     }
 
     /// The caller whom a WebSocket's connection_init names; `None` where it names none.
-    pub fn of_connection_init(&self, payload: &Value) -> Result<Option<Caller>, Failure> {
+    pub fn of_connection_init(&self, payload: &Value) -> Result<Option<Identity>, Failure> {
         let name = match self {
             Self::Open => USER_HEADER,
             Self::Tokens(_) => header::AUTHORIZATION.as_str(),
@@ -57,15 +73,15 @@ impl Auth {
         }
     }
 
-    fn of(&self, credentials: Option<&str>) -> Result<Caller, Failure> {
+    fn of(&self, credentials: Option<&str>) -> Result<Identity, Failure> {
         match (self, credentials) {
             (Self::Open, user) => {
                 let user = user.map(UserId::new).transpose().map_err(|error| unauthenticated(error.to_string()))?;
-                Ok(Caller { user, roles: Role::ALL.to_vec() })
+                Ok(Identity::lasting(Caller { user, roles: Role::ALL.to_vec() }))
             }
-            (Self::Tokens(_), None) => Ok(Caller::default()),
+            (Self::Tokens(_), None) => Ok(Identity::lasting(Caller::default())),
             (Self::Tokens(keys), Some(credentials)) => match credentials.split_once(' ') {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => keys.caller(token.trim()),
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => keys.identity(token.trim()),
                 _ => Err(unauthenticated("credentials have the form: Bearer <token>".to_owned())),
             },
         }
@@ -120,7 +136,7 @@ impl Keys {
     }
 
     /// Verifies a token and says who holds it.
-    fn caller(&self, token: &str) -> Result<Caller, Failure> {
+    fn identity(&self, token: &str) -> Result<Identity, Failure> {
         let header = decode_header(token).map_err(|error| refused(&error))?;
         let candidates = self.0.iter().filter(|key| {
             let named = header.kid.is_none() || key.id.is_none() || header.kid == key.id;
@@ -133,7 +149,7 @@ impl Keys {
         let mut refusal = unauthenticated("the token is not valid: no key for its algorithm and kid".to_owned());
         for key in candidates {
             match decode::<Accepted>(token, &key.key, &validation(key.algorithm)) {
-                Ok(token) => return token.claims.caller(),
+                Ok(token) => return token.claims.identity(),
                 Err(error) => refusal = refused(&error),
             }
         }
@@ -195,12 +211,14 @@ impl Key {
 #[derive(Deserialize)]
 struct Accepted {
     sub: String,
+    /// Seconds since 1970, perhaps with a fraction.
+    exp: f64,
     #[serde(default)]
     roles: Vec<Value>,
 }
 
 impl Accepted {
-    fn caller(self) -> Result<Caller, Failure> {
+    fn identity(self) -> Result<Identity, Failure> {
         let user = UserId::new(&self.sub).map_err(|error| unauthenticated(format!("the token's sub: {error}")))?;
         // Other roles of the same provider are none of ours; somebody known is at least a user.
         let mut roles: Vec<_> = self.roles.iter().filter_map(|role| Role::from_name(role.as_str()?)).collect();
@@ -208,7 +226,10 @@ impl Accepted {
         if roles.is_empty() {
             roles.push(Role::User);
         }
-        Ok(Caller { user: Some(user), roles })
+        // What lies beyond the clock's reach never comes.
+        let expires_in = Duration::try_from_secs_f64(self.exp + LEEWAY_S as f64).ok();
+        let expires_at = expires_in.and_then(|since_1970| SystemTime::UNIX_EPOCH.checked_add(since_1970));
+        Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at })
     }
 }
 

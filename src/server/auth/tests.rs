@@ -97,7 +97,7 @@ fn jwks() -> String {
 }
 
 fn caller(keys: &Keys, token: &str) -> Result<Caller, String> {
-    keys.caller(token).map_err(|failure| failure.to_string())
+    keys.identity(token).map(|identity| identity.caller).map_err(|failure| failure.to_string())
 }
 
 fn secret_keys() -> Keys {
@@ -238,11 +238,15 @@ fn credentials_come_from_one_place_by_mode() {
     let mut headers = HeaderMap::new();
     headers.insert(USER_HEADER, "bob".parse().unwrap());
     let open = Auth::Open.of_headers(&headers).unwrap();
-    assert_eq!((open.user.unwrap().as_str(), open.roles.len()), ("bob", 3));
+    assert_eq!((open.caller.user.unwrap().as_str(), open.caller.roles.len()), ("bob", 3));
     let tokens = Auth::Tokens(secret_keys());
-    assert_eq!(tokens.of_headers(&headers), Ok(Caller::default()), "the header means nothing to a server with keys");
+    assert_eq!(
+        tokens.of_headers(&headers),
+        Ok(Identity::lasting(Caller::default())),
+        "the header means nothing to a server with keys"
+    );
     headers.insert(header::AUTHORIZATION, format!("bearer {}", by_secret(&claims())).parse().unwrap());
-    assert_eq!(tokens.of_headers(&headers).unwrap().user.unwrap().as_str(), "ann");
+    assert_eq!(tokens.of_headers(&headers).unwrap().caller.user.unwrap().as_str(), "ann");
     headers.insert(header::AUTHORIZATION, "Basic YTpi".parse().unwrap());
     assert!(tokens.of_headers(&headers).is_err());
     headers.insert(USER_HEADER, "x".repeat(129).parse().unwrap());
@@ -255,12 +259,14 @@ fn connection_init_names_the_caller_too() {
     let bearer = format!("Bearer {}", by_secret(&claims()));
     for name in ["Authorization", "authorization"] {
         let caller = tokens.of_connection_init(&json!({ name: bearer })).unwrap().unwrap();
-        assert_eq!(caller.user.unwrap().as_str(), "ann");
+        assert_eq!(caller.caller.user.unwrap().as_str(), "ann");
+        let left = caller.expires_at.unwrap().duration_since(SystemTime::now()).unwrap();
+        assert!(left <= Duration::from_secs(3600 + LEEWAY_S), "{left:?}");
     }
     assert_eq!(tokens.of_connection_init(&json!({})), Ok(None));
     assert_eq!(tokens.of_connection_init(&Value::Null), Ok(None));
     assert!(tokens.of_connection_init(&json!({ "Authorization": 7 })).is_err());
     assert!(tokens.of_connection_init(&json!({ "Authorization": "Bearer nonsense" })).is_err());
     let open = Auth::Open.of_connection_init(&json!({ "x-acclaim-user": "ann" })).unwrap().unwrap();
-    assert_eq!(open.user.unwrap().as_str(), "ann");
+    assert_eq!((open.caller.user.unwrap().as_str(), open.expires_at), ("ann", None));
 }

@@ -50,6 +50,12 @@ pub async fn publishes_in_sequence(make: Make) {
     let page = engine.page(&board, &PageStart::Rank(1), 1).await.unwrap().unwrap();
     assert_eq!((page.seq, page.generation.build), (2, build(1)));
     assert_eq!(engine.published(&BoardId::likes()).await.unwrap(), None);
+    // Those before it are kept for clients that come back.
+    assert_eq!(engine.published_at(&board, 1).await.unwrap(), Some(state(1, 1)));
+    assert_eq!(engine.published_at(&board, 2).await.unwrap(), Some(state(2, 2)));
+    assert_eq!(engine.published_at(&board, 0).await.unwrap(), None);
+    assert_eq!(engine.published_at(&board, 3).await.unwrap(), None);
+    assert_eq!(engine.published_at(&BoardId::likes(), 1).await.unwrap(), None);
 }
 
 async fn hear(heard: &mut BoxStream<'static, Notice>) -> Notice {

@@ -29,46 +29,61 @@ pub async fn calls_of<T>(request: impl Future<Output = T>) -> (T, Vec<String>) {
     (answer, calls)
 }
 
-fn note(call: String) {
-    let _ = CALLS.try_with(|calls| calls.lock().unwrap().push(call));
+pub struct Counted {
+    engine: Arc<dyn Engine>,
+    all: Mutex<Vec<String>>,
 }
 
-pub struct Counted(pub Arc<dyn Engine>);
+impl Counted {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, all: Mutex::default() }
+    }
+
+    /// How often anybody has asked this.
+    pub fn count(&self, call: &str) -> usize {
+        self.all.lock().unwrap().iter().filter(|known| *known == call).count()
+    }
+
+    fn note(&self, call: String) {
+        let _ = CALLS.try_with(|calls| calls.lock().unwrap().push(call.clone()));
+        self.all.lock().unwrap().push(call);
+    }
+}
 
 #[async_trait]
 impl Engine for Counted {
     fn kind(&self) -> &'static str {
-        self.0.kind()
+        self.engine.kind()
     }
 
     fn limits(&self) -> &EngineLimits {
-        self.0.limits()
+        self.engine.limits()
     }
 
     async fn ping(&self) -> Result<()> {
-        self.0.ping().await
+        self.engine.ping().await
     }
 
     async fn survey(&self) -> Result<Survey> {
-        self.0.survey().await
+        self.engine.survey().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.close().await
+        self.engine.close().await
     }
 
     async fn open(&self, epoch: u64) -> Result<()> {
-        self.0.open(epoch).await
+        self.engine.open(epoch).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
-        note("like".to_owned());
-        self.0.like(epoch, request).await
+        self.note("like".to_owned());
+        self.engine.like(epoch, request).await
     }
 
     async fn load_likes(&self, epoch: u64, users: &[UserLikes], at: Timestamp) -> Result<()> {
-        note("load_likes".to_owned());
-        self.0.load_likes(epoch, users, at).await
+        self.note("load_likes".to_owned());
+        self.engine.load_likes(epoch, users, at).await
     }
 
     async fn viewer_likes(
@@ -78,12 +93,12 @@ impl Engine for Counted {
         products: &[ProductId],
         at: Timestamp,
     ) -> Result<Option<Vec<Option<Timestamp>>>> {
-        note("viewer_likes".to_owned());
-        self.0.viewer_likes(epoch, user, products, at).await
+        self.note("viewer_likes".to_owned());
+        self.engine.viewer_likes(epoch, user, products, at).await
     }
 
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
-        self.0.forget_likes(users).await
+        self.engine.forget_likes(users).await
     }
 
     async fn record(
@@ -93,53 +108,53 @@ impl Engine for Counted {
         requests: &[RecordRequest],
         at: Timestamp,
     ) -> Result<Vec<RecordOutcome>> {
-        note("record".to_owned());
-        self.0.record(epoch, partition, requests, at).await
+        self.note("record".to_owned());
+        self.engine.record(epoch, partition, requests, at).await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {
-        self.0.journal_reader().await
+        self.engine.journal_reader().await
     }
 
     async fn trim(&self, partition: u16, upto: Position) -> Result<()> {
-        self.0.trim(partition, upto).await
+        self.engine.trim(partition, upto).await
     }
 
     async fn announce(&self, progress: &[Progress]) -> Result<()> {
-        self.0.announce(progress).await
+        self.engine.announce(progress).await
     }
 
     async fn announce_definitions(&self) -> Result<()> {
-        self.0.announce_definitions().await
+        self.engine.announce_definitions().await
     }
 
     async fn board(&self, board: &BoardId) -> Result<BoardSurvey> {
-        self.0.board(board).await
+        self.engine.board(board).await
     }
 
     async fn begin_generation(&self, board: &BoardId, cursors: &Cursors) -> Result<u64> {
-        self.0.begin_generation(board, cursors).await
+        self.engine.begin_generation(board, cursors).await
     }
 
     async fn load_scores(&self, board: &BoardId, generation: u64, scores: &[(ProductId, Points)]) -> Result<bool> {
-        self.0.load_scores(board, generation, scores).await
+        self.engine.load_scores(board, generation, scores).await
     }
 
     async fn set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool> {
-        self.0.set_cursors(board, generation, cursors).await
+        self.engine.set_cursors(board, generation, cursors).await
     }
 
     async fn apply(&self, batch: &Apply) -> Result<bool> {
-        self.0.apply(batch).await
+        self.engine.apply(batch).await
     }
 
     async fn switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool> {
-        self.0.switch(board, generation, build).await
+        self.engine.switch(board, generation, build).await
     }
 
     async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
-        note(format!("page {board}"));
-        self.0.page(board, start, count).await
+        self.note(format!("page {board}"));
+        self.engine.page(board, start, count).await
     }
 
     async fn entries(
@@ -147,31 +162,36 @@ impl Engine for Counted {
         board: &BoardId,
         products: &[ProductId],
     ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
-        note(format!("entries {board}"));
-        self.0.entries(board, products).await
+        self.note(format!("entries {board}"));
+        self.engine.entries(board, products).await
     }
 
     async fn whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>> {
-        self.0.whole(board).await
+        self.engine.whole(board).await
     }
 
     async fn publish(&self, state: &FeedState) -> Result<bool> {
-        self.0.publish(state).await
+        self.engine.publish(state).await
     }
 
     async fn published(&self, board: &BoardId) -> Result<Option<FeedState>> {
-        self.0.published(board).await
+        self.engine.published(board).await
+    }
+
+    async fn published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>> {
+        self.note(format!("published_at {board}"));
+        self.engine.published_at(board, seq).await
     }
 
     async fn listen(&self) -> Result<BoxStream<'static, Notice>> {
-        self.0.listen().await
+        self.engine.listen().await
     }
 
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool> {
-        self.0.lease(name, owner, ttl, at).await
+        self.engine.lease(name, owner, ttl, at).await
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<()> {
-        self.0.release(name, owner).await
+        self.engine.release(name, owner).await
     }
 }

@@ -103,6 +103,7 @@ impl View {
                 }
                 self.deltas += 1;
             }
+            "BoardHeartbeat" => assert_eq!(seq, self.seq, "nothing has changed"),
             other => panic!("{other}"),
         }
         self.seq = seq;

@@ -1,0 +1,306 @@
+//! Groups: subscriptions that ask the same are executed once for each event, however many they are.
+//!
+//! ```text
+//! member ──ask──> group's task: sequence ──update──> execution ──payload──> frames ──> every member
+//! ```
+//!
+//! A group's task owns the [`Sequence`] that its members follow and one running subscription, into which it puts an
+//! update and takes out its payload. Steps go to all members as one frame; who joins, resumes or has fallen behind asks for
+//! what leads to the present step, which is executed once for all who ask the same at that step.
+//!
+//! Invariant: a member is given every frame that follows what it holds, or a snapshot that says why it was not; and
+//! nobody is given what was executed for another viewer.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use async_graphql::{Context, Request, Response, ServerError, Value};
+use futures_util::stream::{BoxStream, unfold};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::errors::Failure;
+use super::executor::{Payload, panicked, payload};
+use super::guards::Audience;
+use super::{Schema, errors, new_request_id};
+use crate::domain::{FeedPosition, SnapshotReason};
+use crate::live::{Hub, Sequence, Topic, Update};
+use crate::pipeline::AppError;
+
+/// Members that may wait for an answer from one group. Beyond this they wait for their turn to wait.
+const ASKS_MAX: usize = 1_024;
+
+/// What makes subscriptions the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub document: Arc<str>,
+    pub operation: Option<String>,
+    /// As JSON, without what is one member's alone.
+    pub variables: String,
+    pub audience: Audience,
+}
+
+pub struct Groups {
+    schema: Schema,
+    hub: Arc<Hub>,
+    groups: Mutex<HashMap<Key, Weak<Group>>>,
+    executions: AtomicU64,
+}
+
+struct Group {
+    asks: mpsc::Sender<Ask>,
+    frames: watch::Receiver<Frame>,
+}
+
+/// What all members are told at a step.
+#[derive(Clone)]
+struct Frame {
+    step: u64,
+    payloads: Arc<[Payload]>,
+}
+
+/// A member's wish for what leads to the present step.
+struct Ask {
+    want: Want,
+    reply: oneshot::Sender<Result<Frame, Vec<ServerError>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Want {
+    Whole(SnapshotReason),
+    Since(FeedPosition),
+}
+
+impl Groups {
+    pub fn new(schema: Schema, hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { schema, hub, groups: Mutex::default(), executions: AtomicU64::new(0) })
+    }
+
+    /// How often an event was executed.
+    pub fn executions(&self) -> u64 {
+        self.executions.load(Ordering::Relaxed)
+    }
+
+    /// Joins the group of `key`, which begins with the request of `begin` where there is none. A member that resumes is given what it
+    /// has missed. The response is why the subscription was refused.
+    pub async fn join(
+        self: &Arc<Self>,
+        key: Key,
+        begin: impl FnOnce() -> Request,
+        held: Option<FeedPosition>,
+    ) -> Result<BoxStream<'static, Payload>, Response> {
+        let group = self.group(key, begin);
+        let frames = group.frames.clone();
+        let want = held.map_or(Want::Whole(SnapshotReason::Initial), Want::Since);
+        let first = group.ask(want).await.map_err(Response::from_errors)?;
+        let member = Member { group, frames, step: first.step, ready: first.payloads, given: 0 };
+        let payloads = unfold(member, async |mut member| Some((member.next().await?, member)));
+        Ok(payloads.boxed())
+    }
+
+    fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
+        let mut groups = self.groups.lock().expect("nothing panics while it holds the groups");
+        if let Some(group) = groups.get(&key).and_then(Weak::upgrade) {
+            return group;
+        }
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (frames, frames_seen) = watch::channel(Frame { step: 0, payloads: Arc::new([]) });
+        let group = Arc::new(Group { asks, frames: frames_seen });
+        groups.insert(key.clone(), Arc::downgrade(&group));
+        let (all, request) = (self.clone(), begin());
+        self.hub.spawn(async move {
+            let stopping = all.hub.app().stopping();
+            stopping.run_until_cancelled(serve(&all, request, asked, frames)).await;
+            let mut groups = all.groups.lock().expect("as above");
+            // Whoever came after the last member had left has begun a new one under the same key.
+            if let Entry::Occupied(entry) = groups.entry(key)
+                && entry.get().strong_count() == 0
+            {
+                entry.remove();
+            }
+        });
+        group
+    }
+}
+
+/// Runs a group until its last member has left.
+async fn serve(groups: &Groups, request: Request, mut asked: mpsc::Receiver<Ask>, frames: watch::Sender<Frame>) {
+    let errors = match Running::start(groups, request).await {
+        Ok(running) => return running.serve(asked, frames).await,
+        Err(response) => response.errors,
+    };
+    while let Some(ask) = asked.recv().await {
+        // Whoever gave up waiting has dropped the other end.
+        ask.reply.send(Err(errors.clone())).ok();
+    }
+}
+
+/// A running subscription, fed update by update.
+struct Running<'a> {
+    groups: &'a Groups,
+    sequence: Sequence,
+    updates: mpsc::Sender<Update>,
+    responses: BoxStream<'static, Response>,
+    request_id: String,
+    step: u64,
+    /// What was executed for those who asked at this step.
+    asked: HashMap<Want, Arc<[Payload]>>,
+    /// Whether the last step could not be executed, so that the next one must not build on it.
+    is_broken: bool,
+}
+
+impl<'a> Running<'a> {
+    async fn start(groups: &'a Groups, request: Request) -> Result<Self, Response> {
+        let (sender, opened) = oneshot::channel();
+        let tap = Tap(Mutex::new(Some(sender)));
+        let request_id = new_request_id();
+        let stream = AssertUnwindSafe(groups.schema.execute_stream(request.data(tap))).catch_unwind();
+        let id = request_id.clone();
+        let mut responses = stream
+            .map(move |response| match response {
+                Ok(response) => errors::told(response, &id),
+                Err(panic) => panicked(panic.as_ref(), &id),
+            })
+            .boxed();
+        let Opened { topic, rate, updates } = tokio::select! {
+            biased;
+            Ok(opened) = opened => opened,
+            refused = responses.next() => return Err(refused.unwrap_or_default()),
+        };
+        let sequence = groups.hub.sequence(topic, rate);
+        let asked = HashMap::new();
+        Ok(Self { groups, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
+    }
+
+    async fn serve(mut self, mut asks: mpsc::Receiver<Ask>, frames: watch::Sender<Frame>) {
+        loop {
+            let done = tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(ask) => self.answer(ask, &frames).await,
+                    None => return,
+                },
+                updates = self.sequence.next() => match updates {
+                    Some(updates) => self.advance(updates, &frames).await,
+                    None => return,
+                },
+            };
+            if done.is_none() {
+                tracing::error!(request_id = self.request_id, "a subscription has ended by itself");
+                return;
+            }
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask, frames: &watch::Sender<Frame>) -> Option<()> {
+        if let Want::Since(held) = ask.want
+            && let Some(updates) = self.sequence.catch_up(held).await
+        {
+            self.advance(updates, frames).await?;
+        }
+        let payloads = match self.asked.get(&ask.want) {
+            Some(payloads) => payloads.clone(),
+            None => {
+                let updates = match ask.want {
+                    Want::Whole(reason) => self.sequence.whole(reason),
+                    Want::Since(held) => self.sequence.since(held).await,
+                };
+                let payloads = self.execute(updates).await?;
+                self.asked.insert(ask.want, payloads.clone());
+                payloads
+            }
+        };
+        ask.reply.send(Ok(Frame { step: self.step, payloads })).ok();
+        Some(())
+    }
+
+    async fn advance(&mut self, updates: Vec<Update>, frames: &watch::Sender<Frame>) -> Option<()> {
+        let updates =
+            if std::mem::take(&mut self.is_broken) { self.sequence.whole(SnapshotReason::Gap) } else { updates };
+        let payloads = self.execute(updates).await?;
+        self.step += 1;
+        self.asked.clear();
+        frames.send_replace(Frame { step: self.step, payloads });
+        Some(())
+    }
+
+    /// `None` where the subscription has ended, which a panic in a resolver makes it.
+    async fn execute(&mut self, updates: Vec<Update>) -> Option<Arc<[Payload]>> {
+        let mut payloads = Vec::with_capacity(updates.len());
+        for update in updates {
+            self.updates.send(update).await.ok()?;
+            let response = self.responses.next().await?;
+            self.groups.executions.fetch_add(1, Ordering::Relaxed);
+            self.is_broken |= response.data == Value::Null;
+            payloads.push(payload(&response));
+        }
+        Some(payloads.into())
+    }
+}
+
+impl Group {
+    async fn ask(&self, want: Want) -> Result<Frame, Vec<ServerError>> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || {
+            let reason = "the server is stopping".to_owned();
+            errors::failed(AppError::Unavailable { reason, retry_after_ms: 1_000 }, &new_request_id()).errors
+        };
+        self.asks.send(Ask { want, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+struct Member {
+    group: Arc<Group>,
+    frames: watch::Receiver<Frame>,
+    /// The step that what was given leads to.
+    step: u64,
+    ready: Arc<[Payload]>,
+    /// How many of `ready` were given.
+    given: usize,
+}
+
+impl Member {
+    async fn next(&mut self) -> Option<Payload> {
+        loop {
+            if let Some(payload) = self.ready.get(self.given) {
+                self.given += 1;
+                return Some(payload.clone());
+            }
+            self.frames.changed().await.ok()?;
+            let mut frame = self.frames.borrow_and_update().clone();
+            if frame.step <= self.step {
+                continue;
+            }
+            if frame.step > self.step + 1 {
+                // Steps went by while the client took nothing.
+                frame = self.group.ask(Want::Whole(SnapshotReason::Lagged)).await.ok()?;
+            }
+            (self.step, self.ready, self.given) = (frame.step, frame.payloads, 0);
+        }
+    }
+}
+
+/// Where a subscription's resolver says what it follows, and takes the updates from.
+struct Tap(Mutex<Option<oneshot::Sender<Opened>>>);
+
+struct Opened {
+    topic: Topic,
+    rate: f64,
+    updates: mpsc::Sender<Update>,
+}
+
+/// The updates of a topic, `rate` a second at most, for the subscription that is being resolved. Each must be answered by
+/// exactly one event.
+pub fn updates(ctx: &Context<'_>, topic: Topic, rate: f64) -> Result<impl Stream<Item = Update> + use<>, Failure> {
+    let tap: &Tap = ctx.data_unchecked();
+    let opened = tap.0.lock().expect("nothing panics while it holds the tap").take();
+    let opened = opened.ok_or_else(|| Failure::bad("query", "a subscription has exactly one field at its root"))?;
+    let (updates, taken) = mpsc::channel(1);
+    // Should nobody wait any more, nothing will ever come.
+    opened.send(Opened { topic, rate, updates }).ok();
+    Ok(ReceiverStream::new(taken))
+}

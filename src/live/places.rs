@@ -1,0 +1,119 @@
+//! The places of single products, for those who follow a product and not a board's top.
+//!
+//! A published state holds the first places only, so these are read: for all products that anybody on this node follows,
+//! together, and only after the boards have moved.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::domain::{BoardId, Points, ProductId};
+use crate::pipeline::App;
+
+/// How often places are read at most: twice as often as a subscriber is told unless it asks for more.
+const READ_EVERY: Duration = Duration::from_millis(250);
+/// Products in one read: some 2 ms of Redis' time.
+const READ_LEN_MAX: usize = 1_000;
+
+/// Rank and points; `None` for a product that is not on the board.
+pub type Place = Option<(u64, Points)>;
+
+#[derive(Default)]
+pub struct Places {
+    boards: Mutex<HashMap<BoardId, Followed>>,
+    moved: Arc<Notify>,
+}
+
+struct Followed {
+    products: BTreeMap<ProductId, Known>,
+    /// Changes whenever something was read that differs.
+    read: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    followers: usize,
+    /// `None` until it was first read.
+    place: Option<Place>,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BoardId, Followed>> {
+        self.boards.lock().expect("nothing panics while it holds the places")
+    }
+
+    /// The boards may have moved.
+    pub fn suspect(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Begins to follow products; told by the receiver's changes.
+    pub fn follow(&self, board: &BoardId, products: &[ProductId]) -> watch::Receiver<()> {
+        let mut boards = self.lock();
+        let new = || Followed { products: BTreeMap::new(), read: watch::Sender::new(()) };
+        let followed = boards.entry(board.clone()).or_insert_with(new);
+        for product in products {
+            followed.products.entry(product.clone()).or_default().followers += 1;
+        }
+        self.suspect();
+        followed.read.subscribe()
+    }
+
+    pub fn leave(&self, board: &BoardId, products: &[ProductId]) {
+        let mut boards = self.lock();
+        let Some(followed) = boards.get_mut(board) else { return };
+        for product in products {
+            if let Some(known) = followed.products.get_mut(product) {
+                known.followers -= 1;
+            }
+        }
+        followed.products.retain(|_, known| known.followers > 0);
+        if followed.products.is_empty() {
+            boards.remove(board);
+        }
+    }
+
+    /// What is known of products, in the order asked; `None` for one that was not read yet.
+    pub fn of(&self, board: &BoardId, products: &[ProductId]) -> Vec<Option<Place>> {
+        let boards = self.lock();
+        let known = |product| boards.get(board)?.products.get(product)?.place;
+        products.iter().map(known).collect()
+    }
+
+    /// Reads places whenever boards may have moved.
+    pub async fn keep_read(&self, app: &App) {
+        loop {
+            self.moved.notified().await;
+            for (board, products) in self.followed() {
+                for products in products.chunks(READ_LEN_MAX) {
+                    match app.places(&board, products).await {
+                        Ok(places) => self.take(&board, products, &places),
+                        // Whatever was away comes back with a notice, or is looked for after a silence.
+                        Err(error) => tracing::debug!(%board, "places can't be read: {error}"),
+                    }
+                }
+            }
+            tokio::time::sleep(READ_EVERY).await;
+        }
+    }
+
+    fn followed(&self) -> Vec<(BoardId, Vec<ProductId>)> {
+        let boards = self.lock();
+        boards.iter().map(|(board, followed)| (board.clone(), followed.products.keys().cloned().collect())).collect()
+    }
+
+    fn take(&self, board: &BoardId, products: &[ProductId], places: &[Place]) {
+        let mut boards = self.lock();
+        let Some(followed) = boards.get_mut(board) else { return };
+        let mut has_changed = false;
+        for (product, place) in products.iter().zip(places) {
+            let Some(known) = followed.products.get_mut(product) else { continue };
+            has_changed |= known.place.replace(*place) != Some(*place);
+        }
+        if has_changed {
+            followed.read.send_replace(());
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A sequence: what those who follow the same topic at the same rate are told, step by step.
+//!
+//! Invariant: steps follow each other without a gap: what a step says leads from what the sequence has `shown` to the
+//! newest, and becomes what it has shown. Waiting for a step can be cut off at any time; nothing is lost by that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::places::Place;
+use super::{BoardUpdate, Hub, Topic, Update};
+use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, rank_changes};
+use crate::pipeline::like_count;
+
+/// After so much silence on a board its subscribers are told that the stream is alive.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Sequence {
+    hub: Arc<Hub>,
+    source: Source,
+    /// Least time between two steps.
+    pause: Duration,
+    stepped_at: Instant,
+    /// Whether something may have come since the last step.
+    is_due: bool,
+}
+
+enum Source {
+    Board(Board),
+    Places(Places),
+}
+
+struct Board {
+    board: BoardId,
+    top: usize,
+    newest: watch::Receiver<Option<Arc<FeedState>>>,
+    /// What was told last. `None` until something is published.
+    shown: Option<Arc<FeedState>>,
+}
+
+/// One product's rank, or the counts of likes of several.
+struct Places {
+    hub: Arc<Hub>,
+    board: BoardId,
+    products: Vec<ProductId>,
+    is_count: bool,
+    read: watch::Receiver<()>,
+    shown: Vec<Option<Place>>,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.hub.places.leave(&self.board, &self.products);
+    }
+}
+
+impl Sequence {
+    pub(super) fn new(hub: &Arc<Hub>, topic: Topic, rate: f64) -> Self {
+        let places = |board: BoardId, products: Vec<ProductId>, is_count| {
+            let read = hub.places.follow(&board, &products);
+            let shown = hub.places.of(&board, &products);
+            Source::Places(Places { hub: hub.clone(), board, products, is_count, read, shown })
+        };
+        let source = match topic {
+            Topic::Board { board, top } => {
+                let mut newest = hub.slot(&board);
+                let shown = newest.borrow_and_update().clone();
+                Source::Board(Board { board, top, newest, shown })
+            }
+            Topic::Rank { board, product } => places(board, vec![product], false),
+            Topic::Likes { products } => places(BoardId::likes(), products, true),
+        };
+        let pause = Duration::from_secs_f64(1.0 / rate);
+        Self { hub: hub.clone(), source, pause, stepped_at: Instant::now(), is_due: false }
+    }
+
+    /// Waits for the next step: at least one update. `None` when the node stops. Can be cut off.
+    pub async fn next(&mut self) -> Option<Vec<Update>> {
+        loop {
+            if !self.is_due {
+                let silent = sleep_until(self.stepped_at + HEARTBEAT_EVERY);
+                tokio::select! {
+                    changed = self.source.changed() => changed?,
+                    () = silent, if matches!(self.source, Source::Board(_)) => {
+                        self.stepped_at = Instant::now();
+                        return Some(self.heartbeat());
+                    }
+                }
+                self.is_due = true;
+            }
+            sleep_until(self.stepped_at + self.pause).await;
+            self.is_due = false;
+            let updates = self.source.step();
+            if !updates.is_empty() {
+                self.stepped_at = Instant::now();
+                return Some(updates);
+            }
+        }
+    }
+
+    fn heartbeat(&self) -> Vec<Update> {
+        let Source::Board(board) = &self.source else { return Vec::new() };
+        vec![Update::Board(BoardUpdate::Heartbeat { state: board.shown.clone(), freshness: self.hub.freshness() })]
+    }
+
+    /// All there is to show at this step, for those who begin, or have fallen behind. Nothing where nothing is known yet.
+    pub fn whole(&self, reason: SnapshotReason) -> Vec<Update> {
+        match &self.source {
+            Source::Board(board) => {
+                let snapshot = |state: &Arc<FeedState>| BoardUpdate::Snapshot { state: state.clone(), reason };
+                board.shown.iter().map(|state| Update::Board(snapshot(state))).collect()
+            }
+            Source::Places(places) => {
+                let told = places.products.iter().zip(&places.shown);
+                told.filter_map(|(product, place)| Some(places.update(product, (*place)?, None))).collect()
+            }
+        }
+    }
+
+    /// What a client that holds a published state has missed up to this step: nothing, one merged delta, or a snapshot
+    /// that says why.
+    pub async fn since(&self, held: FeedPosition) -> Vec<Update> {
+        let Source::Board(Board { board, top, shown: Some(shown), .. }) = &self.source else {
+            return self.whole(SnapshotReason::Initial);
+        };
+        let is_kept = held.is_exact && held.epoch == shown.epoch && held.seq <= shown.seq;
+        if is_kept && held.seq == shown.seq {
+            return Vec::new();
+        }
+        let read = async || match is_kept {
+            true => self.hub.app.engine().published_at(board, held.seq).await.ok().flatten(),
+            false => None,
+        };
+        match read().await.filter(|old| old.epoch == held.epoch) {
+            Some(old) if old.generation == shown.generation => {
+                let changes = rank_changes(old.top(*top), shown.top(*top));
+                let delta = BoardUpdate::Delta { state: shown.clone(), from_seq: old.seq, changes };
+                vec![Update::Board(delta)]
+            }
+            Some(_) => self.whole(shown.reason),
+            None if held.epoch < shown.epoch => self.whole(SnapshotReason::Recovered),
+            None => self.whole(SnapshotReason::Gap),
+        }
+    }
+
+    /// Where a client already holds a later state than this sequence has shown, steps up to the newest published, so that
+    /// both go on from one state. The step may say nothing but a later seq.
+    pub async fn catch_up(&mut self, held: FeedPosition) -> Option<Vec<Update>> {
+        let Source::Board(board) = &mut self.source else { return None };
+        let is_ahead = |shown: &FeedState| (held.epoch, held.seq) > (shown.epoch, shown.seq);
+        if !board.shown.as_deref().is_none_or(is_ahead) {
+            return None;
+        }
+        self.hub.read(&board.board).await;
+        let newest = board.newest.borrow_and_update().clone()?;
+        let updates = board.lead_to(newest)?;
+        self.stepped_at = Instant::now();
+        Some(vec![Update::Board(updates)])
+    }
+}
+
+impl Source {
+    /// Waits until something may have changed; `None` when the node stops.
+    async fn changed(&mut self) -> Option<()> {
+        let changed = match self {
+            Self::Board(board) => board.newest.changed().await,
+            Self::Places(places) => places.read.changed().await,
+        };
+        changed.ok()
+    }
+
+    fn step(&mut self) -> Vec<Update> {
+        match self {
+            Self::Board(board) => board.step().into_iter().map(Update::Board).collect(),
+            Self::Places(places) => places.step(),
+        }
+    }
+}
+
+impl Board {
+    /// Leads to the newest state; `None` where its first places look the same.
+    fn step(&mut self) -> Option<BoardUpdate> {
+        let newest = self.newest.borrow_and_update().clone()?;
+        let looks_the_same = self.shown.as_ref().is_some_and(|shown| {
+            (shown.epoch, shown.generation, shown.total, shown.top(self.top))
+                == (newest.epoch, newest.generation, newest.total, newest.top(self.top))
+        });
+        if looks_the_same { None } else { self.lead_to(newest) }
+    }
+
+    /// `None` where that state is shown already.
+    fn lead_to(&mut self, state: Arc<FeedState>) -> Option<BoardUpdate> {
+        let update = match &self.shown {
+            None => BoardUpdate::Snapshot { state: state.clone(), reason: SnapshotReason::Initial },
+            Some(shown) if (shown.epoch, shown.seq) == (state.epoch, state.seq) => return None,
+            Some(shown) if (shown.epoch, shown.generation) != (state.epoch, state.generation) => {
+                BoardUpdate::Snapshot { reason: state.reason, state: state.clone() }
+            }
+            Some(shown) => {
+                let changes = rank_changes(shown.top(self.top), state.top(self.top));
+                BoardUpdate::Delta { state: state.clone(), from_seq: shown.seq, changes }
+            }
+        };
+        self.shown = Some(state);
+        Some(update)
+    }
+}
+
+impl Places {
+    fn step(&mut self) -> Vec<Update> {
+        let newest = self.hub.places.of(&self.board, &self.products);
+        let before = std::mem::replace(&mut self.shown, newest);
+        let pairs = self.products.iter().zip(before.into_iter().zip(&self.shown));
+        let changed = pairs.filter_map(|(product, (before, now))| match (before, now) {
+            (before, Some(now)) if before != Some(*now) => Some(self.update(product, *now, before.flatten())),
+            _ => None,
+        });
+        changed.collect()
+    }
+
+    fn update(&self, product: &ProductId, place: Place, before: Place) -> Update {
+        let (at, product) = (self.hub.app.now(), product.clone());
+        match self.is_count {
+            true => Update::Likes { at, product, count: like_count(place) },
+            false => Update::Rank { at, product, place, previous_rank: before.map(|(rank, _)| rank) },
+        }
+    }
+}

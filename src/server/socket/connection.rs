@@ -1,0 +1,219 @@
+//! One connection: what it has said, what runs for it, and what it is owed.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, future};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::StreamMap;
+
+use super::protocol::{self, ClientMessage, Close, Operation};
+use crate::graphql::errors::{self, Failure};
+use crate::graphql::guards::Caller;
+use crate::graphql::{Outcome, Payload, new_request_id};
+use crate::server::Site;
+use crate::server::auth::Identity;
+use async_graphql as gql;
+
+/// How long a client may take to say who it is.
+const INIT_TIME_MAX: Duration = Duration::from_secs(3);
+/// A client that takes nothing for so long is gone, or too slow for a live board.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a client is asked whether it is there: often enough for proxies that cut idle connections after 30 s or more.
+const PING_EVERY: Duration = Duration::from_secs(12);
+/// Operations at once on one connection: far more than a page has live parts.
+const OPERATIONS_MAX: usize = 20;
+
+/// What an operation has to say.
+enum Said {
+    Next(Payload),
+    Refused(Vec<gql::ServerError>),
+    Done,
+}
+
+pub struct Connection {
+    site: Arc<Site>,
+    socket: WebSocket,
+    from_headers: Identity,
+    /// Who calls, once that was said.
+    caller: Option<Caller>,
+    operations: StreamMap<Arc<str>, BoxStream<'static, (Arc<Operation>, Said)>>,
+    /// When the next of the things that time brings is due.
+    init_by: Instant,
+    ping_at: Instant,
+    expires_at: Option<Instant>,
+    /// Whether anything has come since the last ping.
+    is_alive: bool,
+}
+
+/// Why a connection ends: with a close frame, or, where the client is gone, without.
+type End = Option<CloseFrame>;
+
+impl Connection {
+    pub fn new(site: Arc<Site>, socket: WebSocket, from_headers: Identity) -> Self {
+        let now = Instant::now();
+        Self {
+            site,
+            socket,
+            from_headers,
+            caller: None,
+            operations: StreamMap::new(),
+            init_by: now + INIT_TIME_MAX,
+            ping_at: now + PING_EVERY,
+            expires_at: None,
+            is_alive: true,
+        }
+    }
+
+    pub fn into_socket(self) -> WebSocket {
+        self.socket
+    }
+
+    /// Serves until the connection is to end.
+    pub async fn run(&mut self) -> End {
+        self.serve().await.err().flatten()
+    }
+
+    async fn serve(&mut self) -> Result<(), End> {
+        let site = self.site.clone();
+        let mut stopping = pin!(site.shutdown.cancelled());
+        let mut clock = pin!(sleep_until(self.due_at()));
+        loop {
+            let due_at = self.due_at();
+            if clock.deadline() != due_at {
+                clock.as_mut().reset(due_at);
+            }
+            tokio::select! {
+                biased;
+                Some((_, (operation, said))) = self.operations.next(), if !self.operations.is_empty() => {
+                    self.tell(&operation, said).await?;
+                }
+                message = self.socket.next() => match message {
+                    Some(Ok(message)) => self.take(message).await?,
+                    Some(Err(_)) | None => return Err(None),
+                },
+                () = &mut clock => self.on_time().await?,
+                () = &mut stopping => return Err(Some(Close::GoingAway.frame())),
+            }
+        }
+    }
+
+    fn due_at(&self) -> Instant {
+        let init_by = self.caller.is_none().then_some(self.init_by);
+        [init_by, self.expires_at].into_iter().flatten().fold(self.ping_at, Instant::min)
+    }
+
+    async fn on_time(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.caller.is_none() && now >= self.init_by {
+            return Err(Some(Close::InitTimeout.frame()));
+        }
+        if self.expires_at.is_some_and(|at| now >= at) {
+            return Err(Some(Close::Forbidden("the token has expired".to_owned()).frame()));
+        }
+        if now >= self.ping_at {
+            if !std::mem::take(&mut self.is_alive) {
+                return Err(None);
+            }
+            self.ping_at = now + PING_EVERY;
+            self.send(Message::Ping(axum::body::Bytes::new())).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        // Nearly always there is room at once, and no timer is needed.
+        let mut sending = pin!(self.socket.send(message));
+        let sent = match sending.as_mut().now_or_never() {
+            Some(sent) => sent,
+            None => timeout(SEND_TIME_MAX, sending).await.map_err(|_| None)?,
+        };
+        sent.map_err(|_| None)
+    }
+
+    async fn tell(&mut self, operation: &Operation, said: Said) -> Result<(), End> {
+        let message = match said {
+            Said::Next(payload) => operation.next(&payload),
+            Said::Refused(errors) => operation.error(&errors),
+            Said::Done => operation.complete(),
+        };
+        self.send(message).await
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), End> {
+        self.is_alive = true;
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => return Err(Some(Close::BadMessage("messages are texts".to_owned()).frame())),
+            Message::Close(_) => return Err(None),
+            // The library answers pings by itself.
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+        };
+        match protocol::read(&text).map_err(closed)? {
+            ClientMessage::ConnectionInit { payload } => self.sign_in(&payload).await,
+            ClientMessage::Ping { payload } => self.send(protocol::pong(payload)).await,
+            ClientMessage::Pong {} => Ok(()),
+            ClientMessage::Subscribe { id, payload } => self.begin(id, *payload).await,
+            ClientMessage::Complete { id } => {
+                self.operations.remove(id.as_str());
+                Ok(())
+            }
+        }
+    }
+
+    async fn sign_in(&mut self, payload: &serde_json::Value) -> Result<(), End> {
+        if self.caller.is_some() {
+            return Err(closed(Close::TooManyInits));
+        }
+        let named = self.site.auth.of_connection_init(payload);
+        let named = named.map_err(|failure| closed(Close::Forbidden(failure.to_string())))?;
+        let identity = named.unwrap_or_else(|| self.from_headers.clone());
+        self.expires_at = identity.expires_at.map(|at| {
+            let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+            Instant::now() + left
+        });
+        self.caller = Some(identity.caller);
+        self.send(protocol::acknowledged()).await
+    }
+
+    async fn begin(&mut self, id: String, request: gql::Request) -> Result<(), End> {
+        let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
+        if self.operations.contains_key(id.as_str()) {
+            return Err(closed(Close::DuplicateId(id)));
+        }
+        let operation = Arc::new(Operation::new(&id));
+        if self.operations.len() >= OPERATIONS_MAX {
+            let message = format!("at most {OPERATIONS_MAX} at once on a connection");
+            let refused = errors::failed(Failure::too_many("subscriptions", message), &new_request_id());
+            return self.send(operation.error(&refused.errors)).await;
+        }
+        let site = self.site.clone();
+        let outcome = async move { said(site.api.operate(request, caller, &new_request_id()).await) };
+        let said = stream::once(outcome.boxed()).flatten().map(move |said| (operation.clone(), said));
+        self.operations.insert(id.into(), said.boxed());
+        Ok(())
+    }
+}
+
+fn closed(close: Close) -> End {
+    Some(close.frame())
+}
+
+/// What an operation says until it is over.
+fn said(outcome: Outcome) -> BoxStream<'static, Said> {
+    match outcome {
+        Outcome::Subscribed(payloads) => {
+            payloads.map(Said::Next).chain(stream::once(future::ready(Said::Done))).boxed()
+        }
+        Outcome::Answered(response) if errors::was_not_run(&response) => {
+            stream::once(future::ready(Said::Refused(response.errors))).boxed()
+        }
+        Outcome::Answered(response) => {
+            let payload = crate::graphql::payload(&response);
+            stream::iter([Said::Next(payload), Said::Done]).boxed()
+        }
+    }
+}
