@@ -105,3 +105,37 @@ impl Guard for Needs {
         Ok(Caller::of(ctx)?.has(self.0)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::{EmptyMutation, EmptySubscription, Object, Request, Schema};
+
+    use super::*;
+
+    struct Query;
+
+    #[Object]
+    impl Query {
+        async fn depends(&self, ctx: &Context<'_>) -> Result<bool> {
+            Ok(Caller::of(ctx)?.user.is_some())
+        }
+
+        #[graphql(guard = "Needs(Role::User)")]
+        async fn guarded(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn what_depends_on_the_caller_fails_where_it_runs_for_everyone() {
+        let schema = Schema::new(Query, EmptyMutation, EmptySubscription);
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: vec![Role::User] };
+        for query in ["{ depends }", "{ guarded }"] {
+            let own = schema.execute(Request::new(query).data(Audience::One(caller.clone()))).await;
+            assert!(own.errors.is_empty(), "{query}: {own:?}");
+            let shared = schema.execute(Request::new(query).data(Audience::Everyone)).await;
+            let source = shared.errors.first().and_then(|error| error.source::<AppError>());
+            assert!(matches!(source, Some(AppError::Internal(_))), "{query}: {shared:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use acclaim::domain::UserId;
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, Outcome};
+use acclaim::graphql::{Api, Outcome, Payload, payload};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings};
@@ -23,8 +23,8 @@ use crate::support::until;
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// An API with its node, whose engine counts what requests ask of it.
-struct Site {
-    api: Api,
+pub struct Site {
+    pub api: Api,
     app: Arc<App>,
     engine: Arc<Counted>,
     _dir: TempDir,
@@ -42,7 +42,7 @@ impl Site {
     }
 
     /// A site whose board shows products `p0` (last) to `p<count - 1>` (first); returns when it does.
-    async fn with_board(count: usize) -> Self {
+    pub async fn with_board(count: usize) -> Self {
         let site = Self::start().await;
         let products: Vec<_> =
             (0..count).map(|n| json!({ "id": format!("p{n}"), "name": format!("Product {n}") })).collect();
@@ -76,15 +76,20 @@ impl Site {
     }
 
     /// What an operation of any kind answers, one after the other.
-    async fn answers(&self, query: &str) -> BoxStream<'static, Value> {
-        match self.api.operate(Self::request(query, json!({})), Self::ann(), "test").await {
-            Outcome::Answered(response) => stream::once(future::ready(serde_json::to_value(response).unwrap())).boxed(),
-            Outcome::Subscribed(payloads) => payloads.map(|json| serde_json::from_slice(&json).unwrap()).boxed(),
+    pub async fn answers(&self, query: &str) -> BoxStream<'static, Value> {
+        let payloads = self.payloads(query, json!({}), Self::ann()).await;
+        payloads.map(|json| serde_json::from_slice(&json).unwrap()).boxed()
+    }
+
+    pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
+        match self.api.operate(Self::request(query, variables), caller, "test").await {
+            Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
+            Outcome::Subscribed(payloads) => payloads,
         }
     }
 
     /// An operation that must succeed.
-    async fn data(&self, query: &str, variables: Value) -> Value {
+    pub async fn data(&self, query: &str, variables: Value) -> Value {
         let answer = self.ask(query, variables).await;
         assert!(answer.get("errors").is_none(), "{query}: {answer}");
         answer["data"].clone()

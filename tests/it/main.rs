@@ -10,6 +10,7 @@ mod end_to_end;
 mod faults;
 mod graphql;
 mod ledger;
+mod live;
 mod nodes;
 mod periods;
 mod redis;

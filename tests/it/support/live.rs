@@ -80,10 +80,22 @@ pub struct View {
 }
 
 impl View {
+    /// What a page shows that was read at a position.
+    pub fn of_page(position: &str, nodes: &Value) -> Self {
+        let place = |node: &Value| (node["productId"].as_str().unwrap().to_owned(), node["score"].as_f64().unwrap());
+        let seq = position.trim_end_matches('+').split_once('-').unwrap().1.parse().unwrap();
+        Self { shown: nodes.as_array().unwrap().iter().map(place).collect(), seq, ..Self::default() }
+    }
+
     /// Applies one message as the schema says.
     fn take(&mut self, message: &Value) {
         assert_eq!(message["type"], "next", "{message}");
-        let event = &message["payload"]["data"]["boardChanges"];
+        self.take_payload(&message["payload"]);
+    }
+
+    /// Applies one payload as the schema says.
+    pub fn take_payload(&mut self, message: &Value) {
+        let event = &message["data"]["boardChanges"];
         let seq = event["seq"].as_u64().unwrap_or_else(|| panic!("{message}"));
         match event["__typename"].as_str().unwrap() {
             "BoardSnapshot" => {
