@@ -10,9 +10,10 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, future};
 
 use super::Schema;
-use super::documents::Documents;
-use super::errors;
+use super::documents::{Documents, Prepared};
+use super::errors::{self, Failure};
 use super::guards::Caller;
+use super::limits::DocumentLimits;
 use crate::pipeline::AppError;
 
 /// A response as JSON; a cheap copy for each who receives it.
@@ -34,8 +35,14 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn new(schema: Schema) -> Self {
-        Self { schema, documents: Arc::new(Documents::new()) }
+    /// The schema must have been made with the same limits.
+    pub fn new(schema: Schema, limits: DocumentLimits) -> Self {
+        Self { schema, documents: Arc::new(Documents::new(limits)) }
+    }
+
+    /// Parses the request's document, for a transport that must know what it does before it is run.
+    pub fn prepare(&self, request: &mut Request) -> Result<Option<Prepared>, Failure> {
+        self.documents.parse(request)
     }
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
@@ -52,19 +59,15 @@ impl Api {
             Ok(document) => document,
             Err(failure) => return Outcome::Answered(errors::failed(failure, request_id)),
         };
-        let chosen = document.as_ref().and_then(|document| {
-            let mut operations = document.operations.iter();
-            operations.find(|(name, _)| {
-                request.operation_name.is_none() || name.map(|n| n.as_str()) == request.operation_name.as_deref()
-            })
-        });
-        if !chosen.is_some_and(|(_, operation)| operation.node.ty == OperationType::Subscription) {
+        let kind = document.and_then(|document| document.kind(request.operation_name.as_deref()));
+        if kind != Some(OperationType::Subscription) {
             return Outcome::Answered(self.answer(request, caller, request_id).await);
         }
         let request_id = request_id.to_owned();
+        let cost_max = self.documents.limits().cost;
         let responses = self.schema.execute_stream(request.data(caller));
         let payloads = AssertUnwindSafe(responses).catch_unwind().map(move |response| match response {
-            Ok(response) => payload(&errors::told(response, &request_id)),
+            Ok(response) => payload(&errors::told(errors::name_cost(response, cost_max), &request_id)),
             Err(panic) => payload(&panicked(panic.as_ref(), &request_id)),
         });
         Outcome::Subscribed(payloads.boxed())
@@ -72,7 +75,7 @@ impl Api {
 
     async fn answer(&self, request: Request, caller: Caller, request_id: &str) -> Response {
         match AssertUnwindSafe(self.schema.execute(request.data(caller))).catch_unwind().await {
-            Ok(response) => errors::told(response, request_id),
+            Ok(response) => errors::told(errors::name_cost(response, self.documents.limits().cost), request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }

@@ -11,6 +11,7 @@ pub mod errors;
 mod executor;
 mod expansion;
 pub mod guards;
+mod limits;
 mod mutation;
 mod query;
 mod siblings;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
 pub use executor::{Api, Outcome, Payload, new_request_id};
+pub use limits::DocumentLimits;
 
 use crate::live::Hub;
 use crate::pipeline::App;
@@ -31,17 +33,13 @@ use subscription::Subscription;
 
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
-/// Deepest nesting of fields. The introspection query of GraphiQL and other tools goes 15 deep; no useful query of this
-/// schema goes beyond 10.
-const DEPTH_MAX: usize = 16;
-
 pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
-    async_graphql::Schema::build(Query, Mutation, Subscription).limit_depth(DEPTH_MAX)
+    async_graphql::Schema::build(Query, Mutation, Subscription)
 }
 
-/// The schema over a running node.
-pub fn schema(app: Arc<App>, hub: Arc<Hub>) -> Schema {
-    builder().data(app).data(hub).finish()
+/// The schema over a running node, refusing what costs more than the limits allow.
+pub fn schema(app: Arc<App>, hub: Arc<Hub>, limits: &DocumentLimits) -> Schema {
+    builder().data(app).data(hub).limit_complexity(limits.cost).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.

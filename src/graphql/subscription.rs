@@ -13,6 +13,8 @@ pub struct Subscription;
 #[GraphQLSubscription]
 impl Subscription {
     /// A snapshot first, then changes. `top` is how many places are shown, at most 100.
+    // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
+    #[graphql(complexity = "arguments::cost(Some(top), child_complexity.div_ceil(2))")]
     async fn board_changes(
         &self,
         ctx: &Context<'_>,

@@ -48,7 +48,7 @@ async fn answer(site: &Site, request: Request, id: &str) -> Result<gql::Response
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
     }
     let body = to_bytes(request.into_body(), BODY_LEN_MAX).await.map_err(|_| {
-        let failure = Failure::too_many("body", format!("at most {BODY_LEN_MAX} bytes are taken"));
+        let failure = Failure::too_many("body", BODY_LEN_MAX, "the body has too many bytes");
         (StatusCode::PAYLOAD_TOO_LARGE, failure)
     })?;
     let bad = |message: String| (StatusCode::BAD_REQUEST, Failure::bad("body", message));

@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::graphql::{self, Api};
+use crate::graphql::{self, Api, DocumentLimits};
 use crate::live::Hub;
 use crate::pipeline::App;
 use auth::Auth;
@@ -70,7 +70,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let pages = graphiql::routes(config.graphiql_assets, &config.auth)?;
     let site = Arc::new(Site {
-        api: Api::new(graphql::schema(app.clone(), hub)),
+        api: Api::new(graphql::schema(app.clone(), hub, &DocumentLimits::default()), DocumentLimits::default()),
         auth: config.auth,
         origins: Origins::new(&config.allow_origin)?,
         tasks: TaskTracker::new(),

@@ -29,7 +29,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let site = Arc::new(Site {
-            api: Api::new(graphql::builder().finish()),
+            api: Api::new(graphql::builder().limit_complexity(2_000).finish(), DocumentLimits::default()),
             auth,
             origins: Origins::new(&["https://shop.example".to_owned()]).unwrap(),
             tasks: TaskTracker::new(),
@@ -192,10 +192,10 @@ async fn depth_is_limited_but_not_for_tools() {
         let (open, close) = (" product { entry {".repeat(levels), "}}".repeat(levels));
         format!("{{ ranking {{ nodes {{ {open} rank {close} }} }} }}")
     };
-    // Over the limit of this schema, of async-graphql's check of fragments, and of its parser.
-    for levels in [7, 20, 40] {
+    for (levels, limit, value) in [(5, "depth", 12), (15, "nesting", 30), (40, "brackets", 50)] {
         let (_, body) = server.query(&nested(levels), None).await;
-        assert_eq!(code(&body), "LIMIT_EXCEEDED", "{body}");
+        let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": limit, "value": value });
+        assert_eq!(body["errors"][0]["extensions"], expected, "{body}");
     }
     let types = "ofType {".repeat(9);
     let introspection =
@@ -310,4 +310,28 @@ async fn stopping_does_not_wait_for_ever() {
     server.shutdown.cancel();
     let most = DRAIN_TIME_MAX + Duration::from_secs(2);
     tokio::time::timeout(most, server.ended).await.expect("bounded").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_costs_too_much_is_refused_and_a_full_page_is_not() {
+    let server = Server::open().await;
+    let ranking = |first: u32, selection: &str| format!("{{ ranking(first: {first}) {{ {selection} }} }}");
+    // All that a shop's page shows, as Apollo's clients ask for it. Without a node behind it, it fails once it runs.
+    let page = "__typename totalCount period { __typename id key endsAt }
+        pageInfo { __typename hasNextPage endCursor } edges { cursor } nodes { __typename id rank score productId
+        product { __typename id name imageUrl price { __typename amount currency } category brand createdAt
+        like { __typename count viewerHasLiked viewerLikedAt } } }";
+    assert_eq!(code(&server.query(&ranking(100, page), None).await.1), "INTERNAL");
+    let pages_of_pages =
+        "nodes { product { entry { product { currentRank } } } } period { entries(first: 100) { nodes { rank } } }";
+    let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": "cost", "value": 2_000 });
+    let (_, body) = server.query(&ranking(100, pages_of_pages), None).await;
+    assert_eq!(body["errors"][0]["extensions"], expected);
+    assert!(body["errors"][0]["message"].as_str().unwrap().contains("(limit cost: 2000)"), "{body}");
+    let query = json!({
+        "query": "query($n: Int) { ranking(first: $n) { period { entries(first: $n) { nodes { productId } } } } }",
+        "variables": { "n": 50 }
+    });
+    let body: Value = server.post().json(&query).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["errors"][0]["extensions"], expected, "variables count");
 }

@@ -7,7 +7,7 @@ use acclaim::domain::UserId;
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, Outcome, schema};
+use acclaim::graphql::{Api, DocumentLimits, Outcome, schema};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings};
@@ -36,7 +36,8 @@ impl Site {
         let ledger = Ledger::connect(&format!("sqlite://{}", dir.path().join("acclaim.db").display())).await.unwrap();
         ledger.migrate().await.unwrap();
         let app = App::start(Arc::new(engine), ledger, Settings::default()).await.unwrap();
-        let api = Api::new(schema(app.clone(), Hub::start(&app)));
+        let limits = DocumentLimits::default();
+        let api = Api::new(schema(app.clone(), Hub::start(&app), &limits), limits);
         Self { api, app, _dir: dir }
     }
 

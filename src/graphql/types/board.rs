@@ -144,6 +144,7 @@ impl Period {
         Ok(self.reading(ctx).await?.freshness.into())
     }
 
+    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn entries(
         &self,
         ctx: &Context<'_>,
@@ -164,6 +165,9 @@ impl Period {
     }
 
     /// The product with `radius` places above and below it.
+    #[graphql(
+        complexity = "arguments::cost(Some(radius.unwrap_or(5).saturating_mul(2).saturating_add(1)), child_complexity)"
+    )]
     async fn around(
         &self,
         ctx: &Context<'_>,
