@@ -19,16 +19,19 @@ pub struct DocumentLimits {
     pub introspection: bool,
 }
 
-impl Default for DocumentLimits {
-    fn default() -> Self {
-        Self { tokens: 2_000, nodes: 5_000, depth: 12, aliases: 30, directives: 20, cost: 2_000, introspection: true }
-    }
-}
-
 impl DocumentLimits {
+    pub const DEFAULT: Self =
+        Self { tokens: 2_000, nodes: 5_000, depth: 12, aliases: 30, directives: 20, cost: 2_000, introspection: true };
+
     /// Bytes of a document: names here have up to 14 letters, and what is indented widely still stays below 32 bytes a
     /// token.
     pub const fn text_len_max(&self) -> usize {
         self.tokens * 32
+    }
+}
+
+impl Default for DocumentLimits {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }

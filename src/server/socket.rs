@@ -19,7 +19,6 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::Site;
-use super::http::BODY_LEN_MAX;
 use crate::graphql::guards::Caller;
 
 /// A client that takes nothing for so long is gone, or too slow for a live board.
@@ -44,7 +43,7 @@ pub async fn upgrade(State(site): State<Arc<Site>>, headers: HeaderMap, upgrade:
         Ok(caller) => caller,
         Err(failure) => return (StatusCode::UNAUTHORIZED, format!("{failure}\n")).into_response(),
     };
-    let upgrade = upgrade.protocols(ALL_WEBSOCKET_PROTOCOLS).max_message_size(BODY_LEN_MAX);
+    let upgrade = upgrade.protocols(ALL_WEBSOCKET_PROTOCOLS).max_message_size(site.limits.message_len);
     let protocol = upgrade.selected_protocol().and_then(|name| WebSocketProtocols::from_str(name.to_str().ok()?).ok());
     let Some(protocol) = protocol else {
         let message = format!("offer one of the protocols {}\n", ALL_WEBSOCKET_PROTOCOLS.join(", "));
