@@ -131,6 +131,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
         auth,
         allow_origin: settings.auth.allow_origin,
         graphiql_assets: settings.pages.graphiql_assets,
+        limits: settings.limits.plain(),
     };
     let served = acclaim::server::serve(listener, app.clone(), hub, config, shutdown).await;
     app.stop(SYNC_TIMEOUT).await;

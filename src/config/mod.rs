@@ -4,6 +4,7 @@
 //! secret, nor an address that may hold one, appears in `--help` or in an error.
 
 mod checks;
+mod limits;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use acclaim::domain::BoardId;
 use acclaim::engine::EngineLimits;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use limits::Limits;
 
 /// Turns likes, views and orders into live leaderboards behind one GraphQL API.
 #[derive(Debug, Parser)]
@@ -28,6 +31,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Command {
     /// Run the server until SIGTERM or Ctrl-C
     ///
@@ -94,6 +98,8 @@ pub struct Serve {
     pub pages: Pages,
     #[command(flatten)]
     pub tuning: Tuning,
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
 #[derive(Debug, Args)]
@@ -366,6 +372,7 @@ impl Demo {
             redis: Redis::default(),
             pages: self.pages,
             tuning: Tuning::default(),
+            limits: Limits::default(),
         }
     }
 }

@@ -38,6 +38,8 @@ fn nothing_set_means_memory_sqlite_and_loopback() {
     assert_eq!(serve.redis.redis_prefix, Redis::PREFIX);
     assert_eq!(serve.tuning.engine_limits(), EngineLimits::default());
     let tuning = Tuning::default();
+    assert_eq!(serve.limits.plain(), acclaim::server::Limits::default());
+    assert_eq!(Limits::default().plain(), acclaim::server::Limits::default());
     assert_eq!((serve.tuning.ack_timeout_ms, serve.tuning.tick_ms), (tuning.ack_timeout_ms, tuning.tick_ms));
 }
 
@@ -93,6 +95,10 @@ fn limits_hold() {
         "acclaim serve --like-burst 0",
         "acclaim serve --event-memory 59",
         "acclaim serve --listen 8080",
+        "acclaim serve --depth-max 31",
+        "acclaim serve --tokens-max 99",
+        "acclaim serve --introspection maybe",
+        "acclaim serve --header-timeout 0",
         "acclaim verify Daily",
         "acclaim token --user u --role boss",
         "acclaim demo --speed 0",
@@ -100,6 +106,11 @@ fn limits_hold() {
     ] {
         refusal(line);
     }
+    let Command::Serve(serve) = parse("acclaim serve --introspection false --connections-per-user 0").unwrap() else {
+        panic!("not serve")
+    };
+    let limits = serve.limits.plain();
+    assert!(!limits.documents.introspection && limits.connections_per_user == 0);
     assert!(parse("acclaim serve --like-rate 0 --allow-origin https://a.example,http://localhost:5173").is_ok());
 }
 

@@ -18,8 +18,11 @@ pub enum Failure {
     Forbidden(Role),
     #[error("{argument}: {message}")]
     BadInput { argument: &'static str, message: String },
-    #[error("{argument}: {message}")]
-    LimitExceeded { argument: &'static str, message: String },
+    #[error("{message} (limit {limit}: {value})")]
+    LimitExceeded { limit: &'static str, value: usize, message: String },
+    /// What Apollo's clients wait for before they send the document itself.
+    #[error("PersistedQueryNotFound")]
+    PersistedQueryNotFound,
 }
 
 impl Failure {
@@ -27,8 +30,9 @@ impl Failure {
         Self::BadInput { argument, message: message.to_string() }
     }
 
-    pub fn too_many(argument: &'static str, message: impl ToString) -> Self {
-        Self::LimitExceeded { argument, message: message.to_string() }
+    /// More than `value` of something; `limit` is its name.
+    pub fn too_many(limit: &'static str, value: usize, message: impl ToString) -> Self {
+        Self::LimitExceeded { limit, value, message: message.to_string() }
     }
 }
 
@@ -41,6 +45,7 @@ enum Code {
     Unavailable,
     BadUserInput,
     LimitExceeded,
+    PersistedQueryNotFound,
     Internal,
 }
 
@@ -53,6 +58,7 @@ impl Code {
             Self::Unavailable => "UNAVAILABLE",
             Self::BadUserInput => "BAD_USER_INPUT",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
             Self::Internal => "INTERNAL",
         }
     }
@@ -103,17 +109,31 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         {
             set(error, "retryAfterMs", i64::try_from(retry_after_ms).unwrap_or(i64::MAX).into());
         }
-        if let Some(Failure::BadInput { argument, .. } | Failure::LimitExceeded { argument, .. }) =
-            error.source::<Failure>().cloned()
-        {
-            set(error, "argument", argument.into());
+        match error.source::<Failure>().cloned() {
+            Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into()),
+            Some(Failure::LimitExceeded { limit, value, .. }) => {
+                set(error, "limit", limit.into());
+                set(error, "value", value.into());
+            }
+            _ => {}
         }
     }
     response
 }
 
-/// How async-graphql's validation, its check of fragments and its parser say so; a test of the server holds them.
-const TOO_DEEP: [&str; 3] = ["Query is nested too deep", "The recursion depth", "recursion limit exceeded"];
+/// How async-graphql says that a query costs too much; a test of the server holds it.
+const TOO_COSTLY: &str = "Query is too complex.";
+
+/// Names the limit where async-graphql refused a query for its cost.
+pub fn name_cost(mut response: Response, cost_max: usize) -> Response {
+    for error in response.errors.iter_mut().filter(|error| error.message == TOO_COSTLY) {
+        let failure =
+            Failure::too_many("cost", cost_max, "the query asks for too much: rows times what is asked of each");
+        *error = Error::from(failure).into_server_error(Pos::default());
+        error.locations.clear();
+    }
+    response
+}
 
 /// The code of an error. One without a source comes from async-graphql itself: syntax, validation, or an argument that
 /// can't be read.
@@ -124,6 +144,7 @@ fn code_of(error: &ServerError) -> Code {
             Failure::Forbidden(_) => Code::Forbidden,
             Failure::BadInput { .. } => Code::BadUserInput,
             Failure::LimitExceeded { .. } => Code::LimitExceeded,
+            Failure::PersistedQueryNotFound => Code::PersistedQueryNotFound,
         };
     }
     match error.source::<AppError>() {
@@ -131,7 +152,6 @@ fn code_of(error: &ServerError) -> Code {
         Some(AppError::RateLimited { .. }) => Code::RateLimited,
         Some(AppError::Internal(_)) => Code::Internal,
         None if error.source.is_some() => Code::Internal,
-        None if TOO_DEEP.iter().any(|words| error.message.starts_with(words)) => Code::LimitExceeded,
         None => Code::BadUserInput,
     }
 }
@@ -199,7 +219,7 @@ mod tests {
             (Failure::Unauthenticated("who?".into()).into(), "UNAUTHENTICATED"),
             (Failure::Forbidden(Role::Admin).into(), "FORBIDDEN"),
             (Failure::bad("first", "1 to 100").into(), "BAD_USER_INPUT"),
-            (Failure::too_many("ids", "at most 100").into(), "LIMIT_EXCEEDED"),
+            (Failure::too_many("ids", 100, "too many ids").into(), "LIMIT_EXCEEDED"),
             (away.into(), "UNAVAILABLE"),
             (AppError::RateLimited { retry_after_ms: 80 }.into(), "RATE_LIMITED"),
             (AppError::Internal("secret".into()).into(), "INTERNAL"),
@@ -215,6 +235,18 @@ mod tests {
         let limited = told_of(AppError::RateLimited { retry_after_ms: 80 });
         assert_eq!(extension(&limited, "retryAfterMs"), Some(80.into()));
         assert_eq!(extension(&told_of(Failure::bad("first", "…")), "argument"), Some("first".into()));
+    }
+
+    #[test]
+    fn limits_are_named_with_their_value() {
+        let error = told_of(Failure::too_many("ids", 100, "there are too many ids"));
+        assert_eq!(error.message, "there are too many ids (limit ids: 100)");
+        assert_eq!(extension(&error, "limit"), Some("ids".into()));
+        assert_eq!(extension(&error, "value"), Some(100.into()));
+        let costly = Response::from_errors(vec![ServerError::new(TOO_COSTLY, None)]);
+        let error = told(name_cost(costly, 2_000), "id7").errors.remove(0);
+        assert_eq!(extension(&error, "code"), Some("LIMIT_EXCEEDED".into()));
+        assert_eq!(extension(&error, "value"), Some(2_000.into()));
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_graphql::parser::types::{ExecutableDocument, Field, OperationType};
-use async_graphql::{Positioned, Request, Response};
+use async_graphql::parser::types::{Field, OperationType};
+use async_graphql::{Positioned, Request, Response, ServerError, Value};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::BoxStream;
+use serde::Serialize;
 
-use super::documents::Documents;
+use super::documents::{Documents, Prepared};
 use super::errors::{self, Failure};
 use super::groups::{Groups, Key};
 use super::guards::{Audience, Caller};
+use super::limits::DocumentLimits;
 use super::{Schema, schema, sharing};
 use crate::live::Hub;
 use crate::pipeline::AppError;
@@ -21,6 +23,7 @@ use crate::pipeline::AppError;
 pub type Payload = Bytes;
 
 /// What became of an operation.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and none is ever kept")]
 pub enum Outcome {
     /// A query or mutation, or a subscription that was refused.
     Answered(Response),
@@ -38,12 +41,19 @@ pub struct Api {
 
 impl Api {
     /// The API of a running node.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self::over(schema(hub.app().clone()), hub)
+    pub fn new(hub: Arc<Hub>, limits: DocumentLimits) -> Self {
+        Self::over(schema(hub.app().clone(), &limits), hub, limits)
     }
 
-    pub(crate) fn over(schema: Schema, hub: Arc<Hub>) -> Self {
-        Self { groups: Groups::new(schema.clone(), hub), documents: Arc::new(Documents::new()), schema }
+    /// The schema must have been made with the same limits.
+    pub(crate) fn over(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits) -> Self {
+        let groups = Groups::new(schema.clone(), hub, limits);
+        Self { groups, documents: Arc::new(Documents::new(limits)), schema }
+    }
+
+    /// Parses the request's document, for a transport that must know what it does before it is run.
+    pub fn prepare(&self, request: &mut Request) -> Result<Option<Prepared>, Failure> {
+        self.documents.parse(request)
     }
 
     /// How often an event was executed for subscribers.
@@ -65,13 +75,13 @@ impl Api {
             Ok(document) => document,
             Err(failure) => return Outcome::Answered(errors::failed(failure, request_id)),
         };
-        let operation = document.as_deref().and_then(|document| sharing::operation(document, &request));
+        let operation = document.as_ref().and_then(|known| sharing::operation(&known.document, &request));
         let subscription = operation.filter(|operation| operation.ty == OperationType::Subscription);
-        let (Some(document), Some(operation)) = (&document, subscription) else {
+        let (Some(known), Some(operation)) = (&document, subscription) else {
             return Outcome::Answered(self.answer(request, caller, request_id).await);
         };
-        let subscribed = match sharing::root_field(document, operation) {
-            Ok(field) => self.subscribe(document, field, request, caller).await,
+        let subscribed = match sharing::root_field(&known.document, operation) {
+            Ok(field) => self.subscribe(known, field, request, caller).await,
             Err(failure) => Err(errors::failed(failure, request_id)),
         };
         subscribed.map_or_else(Outcome::Answered, Outcome::Subscribed)
@@ -79,26 +89,27 @@ impl Api {
 
     async fn subscribe(
         &self,
-        document: &ExecutableDocument,
+        known: &Prepared,
         field: &Positioned<Field>,
         mut request: Request,
         caller: Caller,
     ) -> Result<BoxStream<'static, Payload>, Response> {
         let failed = |failure: Failure| errors::failed(failure, &new_request_id());
-        let (held, variable) = sharing::resume(&field.node, &request, &request.query).map_err(failed)?;
+        let (held, variable) = sharing::resume(&field.node, &request, &known.normal).map_err(failed)?;
         let mut shared = request.variables.clone();
         if let Some(variable) = variable {
             shared.remove(&variable);
         }
-        let audience = if sharing::is_for_everyone(document) { Audience::Everyone } else { Audience::One(caller) };
+        let audience =
+            if sharing::is_for_everyone(&known.document) { Audience::Everyone } else { Audience::One(caller) };
         let key = Key {
-            document: request.query.as_str().into(),
+            document: known.normal.clone(),
             operation: request.operation_name.clone(),
             variables: serde_json::to_string(&shared).expect("variables came from JSON"),
             audience: audience.clone(),
         };
         let begin = || {
-            request.set_parsed_query(sharing::with_root_field(document, &request, field));
+            request.set_parsed_query(sharing::with_root_field(&known.document, &request, field));
             request.data(audience)
         };
         self.groups.join(key, begin, held).await
@@ -106,14 +117,26 @@ impl Api {
 
     async fn answer(&self, request: Request, caller: Caller, request_id: &str) -> Response {
         match AssertUnwindSafe(self.schema.execute(request.data(Audience::One(caller)))).catch_unwind().await {
-            Ok(response) => errors::told(response, request_id),
+            Ok(response) => errors::told(errors::name_cost(response, self.documents.limits().cost), request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }
 }
 
+/// A response as the GraphQL-over-HTTP draft has it: an operation that was not run has no `data`, not even null.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [ServerError],
+}
+
+/// A response as JSON.
 pub fn payload(response: &Response) -> Payload {
-    serde_json::to_vec(response).expect("a response is made of strings, numbers and lists").into()
+    let data = (!errors::was_not_run(response)).then_some(&response.data);
+    let answer = Answer { data, errors: &response.errors };
+    serde_json::to_vec(&answer).expect("a response is made of strings, numbers and lists").into()
 }
 
 /// Names one request in answers and in the log.

@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::errors::Failure;
 use super::executor::{Payload, panicked, payload};
 use super::guards::Audience;
+use super::limits::DocumentLimits;
 use super::{Schema, errors, new_request_id};
 use crate::domain::{FeedPosition, SnapshotReason};
 use crate::live::{Hub, Sequence, Topic, Update};
@@ -48,6 +49,7 @@ pub struct Groups {
     schema: Schema,
     hub: Arc<Hub>,
     groups: Mutex<HashMap<Key, Weak<Group>>>,
+    limits: DocumentLimits,
     executions: AtomicU64,
 }
 
@@ -76,8 +78,8 @@ enum Want {
 }
 
 impl Groups {
-    pub fn new(schema: Schema, hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { schema, hub, groups: Mutex::default(), executions: AtomicU64::new(0) })
+    pub fn new(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits) -> Arc<Self> {
+        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, executions: AtomicU64::new(0) })
     }
 
     /// How often an event was executed.
@@ -159,10 +161,10 @@ impl<'a> Running<'a> {
         let tap = Tap(Mutex::new(Some(sender)));
         let request_id = new_request_id();
         let stream = AssertUnwindSafe(groups.schema.execute_stream(request.data(tap))).catch_unwind();
-        let id = request_id.clone();
+        let (id, cost_max) = (request_id.clone(), groups.limits.cost);
         let mut responses = stream
             .map(move |response| match response {
-                Ok(response) => errors::told(response, &id),
+                Ok(response) => errors::told(errors::name_cost(response, cost_max), &id),
                 Err(panic) => panicked(panic.as_ref(), &id),
             })
             .boxed();

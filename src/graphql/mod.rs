@@ -12,6 +12,7 @@ mod executor;
 mod expansion;
 mod groups;
 pub mod guards;
+mod limits;
 mod mutation;
 mod query;
 pub mod sharing;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
 pub use executor::{Api, Outcome, Payload, new_request_id, payload};
+pub use limits::DocumentLimits;
 
 use crate::pipeline::App;
 use mutation::Mutation;
@@ -32,17 +34,13 @@ use subscription::Subscription;
 
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
-/// Deepest nesting of fields. The introspection query of GraphiQL and other tools goes 15 deep; no useful query of this
-/// schema goes beyond 10.
-const DEPTH_MAX: usize = 16;
-
 pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
-    async_graphql::Schema::build(Query, Mutation, Subscription).limit_depth(DEPTH_MAX)
+    async_graphql::Schema::build(Query, Mutation, Subscription)
 }
 
-/// The schema over a running node.
-fn schema(app: Arc<App>) -> Schema {
-    builder().data(app).finish()
+/// The schema over a running node, refusing what costs more than the limits allow.
+fn schema(app: Arc<App>, limits: &DocumentLimits) -> Schema {
+    builder().data(app).limit_complexity(limits.cost).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.

@@ -63,7 +63,7 @@ impl Mutation {
 fn bounded(argument: &'static str, len: usize, most: usize) -> Result<(), Failure> {
     match len {
         0 => Err(Failure::bad(argument, "give at least one")),
-        _ if len > most => Err(Failure::too_many(argument, format!("{len} are given; at most {most} are taken"))),
+        _ if len > most => Err(Failure::too_many(argument, most, format!("{argument}: {len} are given"))),
         _ => Ok(()),
     }
 }

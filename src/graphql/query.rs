@@ -26,9 +26,11 @@ impl Query {
     }
 
     /// Same order and length as `ids`; null where a product is unknown. At most 100.
+    #[graphql(complexity = "arguments::cost(Some(ids.len() as i32), child_complexity)")]
     async fn products(&self, ctx: &Context<'_>, ids: Vec<ID>) -> Result<Vec<Option<Product>>> {
         if ids.len() > arguments::ROWS_MAX as usize {
-            return Err(Failure::too_many("ids", format!("at most {}", arguments::ROWS_MAX)).into());
+            let message = format!("ids: {} are given", ids.len());
+            return Err(Failure::too_many("ids", arguments::ROWS_MAX as usize, message).into());
         }
         let ids: Vec<_> = ids.iter().map(|id| arguments::product("ids", id)).collect::<Result<_, _>>()?;
         Ok(Product::all(&Siblings::new(app(ctx), &Caller::viewing(ctx), ids)).await?)
@@ -49,6 +51,7 @@ impl Query {
     }
 
     /// Shortcut for board(id).current.entries.
+    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn ranking(
         &self,
         ctx: &Context<'_>,
@@ -80,6 +83,7 @@ pub struct Admin;
 #[Object]
 impl Admin {
     /// Every rule ever, newest first: who, when, why.
+    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn weight_rules(
         &self,
         ctx: &Context<'_>,

@@ -101,7 +101,7 @@ pub fn with_root_field(
 
 /// The position that one member resumes from, and the variable that says so, if it says nothing else: members who differ
 /// in no more than that share everything that follows.
-pub fn resume(field: &Field, request: &Request, text: &str) -> Result<(Option<FeedPosition>, Option<Name>), Failure> {
+pub fn resume(field: &Field, request: &Request, normal: &str) -> Result<(Option<FeedPosition>, Option<Name>), Failure> {
     let bad = || Failure::bad("resume", "it is not a position that this API gave out");
     let Some((_, argument)) = field.arguments.iter().find(|(name, _)| name.node == "resume") else {
         return Ok((None, None));
@@ -117,14 +117,13 @@ pub fn resume(field: &Field, request: &Request, text: &str) -> Result<(Option<Fe
         Ok(Value::String(position)) => Some(position.parse().map_err(|_| bad())?),
         Ok(_) => return Err(bad()),
     };
-    Ok((held, variable.filter(|name| uses(text, name) == 2)))
+    Ok((held, variable.filter(|name| uses(normal, name) == 2)))
 }
 
-/// How often a variable is named in a document, its definition included.
-fn uses(text: &str, name: &str) -> usize {
-    let marked = format!("${name}");
-    let ends = text.match_indices(&marked).map(|(at, found)| at + found.len());
-    ends.filter(|end| !text[*end..].starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_')).count()
+/// How often a variable is named in a normalised document, its definition included.
+fn uses(normal: &str, name: &str) -> usize {
+    let tokens = normal.split(' ');
+    tokens.clone().zip(tokens.skip(1)).filter(|pair| *pair == ("$", name)).count()
 }
 
 #[cfg(test)]
@@ -132,6 +131,8 @@ mod tests {
     use async_graphql::parser::parse_query;
 
     use super::*;
+    use crate::graphql::DocumentLimits;
+    use crate::graphql::documents::normalised;
 
     #[test]
     fn what_the_viewer_sees_is_shared_with_nobody() {
@@ -171,7 +172,8 @@ mod tests {
             let request = Request::new(query).variables(async_graphql::Variables::from_json(variables));
             let document = parse_query(query).unwrap();
             let operation = operation(&document, &request).unwrap();
-            let (held, variable) = resume(&root_field(&document, operation)?.node, &request, query)?;
+            let normal = normalised(query, &DocumentLimits::default()).unwrap();
+            let (held, variable) = resume(&root_field(&document, operation)?.node, &request, &normal)?;
             Ok::<_, Failure>((held.map(|held| held.to_string()), variable.map(|name| name.to_string())))
         };
         let own = "subscription($r: String, $re: ID) { boardChanges(board: $re, resume: $r) { seq } }";

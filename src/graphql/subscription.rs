@@ -17,6 +17,8 @@ impl Subscription {
     /// A snapshot first (or, with `resume`, exactly what was missed while that is still kept), then changes.
     /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
     /// what falls in between is merged, the newest state wins.
+    // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
+    #[graphql(complexity = "arguments::cost(Some(top), child_complexity.div_ceil(2))")]
     async fn board_changes(
         &self,
         ctx: &Context<'_>,
@@ -66,8 +68,8 @@ impl Subscription {
         products.dedup();
         match products.len() {
             0 => return Err(Failure::bad("productIds", "give at least one").into()),
-            1..=100 => {}
-            _ => return Err(Failure::too_many("productIds", format!("at most {}", arguments::ROWS_MAX)).into()),
+            len if len <= arguments::ROWS_MAX as usize => {}
+            _ => return Err(Failure::too_many("productIds", arguments::ROWS_MAX as usize, "too many products").into()),
         }
         let updates = groups::updates(ctx, Topic::Likes { products }, arguments::rate(max_rate, 2.0)?)?;
         Ok(updates.filter_map(|update| future::ready(LikeEvent::of(update))))

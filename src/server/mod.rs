@@ -2,30 +2,39 @@
 //!
 //! | route | |
 //! |---|---|
-//! | `POST /graphql` | [`http`]: queries and mutations |
-//! | `GET /graphql/ws` | [`socket`]: the same and subscriptions, over WebSocket |
+//! | `GET`, `POST /graphql` | [`http`]: queries and mutations |
+//! | `GET`, `POST /graphql/stream` | [`sse`]: the same and subscriptions, as server-sent events |
+//! | `GET /graphql/ws` | [`socket`]: the same, over WebSocket |
 //! | `GET /graphiql` | [`graphiql`]: a page to try the API with; `/` leads there |
 //! | `GET /healthz`, `/readyz` | [`health`] |
 //!
-//! Who calls is found out in [`auth`], which pages may call in [`origins`]. Settings come from outside as plain values.
+//! [`connections`] brings requests here; [`request`] reads them, [`accept`] says in which form they are answered. Who calls
+//! is found out in [`auth`], which pages may call in [`origins`], how many live connections one may hold in [`admission`].
+//! Settings come from outside as plain values.
 
+mod accept;
+mod admission;
 pub mod auth;
+mod connections;
 mod graphiql;
 mod health;
 mod http;
+mod limits;
 mod origins;
+mod persisted;
+mod request;
 mod request_id;
 mod socket;
+mod sse;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
 use axum::middleware;
 use axum::response::Redirect;
-use axum::routing::{get, post};
+use axum::routing::{any, get};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,8 +42,11 @@ use tokio_util::task::TaskTracker;
 use crate::graphql::Api;
 use crate::live::Hub;
 use crate::pipeline::App;
+use admission::Admission;
 use auth::Auth;
+pub use limits::Limits;
 use origins::Origins;
+use persisted::Persisted;
 
 /// How long requests in flight and closing sockets are waited for. The caller then still has to sync what is in the
 /// journal, and all of it must fit into the 10 s that process supervisors give.
@@ -47,6 +59,7 @@ pub struct ServerConfig {
     pub allow_origin: Vec<String>,
     /// A folder with GraphiQL's files, to be served instead of the CDN's.
     pub graphiql_assets: Option<PathBuf>,
+    pub limits: Limits,
 }
 
 /// What every route shares.
@@ -54,9 +67,23 @@ struct Site {
     api: Api,
     auth: Auth,
     origins: Origins,
-    /// The open sockets: axum does not wait for them.
+    limits: Limits,
+    persisted: Persisted,
+    admission: Arc<Admission>,
+    /// The open connections, and the sockets that some of them have become.
     tasks: TaskTracker,
     shutdown: CancellationToken,
+}
+
+impl Site {
+    fn new(api: Api, auth: Auth, origins: Origins, limits: Limits, shutdown: CancellationToken) -> Arc<Self> {
+        let admission = match auth {
+            Auth::Open => Admission::unlimited(),
+            Auth::Tokens(_) => Admission::new(&limits),
+        };
+        let tasks = TaskTracker::new();
+        Arc::new(Self { api, auth, origins, limits, persisted: Persisted::new(), admission, tasks, shutdown })
+    }
 }
 
 /// Serves until `shutdown`; then stops accepting, answers what is in flight and closes the sockets, for at most
@@ -69,49 +96,35 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let pages = graphiql::routes(config.graphiql_assets, &config.auth)?;
-    let site = Arc::new(Site {
-        api: Api::new(hub),
-        auth: config.auth,
-        origins: Origins::new(&config.allow_origin)?,
-        tasks: TaskTracker::new(),
-        shutdown,
-    });
+    let api = Api::new(hub, config.limits.documents);
+    let site = Site::new(api, config.auth, Origins::new(&config.allow_origin)?, config.limits, shutdown);
     let health =
         Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(app);
-    run(listener, routes(site.clone()).merge(pages).merge(health), site).await
+    run(listener, routes(site.clone()).merge(pages).merge(health), site).await;
+    Ok(())
 }
 
 /// The API's routes.
 fn routes(site: Arc<Site>) -> Router {
     let cors = site.origins.cors();
     Router::new()
-        .route("/graphql", post(http::graphql))
+        .route("/graphql", any(http::graphql))
+        .route("/graphql/stream", any(sse::stream))
         .layer(cors)
         .route("/graphql/ws", get(socket::upgrade))
         .route("/", get(async || Redirect::temporary("/graphiql")))
         .with_state(site)
 }
 
-async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) -> anyhow::Result<()> {
+async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) {
     let routes = routes.layer(middleware::from_fn(request_id::assign));
-    let stopped = site.shutdown.clone().cancelled_owned();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(stopped);
-    let drained = async {
-        server.await.context("the server failed")?;
-        site.tasks.close();
-        site.tasks.wait().await;
-        anyhow::Ok(())
-    };
-    let too_late = async {
-        site.shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN_TIME_MAX).await;
-    };
-    tokio::select! {
-        result = drained => result,
-        () = too_late => {
-            tracing::warn!("requests were still open {} s after the stop; they are cut off", DRAIN_TIME_MAX.as_secs());
-            Ok(())
-        }
+    let cut_off = CancellationToken::new();
+    let Site { limits, tasks, shutdown, .. } = &*site;
+    connections::accept(listener, routes, limits.header_timeout, tasks, shutdown, &cut_off).await;
+    tasks.close();
+    if tokio::time::timeout(DRAIN_TIME_MAX, tasks.wait()).await.is_err() {
+        tracing::warn!("requests were still open {} s after the stop; they are cut off", DRAIN_TIME_MAX.as_secs());
+        cut_off.cancel();
     }
 }
 

@@ -8,17 +8,23 @@ use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
 
 /// A server that wants tokens, and tokens for it.
-async fn guarded() -> (Stack, Server) {
+pub async fn guarded() -> (Stack, Server) {
+    guarded_with(&[]).await
+}
+
+/// The same with more arguments.
+pub async fn guarded_with(arguments: &[&str]) -> (Stack, Server) {
     let mut stack = Stack::new(Setup::Embedded).await;
-    stack.arguments = vec!["--jwt-secret".into(), SECRET.into()];
+    stack.arguments = ["--jwt-secret", SECRET].iter().chain(arguments).map(ToString::to_string).collect();
     let server = stack.serve().await;
     (stack, server)
 }
 
-fn token(stack: &Stack, user: &str, role: &str) -> String {
+pub fn token(stack: &Stack, user: &str, roles: &[&str]) -> String {
     let output = stack
         .command()
-        .args(["token", "--user", user, "--role", role])
+        .args(["token", "--user", user])
+        .args(roles.iter().flat_map(|role| ["--role", role]))
         .env("ACCLAIM_JWT_SECRET", SECRET)
         .output()
         .unwrap();
@@ -42,7 +48,7 @@ fn code(answer: &Value) -> &str {
 async fn each_role_may_do_its_own() {
     let (stack, server) = guarded().await;
     let (user, ingest, admin) =
-        (token(&stack, "ann", "user"), token(&stack, "shop", "ingest"), token(&stack, "boss", "admin"));
+        (token(&stack, "ann", &["user"]), token(&stack, "shop", &["ingest"]), token(&stack, "boss", &["admin"]));
     let like = json!({ "product": "p0" });
     let stock = "mutation { upsertProducts(input: { products: [{ id: \"p0\", name: \"Mug\" }] }) { upserted } }";
     let adjust =
@@ -76,7 +82,7 @@ async fn each_role_may_do_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_takes_its_token_with_connection_init() {
     let (stack, server) = guarded().await;
-    let user = token(&stack, "ann", "user");
+    let user = token(&stack, "ann", &["user"]);
     let mut socket = Socket::connect(&server.url, json!({ "Authorization": format!("Bearer {user}") })).await;
     socket.send(json!({ "id": "1", "type": "subscribe", "payload": { "query": "{ viewer { id } }" } })).await;
     assert_eq!(socket.receive().await["payload"]["data"]["viewer"]["id"], "ann");

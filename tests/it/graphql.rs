@@ -7,7 +7,7 @@ use acclaim::domain::UserId;
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, Outcome, Payload, payload};
+use acclaim::graphql::{Api, DocumentLimits, Outcome, Payload, payload};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings};
@@ -37,7 +37,7 @@ impl Site {
         let ledger = Ledger::connect(&format!("sqlite://{}", dir.path().join("acclaim.db").display())).await.unwrap();
         ledger.migrate().await.unwrap();
         let app = App::start(engine.clone(), ledger, Settings::default()).await.unwrap();
-        let api = Api::new(Hub::start(&app));
+        let api = Api::new(Hub::start(&app), DocumentLimits::default());
         Self { api, app, engine, _dir: dir }
     }
 

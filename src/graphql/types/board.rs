@@ -183,6 +183,7 @@ impl Period {
         Ok(position.to_string())
     }
 
+    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn entries(
         &self,
         ctx: &Context<'_>,
@@ -203,6 +204,9 @@ impl Period {
     }
 
     /// The product with `radius` places above and below it.
+    #[graphql(
+        complexity = "arguments::cost(Some(radius.unwrap_or(5).saturating_mul(2).saturating_add(1)), child_complexity)"
+    )]
     async fn around(
         &self,
         ctx: &Context<'_>,

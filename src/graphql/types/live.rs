@@ -24,6 +24,7 @@ use crate::pipeline::{App, Freshness, Reading, Source};
     ),
     field(name = "at", ty = "&DateTime")
 )]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and the macro takes no boxes")]
 pub enum BoardEvent {
     Snapshot(BoardSnapshot),
     Delta(BoardDelta),

@@ -37,14 +37,17 @@ impl Product {
 
 #[Object]
 impl Product {
+    #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         ID(self.row.id.to_string())
     }
 
+    #[graphql(complexity = 0)]
     async fn name(&self) -> &str {
         &self.row.name
     }
 
+    #[graphql(complexity = 0)]
     async fn image_url(&self) -> Option<&str> {
         self.row.image_url.as_deref()
     }
@@ -53,14 +56,17 @@ impl Product {
         self.row.price.as_ref().map(Money::from)
     }
 
+    #[graphql(complexity = 0)]
     async fn category(&self) -> Option<&str> {
         self.row.category.as_deref()
     }
 
+    #[graphql(complexity = 0)]
     async fn brand(&self) -> Option<&str> {
         self.row.brand.as_deref()
     }
 
+    #[graphql(complexity = 0)]
     async fn created_at(&self) -> DateTime {
         DateTime(self.row.created_at)
     }
@@ -93,7 +99,9 @@ impl Product {
 
 #[derive(SimpleObject)]
 pub struct Money {
+    #[graphql(complexity = 0)]
     amount: Decimal,
+    #[graphql(complexity = 0)]
     currency: String,
 }
 

@@ -63,19 +63,23 @@ impl RankingEntry {
 /// `id` is stable for one product in one period, so that client caches update rows in place.
 #[Object]
 impl RankingEntry {
+    #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         let Reading { board, period, .. } = &*self.reading;
         ID(opaque(&format!("{}:{}:{}", board.id, period.key, self.siblings.ids()[self.index])))
     }
 
+    #[graphql(complexity = 0)]
     async fn rank(&self) -> i32 {
         int(self.rank)
     }
 
+    #[graphql(complexity = 0)]
     async fn score(&self) -> f64 {
         self.points.as_f64()
     }
 
+    #[graphql(complexity = 0)]
     async fn product_id(&self) -> ID {
         ID(self.siblings.ids()[self.index].to_string())
     }
@@ -96,6 +100,7 @@ pub struct PageInfo {
 
 #[derive(SimpleObject)]
 pub struct RankingEdge {
+    #[graphql(complexity = 0)]
     cursor: String,
     node: RankingEntry,
 }
@@ -130,6 +135,7 @@ impl RankingConnection {
         &self.entries
     }
 
+    #[graphql(complexity = 0)]
     async fn page_info(&self) -> PageInfo {
         PageInfo {
             has_next_page: has_next(self.first_rank, self.entries.len(), self.total),
@@ -139,6 +145,7 @@ impl RankingConnection {
         }
     }
 
+    #[graphql(complexity = 0)]
     async fn total_count(&self) -> i32 {
         int(self.total)
     }

@@ -33,6 +33,7 @@ impl Viewer {
     }
 
     /// Newest first.
+    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn likes(
         &self,
         ctx: &Context<'_>,
@@ -54,8 +55,10 @@ impl Viewer {
 
 #[derive(SimpleObject)]
 pub struct ProductEdge {
+    #[graphql(complexity = 0)]
     cursor: String,
     node: Product,
+    #[graphql(complexity = 0)]
     liked_at: Option<DateTime>,
 }
 
@@ -63,7 +66,9 @@ pub struct ProductEdge {
 #[graphql(complex)]
 pub struct ProductConnection {
     edges: Vec<ProductEdge>,
+    #[graphql(complexity = 0)]
     page_info: PageInfo,
+    #[graphql(complexity = 0)]
     total_count: i32,
 }
 

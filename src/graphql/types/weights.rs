@@ -81,6 +81,7 @@ impl WeightRule {
 
 #[derive(SimpleObject)]
 pub struct WeightRuleEdge {
+    #[graphql(complexity = 0)]
     pub cursor: String,
     pub node: WeightRule,
 }
@@ -89,6 +90,7 @@ pub struct WeightRuleEdge {
 pub struct WeightRuleConnection {
     pub edges: Vec<WeightRuleEdge>,
     pub nodes: Vec<WeightRule>,
+    #[graphql(complexity = 0)]
     pub page_info: PageInfo,
 }
 

@@ -15,6 +15,7 @@ use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
 use crate::graphql::{Outcome, Payload, new_request_id};
 use crate::server::Site;
+use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
 use async_graphql as gql;
 
@@ -24,8 +25,6 @@ const INIT_TIME_MAX: Duration = Duration::from_secs(3);
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often a client is asked whether it is there: often enough for proxies that cut idle connections after 30 s or more.
 const PING_EVERY: Duration = Duration::from_secs(12);
-/// Operations at once on one connection: far more than a page has live parts.
-const OPERATIONS_MAX: usize = 20;
 
 /// What an operation has to say.
 enum Said {
@@ -38,6 +37,7 @@ pub struct Connection {
     site: Arc<Site>,
     socket: WebSocket,
     from_headers: Identity,
+    admitted: Admitted,
     /// Who calls, once that was said.
     caller: Option<Caller>,
     operations: StreamMap<Arc<str>, BoxStream<'static, (Arc<Operation>, Said)>>,
@@ -53,12 +53,13 @@ pub struct Connection {
 type End = Option<CloseFrame>;
 
 impl Connection {
-    pub fn new(site: Arc<Site>, socket: WebSocket, from_headers: Identity) -> Self {
+    pub fn new(site: Arc<Site>, socket: WebSocket, from_headers: Identity, admitted: Admitted) -> Self {
         let now = Instant::now();
         Self {
             site,
             socket,
             from_headers,
+            admitted,
             caller: None,
             operations: StreamMap::new(),
             init_by: now + INIT_TIME_MAX,
@@ -166,11 +167,15 @@ impl Connection {
 
     async fn sign_in(&mut self, payload: &serde_json::Value) -> Result<(), End> {
         if self.caller.is_some() {
-            return Err(closed(Close::TooManyInits));
+            return Err(closed(Close::TooMany("Too many initialisation requests".to_owned())));
         }
         let named = self.site.auth.of_connection_init(payload);
         let named = named.map_err(|failure| closed(Close::Forbidden(failure.to_string())))?;
         let identity = named.unwrap_or_else(|| self.from_headers.clone());
+        if let Some(user) = &identity.caller.user {
+            // graphql-transport-ws has no code for it; 4429 is the nearest that its clients do not retry.
+            self.admitted.sign_in(user).map_err(|failure| closed(Close::TooMany(failure.to_string())))?;
+        }
         self.expires_at = identity.expires_at.map(|at| {
             let left = at.duration_since(SystemTime::now()).unwrap_or_default();
             Instant::now() + left
@@ -185,9 +190,10 @@ impl Connection {
             return Err(closed(Close::DuplicateId(id)));
         }
         let operation = Arc::new(Operation::new(&id));
-        if self.operations.len() >= OPERATIONS_MAX {
-            let message = format!("at most {OPERATIONS_MAX} at once on a connection");
-            let refused = errors::failed(Failure::too_many("subscriptions", message), &new_request_id());
+        let most = self.site.limits.subscriptions;
+        if self.operations.len() >= most {
+            let failure = Failure::too_many("subscriptions", most, "too many operations at once on a connection");
+            let refused = errors::failed(failure, &new_request_id());
             return self.send(operation.error(&refused.errors)).await;
         }
         let site = self.site.clone();

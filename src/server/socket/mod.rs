@@ -10,51 +10,61 @@
 mod connection;
 mod protocol;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 
 use super::Site;
+use super::admission::Admitted;
+use super::auth::Identity;
 use connection::Connection;
 
 const PROTOCOL: &str = "graphql-transport-ws";
-/// A subscribe message holds a document and its variables; events and products are sent over HTTP, a whole MiB at a time.
-const MESSAGE_LEN_MAX: usize = 64 << 10;
 /// Enough for most messages at one go; the library's own 128 KiB would be most of what an idle subscriber costs.
 const READ_BUFFER_LEN: usize = 1 << 10;
 /// How long a client has to answer a close, so that it reads the reason before the connection goes.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-pub async fn upgrade(State(site): State<Arc<Site>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+pub async fn upgrade(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     if !site.origins.admit(&headers) {
         return (StatusCode::FORBIDDEN, "this origin is not allowed; see --allow-origin\n").into_response();
     }
-    let caller = match site.auth.of_headers(&headers) {
-        Ok(caller) => caller,
+    let identity = match site.auth.of_headers(&headers) {
+        Ok(identity) => identity,
         Err(failure) => return (StatusCode::UNAUTHORIZED, format!("{failure}\n")).into_response(),
     };
     let upgrade = upgrade
         .protocols([PROTOCOL])
-        .max_message_size(MESSAGE_LEN_MAX)
+        .max_message_size(site.limits.message_len)
         .read_buffer_size(READ_BUFFER_LEN)
         .write_buffer_size(0);
     if upgrade.selected_protocol().is_none() {
         return (StatusCode::BAD_REQUEST, format!("offer the protocol {PROTOCOL}\n")).into_response();
     }
+    let admitted = match site.admission.admit(peer.ip()) {
+        Ok(admitted) => admitted,
+        Err(failure) => return (StatusCode::TOO_MANY_REQUESTS, format!("{failure}\n")).into_response(),
+    };
     let task = site.tasks.token();
     upgrade.on_upgrade(async move |socket| {
-        serve(site, socket, caller).await;
+        serve(site, socket, identity, admitted).await;
         drop(task);
     })
 }
 
-async fn serve(site: Arc<Site>, socket: WebSocket, from_headers: super::auth::Identity) {
-    let mut connection = Connection::new(site, socket, from_headers);
+async fn serve(site: Arc<Site>, socket: WebSocket, from_headers: Identity, admitted: Admitted) {
+    let mut connection = Connection::new(site, socket, from_headers, admitted);
     let end = connection.run().await;
     let mut socket = connection.into_socket();
     let Some(frame) = end else { return };

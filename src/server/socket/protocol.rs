@@ -37,7 +37,7 @@ pub enum Close {
     Forbidden(String),
     InitTimeout,
     DuplicateId(String),
-    TooManyInits,
+    TooMany(String),
 }
 
 impl Close {
@@ -49,7 +49,7 @@ impl Close {
             Self::Forbidden(why) => (4403, why),
             Self::InitTimeout => (4408, "Connection initialisation timeout".to_owned()),
             Self::DuplicateId(id) => (4409, format!("Subscriber for {id} already exists")),
-            Self::TooManyInits => (4429, "Too many initialisation requests".to_owned()),
+            Self::TooMany(why) => (4429, why),
         };
         // A close frame holds 123 bytes of reason.
         reason.truncate(reason.floor_char_boundary(123));

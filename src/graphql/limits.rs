@@ -1,0 +1,37 @@
+//! What a document may ask for. Each limit is named in the error that refuses a document, so that its author knows which.
+
+/// Limits of one document. The defaults leave several times what this schema's own pages and tools need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DocumentLimits {
+    /// Tokens of the text, counted before it is parsed.
+    pub tokens: usize,
+    /// Fields, fragments and spreads, once every fragment stands wherever it is spread.
+    pub nodes: usize,
+    /// Fields within fields.
+    pub depth: usize,
+    /// Fields under another name: with them a document can ask for the same thing again and again.
+    pub aliases: usize,
+    /// Directives, fragments spread out.
+    pub directives: usize,
+    /// What is asked for, each list counted as often as it may have rows.
+    pub cost: usize,
+    /// Whether `__schema` and `__type` are answered.
+    pub introspection: bool,
+}
+
+impl DocumentLimits {
+    pub const DEFAULT: Self =
+        Self { tokens: 2_000, nodes: 5_000, depth: 12, aliases: 30, directives: 20, cost: 2_000, introspection: true };
+
+    /// Bytes of a document: names here have up to 14 letters, and what is indented widely still stays below 32 bytes a
+    /// token.
+    pub const fn text_len_max(&self) -> usize {
+        self.tokens * 32
+    }
+}
+
+impl Default for DocumentLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

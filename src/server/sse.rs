@@ -1,0 +1,161 @@
+//! GraphQL over server-sent events: `GET` and `POST /graphql/stream`, for the protocol graphql-sse in its "distinct
+//! connections mode": one request, one operation, one stream of `next` events and a `complete` at its end.
+//!
+//! Invariant: a stream ends by itself. It completes when its operation does and when the node stops; one whose client
+//! takes nothing is cut off with its connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt, future};
+use tokio_util::sync::CancellationToken;
+
+use super::Site;
+use super::accept::{Format, takes_events};
+use super::admission::Admitted;
+use super::http::{late, refuse};
+use super::request::{Refusal, read};
+use super::request_id::RequestId;
+use crate::graphql::errors::Failure;
+use crate::graphql::{Outcome, Payload, payload};
+
+/// Silence after which a comment is sent: the protocol's own pace, below what proxies wait for (30 s and more).
+const KEEP_ALIVE: Duration = Duration::from_secs(12);
+
+/// A comment: nobody is told of it.
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+/// The data is empty, and has to be there: without it a browser's EventSource keeps the event to itself.
+const COMPLETE: Bytes = Bytes::from_static(b"event: complete\ndata:\n\n");
+
+pub async fn stream(
+    State(site): State<Arc<Site>>,
+    Extension(id): Extension<RequestId>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &id.0)).await {
+        Ok(Ok((payloads, admitted))) => events(payloads, admitted, site.shutdown.clone()),
+        Ok(Err(refusal)) => refuse(refusal, Format::Json, &id.0),
+        Err(_) => late(&site, Format::Json, &id.0),
+    }
+}
+
+/// The payloads of an operation, and the connection's place. An operation that can't be run is answered in a payload
+/// too, so that a browser's EventSource, which shows nobody the body of another status, can say why.
+async fn open(
+    site: &Site,
+    peer: SocketAddr,
+    request: Request,
+    id: &str,
+) -> Result<(BoxStream<'static, Payload>, Admitted), Refusal> {
+    check(site, request.headers())?;
+    let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
+    let mut admitted = site.admission.admit(peer.ip()).map_err(too_many)?;
+    let (caller, operation) = read(site, request).await.map_err(|refusal| match refusal.status {
+        // 200 would promise a stream.
+        StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
+        _ => refusal,
+    })?;
+    if let Some(user) = &caller.user {
+        admitted.sign_in(user).map_err(too_many)?;
+    }
+    let payloads = match site.api.operate(operation, caller, id).await {
+        Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
+        Outcome::Subscribed(payloads) => payloads,
+    };
+    Ok((payloads, admitted))
+}
+
+fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
+    if !site.origins.admit(headers) {
+        let failure = Failure::bad("origin", "this origin is not allowed; see --allow-origin");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, failure));
+    }
+    if !takes_events(headers) {
+        let failure = Failure::bad("accept", "answers here are text/event-stream");
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure));
+    }
+    Ok(())
+}
+
+fn events(payloads: BoxStream<'static, Payload>, admitted: Admitted, shutdown: CancellationToken) -> Response {
+    let chunks = chunks(payloads, shutdown).map(move |chunk| {
+        // The place is held for as long as the stream is.
+        let _ = &admitted;
+        Ok::<_, Infallible>(chunk)
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // nginx would collect events until its buffer is full.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, Body::from_stream(chunks)).into_response()
+}
+
+/// What is written, in the pieces in which it is there: a payload is JSON without line breaks, and is not copied.
+fn chunks(payloads: BoxStream<'static, Payload>, shutdown: CancellationToken) -> impl Stream<Item = Bytes> {
+    let events = stream::unfold(Some((payloads, shutdown)), async |open| {
+        let (mut payloads, shutdown) = open?;
+        let payload = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => None,
+            payload = payloads.next() => payload,
+            () = tokio::time::sleep(KEEP_ALIVE) => return Some((vec![COMMENT], Some((payloads, shutdown)))),
+        };
+        match payload {
+            Some(payload) => {
+                let next = Bytes::from_static(b"event: next\ndata: ");
+                Some((vec![next, payload, Bytes::from_static(b"\n\n")], Some((payloads, shutdown))))
+            }
+            None => Some((vec![COMPLETE], None)),
+        }
+    });
+    // Some browsers take a stream for open only once there is something in it.
+    stream::once(future::ready(COMMENT)).chain(events.flat_map(stream::iter))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn text(chunks: impl Stream<Item = Bytes>) -> String {
+        let all: Vec<u8> = chunks.map(|chunk| chunk.to_vec()).concat().await;
+        String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test]
+    async fn payloads_become_events_and_an_end() {
+        let payloads = stream::iter([&b"{\"a\":1}"[..], b"{\"a\":2}"].map(Bytes::from_static)).boxed();
+        let written = text(chunks(payloads, CancellationToken::new())).await;
+        assert_eq!(
+            written,
+            ":\n\nevent: next\ndata: {\"a\":1}\n\nevent: next\ndata: {\"a\":2}\n\nevent: complete\ndata:\n\n"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_broken_by_comments_until_the_node_stops() {
+        let (began, shutdown) = (Instant::now(), CancellationToken::new());
+        let mut chunks = Box::pin(chunks(stream::pending().boxed(), shutdown.clone()));
+        assert_eq!(chunks.next().await, Some(COMMENT));
+        for comment in 1..=3 {
+            assert_eq!(chunks.next().await, Some(COMMENT));
+            assert_eq!(began.elapsed().as_secs(), comment * 12);
+        }
+        shutdown.cancel();
+        assert_eq!((chunks.next().await, chunks.next().await), (Some(COMPLETE), None));
+        assert_eq!(began.elapsed().as_secs(), 36);
+    }
+}

@@ -1,0 +1,32 @@
+//! Clients from npm that people use, against a running server. `scripts/test` installs them into tests/clients.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::auth::{guarded, token};
+use crate::support::stack::{Setup, Stack};
+
+/// Runs a script of tests/clients, which fails by its exit code.
+async fn run(script: &str, arguments: Vec<String>) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    assert!(folder.join("node_modules").is_dir(), "no clients are installed: run npm ci --prefix tests/clients");
+    let mut command = Command::new("node");
+    command.arg(folder.join(script)).args(arguments).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("node is in PATH");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}:\n{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_audit_of_graphql_over_http_passes() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    run("http-audits.mjs", vec![server.url.clone()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn graphql_sse_reads_streams() {
+    let (stack, server) = guarded().await;
+    let token = token(&stack, "ann", &["user", "ingest"]);
+    run("sse.mjs", vec![server.url.clone(), token]).await;
+}
