@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acclaim::client::import::{self, Contents};
-use acclaim::client::{Caller, Client, demo, verify};
+use acclaim::client::{Caller, Client, bench, demo, verify};
 use acclaim::domain::Timestamp;
 use acclaim::engine::Engine;
 use acclaim::engine::memory::MemoryEngine;
@@ -26,7 +26,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Cli, Command, Import, ImportFile, Remote, Role};
+use crate::config::{Bench, Cli, Command, Import, ImportFile, Remote, Role};
 
 /// A request makes hundreds of small allocations on whatever thread it is polled; the system's own allocator spent a tenth
 /// of the server's time on them.
@@ -35,6 +35,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What of [`STOP_TIMEOUT`] is left for the journal once requests and sockets are done.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+/// A bench signs a token for each call, which is answered or given up long before.
+const BENCH_TOKEN_VALID_FOR: Duration = Duration::from_secs(600);
 /// A server that has not stopped by then is cut off: orchestrators kill soon after, without a word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -104,6 +106,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             print(&report.to_string())?;
             return Ok(if report.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Bench(kind) => return run_bench(kind).await,
         Command::Schema => print(acclaim::graphql::sdl().trim_end())?,
         Command::Token(settings) => print(&token(&settings)?)?,
     }
@@ -233,8 +236,58 @@ async fn import_file(settings: ImportFile, contents: Contents) -> anyhow::Result
     Ok(if summary.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Runs one kind of load until its time is over or Ctrl-C ends it; a second one ends the process at once.
+async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stopping.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    let outcome = match kind {
+        Bench::Fanout(settings) => {
+            let target = settings.load.target(client(&settings.load.remote)?);
+            bench::fanout::run(&target, &settings.settings(), &stop).await?
+        }
+        Bench::Rankings(settings) => {
+            let target = settings.load.target(client(&settings.load.remote)?);
+            bench::rankings::run(&target, &settings.settings(), &stop).await?
+        }
+        Bench::Likes(settings) => {
+            let secret = settings.jwt.jwt_secret.clone();
+            let caller = move |user: &str, roles: &[Role]| match &secret {
+                Some(secret) => Ok(Caller::Token(sign(secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
+                None => Ok(Caller::Name(user.to_owned())),
+            };
+            let shop = match &settings.load.remote.token {
+                Some(_) => client(&settings.load.remote)?,
+                None => client(&settings.load.remote)?.called_by(caller("bench", &[Role::User, Role::Ingest])?),
+            };
+            let target = settings.load.target(shop);
+            let caller_of = Box::new(move |user: &str| caller(user, &[Role::User]));
+            let (clients, users) = (settings.clients as usize, settings.users as usize);
+            let settings = bench::likes::Settings { clients, users, caller_of };
+            bench::likes::run(&target, settings, &stop).await?
+        }
+    };
+    print(&outcome.to_string())?;
+    for fault in &outcome.faults {
+        eprintln!("acclaim: {fault}");
+    }
+    Ok(if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn token(settings: &config::Token) -> anyhow::Result<String> {
     let secret = settings.jwt.jwt_secret.as_ref().context("checked with the settings: there is a secret")?;
+    sign(secret, &settings.user, &settings.role, settings.valid_for)
+}
+
+/// A token that is valid from now on.
+fn sign(secret: &config::Secret, user: &str, roles: &[Role], valid_for: Duration) -> anyhow::Result<String> {
     let now = u64::try_from(Timestamp::now().as_ms() / 1000).context("the clock is before 1970")?;
     let role = |role: &Role| match role {
         Role::User => "USER".to_owned(),
@@ -242,10 +295,10 @@ fn token(settings: &config::Token) -> anyhow::Result<String> {
         Role::Admin => "ADMIN".to_owned(),
     };
     let claims = auth::Claims {
-        sub: settings.user.clone(),
+        sub: user.to_owned(),
         iat: Some(now),
-        exp: now + settings.valid_for.as_secs(),
-        roles: settings.role.iter().map(role).collect(),
+        exp: now + valid_for.as_secs(),
+        roles: roles.iter().map(role).collect(),
     };
     Ok(auth::sign(secret.reveal(), &claims)?)
 }

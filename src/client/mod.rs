@@ -1,8 +1,9 @@
-//! A client of a running server: what imports, checks and shops in the demo talk through.
+//! A client of a running server: what imports, checks, benches and shops in the demo talk through.
 //!
-//! It knows GraphQL over HTTP and nothing of how the server works inside. Every call has a time limit, and every way in
+//! It knows GraphQL over HTTP (the bench over WebSocket, too) and nothing of how the server works inside. Every call has a time limit, and every way in
 //! which a call can fail is a [`ClientError`], which says whether the same call may work later.
 
+pub mod bench;
 pub mod demo;
 pub mod import;
 mod progress;
@@ -195,14 +196,14 @@ struct Answer {
     errors: Vec<TopLevelError>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct TopLevelError {
     message: String,
     #[serde(default)]
     extensions: Extensions,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 struct Extensions {
     code: Option<String>,

@@ -23,6 +23,7 @@ impl Command {
             Self::Import(Import::Products(file) | Import::Events { file, .. }) => file.remote.check(),
             Self::Migrate(database) => database.check(),
             Self::Verify(verify) => verify.remote.check(),
+            Self::Bench(bench) => bench.check(),
             Self::Schema => Ok(()),
             Self::Token(token) => token.check(),
         }
@@ -88,7 +89,7 @@ fn check_origin(origin: &str) -> Check {
 }
 
 impl JwtSecret {
-    fn check(&self) -> Check {
+    pub(super) fn check(&self) -> Check {
         match &self.jwt_secret {
             Some(secret) if secret.reveal().len() < JWT_SECRET_LEN_MIN => Err(format!(
                 "--jwt-secret (ACCLAIM_JWT_SECRET) has {} bytes, and HS256 needs at least {JWT_SECRET_LEN_MIN}: set it \
@@ -138,7 +139,7 @@ impl Redis {
 }
 
 impl Remote {
-    fn check(&self) -> Check {
+    pub(super) fn check(&self) -> Check {
         if self.url.starts_with("http://") || self.url.starts_with("https://") {
             return Ok(());
         }

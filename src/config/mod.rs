@@ -3,6 +3,7 @@
 //! The comments on the fields are what `--help` prints. Only `main` reads this; everything else is handed values. No
 //! secret, nor an address that may hold one, appears in `--help` or in an error.
 
+mod bench;
 mod checks;
 mod limits;
 
@@ -14,6 +15,7 @@ use acclaim::domain::BoardId;
 use acclaim::engine::EngineLimits;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::bench::Bench;
 use limits::Limits;
 
 /// Turns likes, views and orders into live leaderboards behind one GraphQL API.
@@ -71,6 +73,13 @@ pub enum Command {
     /// difference. Needs the role ADMIN.
     #[command(after_help = "Examples:\n  acclaim verify\n  acclaim verify daily --url https://acclaim.example.com")]
     Verify(Verify),
+
+    /// Load a running server, measure it, and check what it answers
+    ///
+    /// A client that prints rates, latencies and what they cost, and exits with 1 when an answer can't be right. It
+    /// changes what it loads: don't point it at a board that people look at.
+    #[command(subcommand, after_help = "Example:\n  acclaim bench fanout --products 10")]
+    Bench(Bench),
 
     /// Print the GraphQL schema
     #[command(after_help = "Example:\n  acclaim schema > schema.graphql")]

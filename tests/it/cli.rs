@@ -34,7 +34,19 @@ fn refusal(code: i32, arguments: &[&str], environment: &[(&str, &str)]) -> Strin
 fn every_command_explains_itself_and_keeps_secrets() {
     let secrets =
         [("ACCLAIM_JWT_SECRET", SECRET), ("ACCLAIM_TOKEN", SECRET), ("DATABASE_URL", SECRET), ("REDIS_URL", SECRET)];
-    for command in ["serve", "demo", "import products", "import events", "migrate", "verify", "schema", "token"] {
+    for command in [
+        "serve",
+        "demo",
+        "import products",
+        "import events",
+        "migrate",
+        "verify",
+        "schema",
+        "token",
+        "bench fanout",
+        "bench likes",
+        "bench rankings",
+    ] {
         let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let output = acclaim(&arguments, &secrets);
         let help = text(&output.stdout);

@@ -3,6 +3,7 @@
 mod support;
 
 mod auth;
+mod bench;
 mod cli;
 mod clients;
 mod contract;
