@@ -37,10 +37,23 @@ impl App {
         let (answer, is_replay) = self.like_once_loaded(&request).await?;
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
         let is_settled = is_replay && self.epoch()? > answer.position.epoch;
-        let durability =
-            if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await? };
-        // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
-        let like_count = self.like_counts(std::slice::from_ref(product)).await.ok().map(|counts| counts[0]);
+        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
+        let deadline = Instant::now() + self.settings.ack_timeout;
+        // Side by side: the count of likes is there well before the ledger.
+        let committed = async {
+            match is_settled {
+                true => Ok(Durability::Committed),
+                false => self.until_committed(partition, answer.position, deadline).await,
+            }
+        };
+        let counted = async {
+            if !is_settled {
+                timeout_at(deadline, self.waits.likes(partition, answer.position)).await.ok();
+            }
+            // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
+            Ok(self.counts.ask(product.clone()).await.ok())
+        };
+        let (durability, like_count) = tokio::try_join!(committed, counted)?;
         Ok(LikeResult::Done {
             liked: answer.liked,
             changed: answer.changed && !is_replay,
@@ -59,19 +72,10 @@ impl App {
                 LikeOutcome::Replayed(answer) => return Ok((answer, true)),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
-                LikeOutcome::NotLoaded => self.loader.load(&request.user).await?,
+                LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
-    }
-
-    /// Waits for ledger and count of likes side by side.
-    async fn until_liked(&self, user: &UserId, position: Position) -> Result<Durability> {
-        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
-        let deadline = Instant::now() + self.settings.ack_timeout;
-        let counted = timeout_at(deadline, self.waits.likes(partition, position));
-        let (durability, _) = tokio::join!(self.until_committed(partition, position, deadline), counted);
-        durability
     }
 
     /// `Unavailable` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED

@@ -50,13 +50,18 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
 
 async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
     let mut follower = Follower::from_ledger(app, partitions).await?;
-    app.engine.announce(&follower.progress()).await?;
     let mut reader = app.engine.journal_reader().await?;
+    let mut progress = follower.progress();
     loop {
         let finishing = finish.is_cancelled();
         let wait = if finishing { Duration::ZERO } else { READ_WAIT };
-        let read = reader.read(&follower.positions(), follower.read_count(), wait).await?;
-        let batches = follower.batches(&read);
+        // The other nodes are told while this one reads on.
+        let positions = follower.positions();
+        let read = reader.read(&positions, follower.read_count(), wait);
+        let (told, read) = tokio::join!(app.engine.announce(&progress), read);
+        told?;
+        progress.clear();
+        let batches = follower.batches(&read?);
         if batches.is_empty() {
             if finishing {
                 return Ok(());
@@ -67,13 +72,16 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
             Commit::Done { refused } => {
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
-                let progress = follower.advance(&batches);
+                progress = follower.advance(&batches);
                 if !refused.is_empty() {
                     correct(app, &refused).await?;
                 }
-                app.engine.announce(&progress).await?;
+                progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
-            Commit::CursorMoved => follower = Follower::from_ledger(app, partitions).await?,
+            Commit::CursorMoved => {
+                follower = Follower::from_ledger(app, partitions).await?;
+                progress = follower.progress();
+            }
         }
     }
 }
