@@ -18,8 +18,11 @@
 //! has another, or none. The engine never looks at a clock: callers pass the time, which makes both implementations
 //! comparable step by step.
 
+mod backoff;
 pub mod memory;
 pub mod redis;
+
+pub use backoff::Backoff;
 
 use std::time::Duration;
 

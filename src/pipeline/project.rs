@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::{Backoff, Fault};
+use super::fault::Fault;
 use super::rebuild::rebuild;
 use crate::domain::{
     BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
 };
-use crate::engine::{Apply, Build, Move, Progress};
+use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
 
 /// Entries in one fold, over all partitions: bounds one step's memory and how long the engine is held up by it.
@@ -50,7 +50,7 @@ pub async fn project(app: &Arc<App>, epoch: u64, finish: &CancellationToken) -> 
         if finish.is_cancelled() {
             return Ok(());
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.after_failure()).await;
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::{Backoff, Fault};
+use super::fault::Fault;
 use crate::domain::{Cursors, Entry, EntryBody, Event, Position};
-use crate::engine::{EngineError, Progress, Survey};
+use crate::engine::{Backoff, EngineError, Progress, Survey};
 use crate::ledger::{Batch, Commit, DeadLetter};
 
 /// Entries in one commit, over all partitions that are followed: large enough that a flood is bound by the database's rows
@@ -36,7 +36,7 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
                 if matches!(fault, Fault::Ledger(_)) {
                     app.sync_failing.store(true, Ordering::Relaxed);
                 }
-                let wait = backoff.next();
+                let wait = backoff.after_failure();
                 tracing::warn!(?partitions, wait_ms = wait.as_millis() as u64, "sync waits: {fault}");
                 if finish.is_cancelled() {
                     // The journal keeps what could not be committed; the next node to start takes it over.

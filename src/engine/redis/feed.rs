@@ -17,11 +17,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keys::Keys;
-use super::link::{Args, Backoff, CONNECT_LIMIT, STEP_LIMIT, refusal};
+use super::link::{Args, CONNECT_LIMIT, STEP_LIMIT, refusal};
 use super::reply::{flag, list, text, tuple, unexpected};
 use super::{RedisEngine, script};
 use crate::domain::{BoardId, FeedState, Position};
-use crate::engine::{Notice, Progress, Result};
+use crate::engine::{Backoff, Notice, Progress, Result};
 
 /// Published states kept for clients that come back: one minute of ticks of 100 ms, some 2.4 MB a board.
 const HISTORY_LEN: usize = 600;
