@@ -270,6 +270,8 @@ pub enum Progress {
     Ledger { partition: u16, position: Position },
     /// The count of likes has folded a partition up to here.
     Likes { partition: u16, position: Position },
+    /// The ledger has refused this entry. Told with, and before, the progress that passes it.
+    Refused { partition: u16, position: Position },
 }
 
 /// What [`Engine::listen`] hears.

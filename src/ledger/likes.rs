@@ -103,6 +103,17 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> R
     Ok(users.iter().map(|user| by_user[user.as_str()].clone()).collect())
 }
 
+pub(super) async fn answer(db: &Db, id: &EventId) -> Result<Option<LikeAnswer>> {
+    let row: Option<(i64, At, i64, i64)> = with_conn!(db, |conn| {
+        let columns = (events::count, events::recorded_at, events::epoch, events::seq);
+        Ok(events::table.find(id.as_str()).select(columns).first(conn).await.optional()?)
+    })?;
+    Ok(row.map(|(count, at, epoch, seq)| {
+        let position = Position::new(unsigned(epoch), unsigned(seq));
+        LikeAnswer { liked: count > 0, changed: true, at: at.0, position }
+    }))
+}
+
 pub(super) async fn liked_products(
     db: &Db,
     user: &UserId,

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::fault::Fault;
-use crate::domain::{Cursors, Entry, EntryBody, Event, Position};
+use crate::domain::{Cursors, Entry, EntryBody, Position};
 use crate::engine::{Backoff, EngineError, Progress, Survey};
-use crate::ledger::{Batch, Commit, DeadLetter};
+use crate::ledger::{Batch, Commit, DeadLetter, Refused};
 
 /// Entries in one commit, over all partitions that are followed: large enough that a flood is bound by the database's rows
 /// and not by its commits, small enough that a commit takes well under the acknowledgement's timeout.
@@ -72,10 +72,15 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
             Commit::Done { refused } => {
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
-                progress = follower.advance(&batches);
+                for Refused { partition, position, .. } in &refused {
+                    progress.push(Progress::Refused { partition: *partition, position: *position });
+                }
+                // Before anything can fail, so that nobody takes them for committed.
+                progress.iter().for_each(|progress| app.waits.reach(*progress));
                 if !refused.is_empty() {
                     correct(app, &refused).await?;
                 }
+                progress.extend(follower.advance(&batches));
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
             Commit::CursorMoved => {
@@ -88,10 +93,12 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
 
 /// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
 /// rebuilt; here the users whose likes the engine has wrong are made to load anew.
-async fn correct(app: &App, refused: &[Event]) -> Result<(), Fault> {
-    tracing::warn!(events = refused.len(), first = %refused[0].id, "the ledger had these events already; boards are rebuilt");
+async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
+    let events = || refused.iter().map(|refused| &refused.event);
+    let first = &refused[0].event.id;
+    tracing::warn!(events = refused.len(), %first, "the ledger had these events already; boards are rebuilt");
     let mut users: Vec<_> =
-        refused.iter().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
+        events().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
     users.sort();
     users.dedup();
     if !users.is_empty() {
