@@ -1,5 +1,6 @@
-//! Likes over HTTP until the ledger has them, one in five by a user not loaded yet, on both set-ups: rate, latency, and
-//! the CPU of each process. Server, databases and this generator share the machine.
+//! Likes over HTTP until the ledger has them, on both set-ups: rate, latency, and the CPU of each process. One like in five
+//! is by a user not loaded yet; beside it the same with every user loaded before, as the prototype of the design was
+//! measured. Server, databases and this generator share the machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,15 +18,39 @@ const PRODUCTS: u64 = 1_000;
 const WARM_UP: Duration = Duration::from_secs(2);
 const RUN: Duration = Duration::from_secs(10);
 
+/// Users where all are loaded before.
+const LOADED_USERS: u64 = 2_000;
+
+/// Who likes.
+#[derive(Clone, Copy)]
+enum Users {
+    /// One like in five is by a user not loaded yet.
+    Coming,
+    /// [`LOADED_USERS`], all loaded before.
+    Loaded,
+}
+
 pub async fn run() {
-    let mut rows =
-        vec![row!["", "clients", "likes/s", "COMMITTED", "p50 ms", "p99 ms", "server µs", "Redis µs", "Postgres µs"]];
-    for (name, setup) in [("Redis with AOF, Postgres", Setup::Servers), ("memory, SQLite", Setup::Embedded)] {
-        for clients in [64, 256] {
-            rows.push(measure(name, setup, clients).await);
+    for (title, users) in [("one in five a first load", Users::Coming), ("all users loaded before", Users::Loaded)] {
+        let mut rows = vec![row![
+            "",
+            "clients",
+            "likes/s",
+            "COMMITTED",
+            "p50 ms",
+            "p99 ms",
+            "server µs",
+            "Redis µs",
+            "Postgres µs",
+            "generator µs"
+        ]];
+        for (name, setup) in [("Redis with AOF, Postgres", Setup::Servers), ("memory, SQLite", Setup::Embedded)] {
+            for clients in [64, 256] {
+                rows.push(measure(name, setup, clients, users).await);
+            }
         }
+        table(&format!("Likes over HTTP, {title}; CPU per like by process"), &rows);
     }
-    table("Likes over HTTP, one in five a first load; CPU per like by process", &rows);
 }
 
 /// What the clients count between the marks.
@@ -36,19 +61,22 @@ struct Counts {
     committed: AtomicU64,
 }
 
-async fn measure(name: &str, setup: Setup, clients: usize) -> Vec<String> {
+async fn measure(name: &str, setup: Setup, clients: usize, users: Users) -> Vec<String> {
     let mut stack = Stack::new(setup).await;
     stack.ack_timeout_ms = 250;
     stack.arguments = vec!["--like-rate".into(), "0".into()];
     let server = stack.serve().await;
     server.with_products(PRODUCTS as usize).await;
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    if let Users::Loaded = users {
+        load_all(&address).await;
+    }
     let counts = Arc::new(Counts::default());
     let (began, ends) = (Instant::now() + WARM_UP, Instant::now() + WARM_UP + RUN);
     let tasks: Vec<_> = (0..clients)
         .map(|_| {
             let (address, counts) = (address.clone(), counts.clone());
-            tokio::spawn(async move { client(&address, &counts, began, ends).await })
+            tokio::spawn(async move { client(&address, &counts, users, began, ends).await })
         })
         .collect();
     tokio::time::sleep_until(began.into()).await;
@@ -76,29 +104,51 @@ async fn measure(name: &str, setup: Setup, clients: usize) -> Vec<String> {
         per_like(0),
         per_like(1),
         per_like(2),
+        per_like(3),
     ]
 }
 
-async fn client(address: &str, counts: &Counts, began: Instant, ends: Instant) -> Vec<Duration> {
+/// Has every user of [`Users::Loaded`] like something.
+async fn load_all(address: &str) {
+    let share = LOADED_USERS / 50;
+    let tasks = (0..LOADED_USERS).step_by(share as usize).map(|first| async move {
+        let mut client = Client::connect(address).await;
+        for user in first..(first + share).min(LOADED_USERS) {
+            like(&mut client, user).await;
+        }
+    });
+    futures_util::future::join_all(tasks).await;
+}
+
+/// Toggles any product; whether the answer says COMMITTED.
+async fn like(client: &mut Client, user: u64) -> bool {
+    let product = rand::random_range(0..PRODUCTS);
+    let body = json!({ "query": TOGGLE, "variables": { "product": format!("p{product}") } }).to_string();
+    let answer = client.post(&format!("user-{user}"), &body).await;
+    assert!(answer.contains("\"liked\":"), "{answer}");
+    answer.contains("COMMITTED")
+}
+
+async fn client(address: &str, counts: &Counts, users: Users, began: Instant, ends: Instant) -> Vec<Duration> {
     let mut client = Client::connect(address).await;
     let mut latencies = Vec::new();
     loop {
         let n = counts.next.fetch_add(1, Ordering::Relaxed);
-        // Every fifth like is a new user's; the four that follow it are of users who came before.
-        let user = if n.is_multiple_of(5) { n / 5 } else { rand::random_range(0..=n / 5) };
-        let body =
-            json!({ "query": TOGGLE, "variables": { "product": format!("p{}", rand::random_range(0..PRODUCTS)) } })
-                .to_string();
+        let user = match users {
+            // Every fifth like is a new user's; the four that follow it are of users who came before.
+            Users::Coming if n.is_multiple_of(5) => n / 5,
+            Users::Coming => rand::random_range(0..=n / 5),
+            Users::Loaded => rand::random_range(0..LOADED_USERS),
+        };
         let sent = Instant::now();
-        let answer = client.post(&format!("user-{user}"), &body).await;
+        let is_committed = like(&mut client, user).await;
         let now = Instant::now();
-        assert!(answer.contains("\"liked\":"), "{answer}");
         if now >= ends {
             return latencies;
         }
         if sent >= began {
             counts.done.fetch_add(1, Ordering::Relaxed);
-            counts.committed.fetch_add(u64::from(answer.contains("COMMITTED")), Ordering::Relaxed);
+            counts.committed.fetch_add(u64::from(is_committed), Ordering::Relaxed);
             latencies.push(now - sent);
         }
     }
@@ -123,10 +173,10 @@ impl Pids {
         Self { server, redis: stack.redis.as_ref().map(RedisServer::pid), postmaster }
     }
 
-    /// CPU seconds so far of server, Redis and Postgres.
-    fn cpu(&self) -> [Option<f64>; 3] {
+    /// CPU seconds so far of server, Redis, Postgres and this generator.
+    fn cpu(&self) -> [Option<f64>; 4] {
         let postgres = self.postmaster.map(|postmaster| family(postmaster).into_iter().map(seconds).sum());
-        [Some(seconds(self.server)), self.redis.map(seconds), postgres]
+        [Some(seconds(self.server)), self.redis.map(seconds), postgres, Some(seconds(std::process::id()))]
     }
 }
 

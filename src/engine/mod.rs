@@ -18,8 +18,11 @@
 //! has another, or none. The engine never looks at a clock: callers pass the time, which makes both implementations
 //! comparable step by step.
 
+mod backoff;
 pub mod memory;
 pub mod redis;
+
+pub use backoff::Backoff;
 
 use std::time::Duration;
 
@@ -232,14 +235,21 @@ pub struct BoardSurvey {
     pub cursors: Vec<(u64, Cursors)>,
 }
 
-/// A batch of a partition's entries, folded into one delta for each product.
+/// A partition's cursor, from where a batch of its entries begins to the last of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    pub partition: u16,
+    pub from: Position,
+    pub to: Position,
+}
+
+/// Batches of some partitions' entries, folded into one delta for each product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Apply {
     pub board: BoardId,
     pub generation: u64,
-    pub partition: u16,
-    pub from: Position,
-    pub to: Position,
+    /// No partition twice.
+    pub moves: Vec<Move>,
     /// No product twice.
     pub deltas: Vec<(ProductId, Points)>,
 }
@@ -260,6 +270,8 @@ pub enum Progress {
     Ledger { partition: u16, position: Position },
     /// The count of likes has folded a partition up to here.
     Likes { partition: u16, position: Position },
+    /// The ledger has refused this entry. Told with, and before, the progress that passes it.
+    Refused { partition: u16, position: Position },
 }
 
 /// What [`Engine::listen`] hears.
@@ -379,8 +391,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Sets the cursors of a generation that is being built, once all scores are in. False as above.
     async fn set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool>;
 
-    /// Adds the deltas and moves the cursor, if the generation exists and the partition's cursor is still `from`; else
-    /// does nothing and says false.
+    /// Adds the deltas and moves the cursors, if the generation exists and every partition's cursor is still where its
+    /// move begins; else does nothing and says false.
     /// A product whose points come to zero leaves the board; points stop at [`Points::MAX`].
     async fn apply(&self, batch: &Apply) -> Result<bool>;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::KeysetPage;
@@ -15,114 +15,103 @@ use super::statement::Statement;
 use crate::domain::{EventId, Position, ProductId, Signal, Timestamp, UserId};
 use crate::engine::{EngineLimits, LikeAnswer, Original, UserLikes};
 
-/// The last likes of each user in a list, oldest first: for each user a short walk back through `events_by_user`. As one
-/// join it might be planned over the whole table.
-const ANSWERS_POSTGRES: &str = "
-    SELECT asked.user_id, recent.*
+/// What each user of a list likes, and the user's last likes and unlikes: for each user a short walk through `likes_by_user`
+/// and one back through `events_by_user`. As joins they might be planned over whole tables, from which OFFSET 0 keeps
+/// Postgres.
+const LOADED_POSTGRES: &str = "
+    SELECT asked.user_id, own.*
     FROM json_array_elements_text(CAST({users} AS json)) AS asked (user_id)
     CROSS JOIN LATERAL (
-        SELECT id, count, recorded_at, epoch, seq
-        FROM events
-        WHERE signal = 1 AND events.user_id = asked.user_id AND recorded_at >= {since}
-        ORDER BY recorded_at DESC, epoch DESC, seq DESC
-        LIMIT {most}
-    ) AS recent
-    ORDER BY asked.user_id, epoch, seq";
+        (
+            SELECT product_id, liked_at AS at, CAST(NULL AS TEXT) AS id, CAST(0 AS BIGINT) AS count,
+                CAST(0 AS BIGINT) AS epoch, CAST(0 AS BIGINT) AS seq
+            FROM likes
+            WHERE likes.user_id = asked.user_id AND liked
+            OFFSET 0
+        )
+        UNION ALL
+        (
+            SELECT product_id, recorded_at, id, count, epoch, seq
+            FROM events
+            WHERE signal = 1 AND events.user_id = asked.user_id AND recorded_at >= {since}
+            ORDER BY recorded_at DESC, epoch DESC, seq DESC
+            LIMIT {most}
+        )
+    ) AS own";
 
 /// The same in the words of SQLite, which has no LATERAL and numbers the rows instead.
-const ANSWERS_SQLITE: &str = "
-    SELECT user_id, id, count, recorded_at, epoch, seq FROM (
-        SELECT user_id, id, count, recorded_at, epoch, seq,
+const LOADED_SQLITE: &str = "
+    WITH asked AS (SELECT value AS user_id FROM json_each({users}))
+    SELECT user_id, product_id, liked_at AS at, NULL AS id, 0 AS count, 0 AS epoch, 0 AS seq
+    FROM likes
+    WHERE user_id IN (SELECT user_id FROM asked) AND liked
+    UNION ALL
+    SELECT user_id, product_id, at, id, count, epoch, seq FROM (
+        SELECT user_id, product_id, recorded_at AS at, id, count, epoch, seq,
             ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY recorded_at DESC, epoch DESC, seq DESC) AS place
         FROM events
-        WHERE signal = 1 AND user_id IN (SELECT value FROM json_each({users})) AND recorded_at >= {since}
+        WHERE signal = 1 AND user_id IN (SELECT user_id FROM asked) AND recorded_at >= {since}
     ) AS recent
-    WHERE place <= {most}
-    ORDER BY user_id, epoch, seq";
-
-/// What each user of a list likes; OFFSET 0 keeps Postgres from turning it into one join, for the same reason.
-const LIKES_POSTGRES: &str = "
-    SELECT asked.user_id, liked.product_id, liked.liked_at
-    FROM json_array_elements_text(CAST({users} AS json)) AS asked (user_id)
-    CROSS JOIN LATERAL (
-        SELECT product_id, liked_at FROM likes WHERE likes.user_id = asked.user_id AND liked OFFSET 0
-    ) AS liked";
-
-const LIKES_SQLITE: &str = "
-    SELECT user_id, product_id, liked_at
-    FROM likes
-    WHERE user_id IN (SELECT value FROM json_each({users})) AND liked";
+    WHERE place <= {most}";
 
 #[derive(QueryableByName)]
-struct Answer {
+struct Loaded {
     #[diesel(sql_type = Text)]
     user_id: String,
     #[diesel(sql_type = Text)]
-    id: String,
+    product_id: String,
+    #[diesel(sql_type = Instant)]
+    at: At,
+    /// Of an event; none for what is liked.
+    #[diesel(sql_type = Nullable<Text>)]
+    id: Option<String>,
     #[diesel(sql_type = BigInt)]
     count: i64,
-    #[diesel(sql_type = Instant)]
-    recorded_at: At,
     #[diesel(sql_type = BigInt)]
     epoch: i64,
     #[diesel(sql_type = BigInt)]
     seq: i64,
 }
 
-#[derive(QueryableByName)]
-struct Liked {
-    #[diesel(sql_type = Text)]
-    user_id: String,
-    #[diesel(sql_type = Text)]
-    product_id: String,
-    #[diesel(sql_type = Instant)]
-    liked_at: At,
-}
-
-/// One query for all likes and one for all answers.
+/// One query for all likes and all answers.
 pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
-    let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
-    // A commit between the two is of a like by a user who was loaded elsewhere meanwhile, so the engine keeps what it has.
-    let answers = answers(db, &names, since).await?;
-    let text = db.either(LIKES_POSTGRES, LIKES_SQLITE);
-    let users = to_json(&names);
-    let rows: Vec<Liked> = with_conn!(db, |conn| Ok(Statement::new(text).bind::<Text, _>(&users).load(conn).await?))?;
-    let mut by_user: HashMap<String, UserLikes> = HashMap::with_capacity(users.len());
-    let empty = |user: &str| UserLikes { user: UserId::from_stored(user), likes: Vec::new(), answers: Vec::new() };
-    for row in rows {
-        let entry = by_user.entry(row.user_id).or_insert_with_key(|user| empty(user));
-        entry.likes.push((ProductId::from_stored(row.product_id), row.liked_at.0));
-    }
-    for row in answers {
-        let Some(key) = EventId::from_stored(row.id).like_key() else { continue };
-        let answer = LikeAnswer {
-            liked: row.count > 0,
-            changed: true,
-            at: row.recorded_at.0,
-            position: Position::new(unsigned(row.epoch), unsigned(row.seq)),
-        };
-        by_user.entry(row.user_id).or_insert_with_key(|user| empty(user)).answers.push((key, answer));
-    }
-    // A user may be asked for twice.
-    Ok(names.iter().map(|user| by_user.get(*user).cloned().unwrap_or_else(|| empty(user))).collect())
-}
-
-/// A list of users, each once: a row for each would come for each time that one is named.
-fn to_json(users: &[&str]) -> String {
-    let users: BTreeSet<_> = users.iter().collect();
-    serde_json::to_string(&users).expect("texts are JSON")
-}
-
-async fn answers(db: &Db, users: &[&str], since: Timestamp) -> Result<Vec<Answer>> {
-    let text = db.either(ANSWERS_POSTGRES, ANSWERS_SQLITE);
-    let users = to_json(users);
-    with_conn!(db, |conn| {
+    let text = db.either(LOADED_POSTGRES, LOADED_SQLITE);
+    // Each user once: a row for each would come for each time that one is named.
+    let names: BTreeSet<&str> = users.iter().map(UserId::as_str).collect();
+    let names = serde_json::to_string(&names).expect("texts are JSON");
+    let rows: Vec<Loaded> = with_conn!(db, |conn| {
         let query = Statement::new(text)
-            .bind::<Text, _>(&users)
+            .bind::<Text, _>(&names)
             .bind::<Instant, _>(At(since))
             .bind::<BigInt, _>(EngineLimits::ANSWERS_MAX as i64);
         Ok(query.load(conn).await?)
-    })
+    })?;
+    let empty = |user: &UserId| UserLikes { user: user.clone(), likes: Vec::new(), answers: Vec::new() };
+    let mut by_user: HashMap<&str, UserLikes> = users.iter().map(|user| (user.as_str(), empty(user))).collect();
+    for row in rows {
+        let Some(known) = by_user.get_mut(row.user_id.as_str()) else { continue };
+        let Some(id) = row.id else {
+            known.likes.push((ProductId::from_stored(row.product_id), row.at.0));
+            continue;
+        };
+        let Some(key) = EventId::from_stored(id).like_key() else { continue };
+        let position = Position::new(unsigned(row.epoch), unsigned(row.seq));
+        known.answers.push((key, LikeAnswer { liked: row.count > 0, changed: true, at: row.at.0, position }));
+    }
+    by_user.values_mut().for_each(|known| known.answers.sort_by_key(|(_, answer)| answer.position));
+    // A user may be asked for twice.
+    Ok(users.iter().map(|user| by_user[user.as_str()].clone()).collect())
+}
+
+pub(super) async fn answer(db: &Db, id: &EventId) -> Result<Option<LikeAnswer>> {
+    let row: Option<(i64, At, i64, i64)> = with_conn!(db, |conn| {
+        let columns = (events::count, events::recorded_at, events::epoch, events::seq);
+        Ok(events::table.find(id.as_str()).select(columns).first(conn).await.optional()?)
+    })?;
+    Ok(row.map(|(count, at, epoch, seq)| {
+        let position = Position::new(unsigned(epoch), unsigned(seq));
+        LikeAnswer { liked: count > 0, changed: true, at: at.0, position }
+    }))
 }
 
 pub(super) async fn liked_products(

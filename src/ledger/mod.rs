@@ -27,10 +27,10 @@ mod sync_sqlite;
 use std::sync::Arc;
 
 use crate::domain::{
-    Board, BoardId, Cursors, Event, EventId, Money, Period, Place, Position, Product, ProductId, Segment, Signal,
-    Timestamp, UserId, Weight, WeightRule,
+    Board, BoardId, Cursors, Event, EventId, IdempotencyKey, Money, Period, Place, Position, Product, ProductId,
+    Segment, Signal, Timestamp, UserId, Weight, WeightRule,
 };
-use crate::engine::{Original, UserLikes};
+use crate::engine::{LikeAnswer, Original, UserLikes};
 
 use db::{Db, to_the_end};
 pub use error::{LedgerError, Result};
@@ -78,12 +78,20 @@ pub struct DeadLetter {
     pub error: String,
 }
 
+/// An event that the ledger did not take, and where in the journal it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub partition: u16,
+    pub position: Position,
+    pub event: Event,
+}
+
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Commit {
-    /// Everything is in. `refused` are events whose id (or whose original's reversal) the ledger had already; they
-    /// changed nothing.
-    Done { refused: Vec<Event> },
+    /// Everything is in. `refused` are events whose id (or whose original's reversal) the ledger had already, and likes
+    /// that would change nothing; they changed nothing.
+    Done { refused: Vec<Refused> },
     /// A cursor was not where the batch begins: somebody else has committed; nothing was changed.
     CursorMoved,
 }
@@ -260,7 +268,7 @@ impl Ledger {
 
     // ------------------------------------------------------------ likes and events
 
-    /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query each.
+    /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query.
     /// `answers` are the last 16 of each user.
     pub async fn user_likes(&self, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
         likes::user_likes(&self.db, users, since).await
@@ -279,6 +287,11 @@ impl Ledger {
     /// How many products the user likes.
     pub async fn liked_count(&self, user: &UserId) -> Result<u64> {
         likes::liked_count(&self.db, user).await
+    }
+
+    /// The answer that a key of the user's was given, however long ago, as the ledger has it.
+    pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<LikeAnswer>> {
+        likes::answer(&self.db, &EventId::of_like(user, key)).await
     }
 
     /// What is known of events; unknown ids are left out.

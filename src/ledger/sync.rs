@@ -8,7 +8,7 @@
 use super::db::Db;
 use super::error::{LedgerError, Result};
 use super::instant::can_be_stored;
-use super::{Batch, Commit, sync_postgres, sync_sqlite};
+use super::{Batch, Commit, Refused, sync_postgres, sync_sqlite};
 use crate::domain::{Event, EventId, Position, ProductId, Signal, UserId};
 
 /// A run of one partition's entries, sorted into what they become.
@@ -30,9 +30,12 @@ pub(super) struct Letter {
     pub(super) error: String,
 }
 
+/// An event with its partition and position.
+pub(super) type Placed<'a> = (u16, Position, &'a Event);
+
 /// What one attempt did.
 pub(super) enum Attempt<'a> {
-    Done { refused: Vec<&'a Event> },
+    Done { refused: Vec<Placed<'a>> },
     CursorMoved,
 }
 
@@ -46,7 +49,12 @@ pub(super) async fn commit(db: &Db, batches: &[Batch]) -> Result<Commit> {
             Db::Sqlite(sqlite) => sync_sqlite::commit(sqlite, &runs).await,
         };
         match attempt {
-            Ok(Attempt::Done { refused }) => all_refused.extend(refused.into_iter().cloned()),
+            Ok(Attempt::Done { refused }) => {
+                all_refused.extend(refused.into_iter().map(|(partition, position, event)| {
+                    let event = event.clone();
+                    Refused { partition, position, event }
+                }));
+            }
             Ok(Attempt::CursorMoved) => return Ok(Commit::CursorMoved),
             Err(LedgerError::Rejected(reason)) => waiting.extend(halve(runs, &reason)?),
             Err(error) => return Err(error),

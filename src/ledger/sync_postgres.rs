@@ -38,7 +38,7 @@ pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<
         return Ok(Attempt::Done { refused: Vec::new() });
     }
     let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
-    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at))).map(|(_, _, event)| event);
+    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
     Ok(Attempt::Done { refused: refused.collect() })
 }
 

@@ -94,7 +94,7 @@ pub(super) async fn commit<'a>(sqlite: &Sqlite, runs: &[Run<'a>]) -> Result<Atte
     match outcome.map_err(|error| Failure::Sql(error).explain(None))? {
         None => Ok(Attempt::CursorMoved),
         Some(places) => {
-            let all: Vec<_> = events().map(|(.., event)| event).collect();
+            let all: Vec<_> = events().collect();
             Ok(Attempt::Done { refused: places.into_iter().map(|place| all[place]).collect() })
         }
     }

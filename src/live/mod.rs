@@ -144,7 +144,7 @@ impl Hub {
                 }
                 // Whatever moves the count of likes on moves every board.
                 Ok(Some(Notice::Progress(Progress::Likes { .. }))) => self.places.suspect(),
-                Ok(Some(Notice::Progress(Progress::Ledger { .. }) | Notice::Definitions)) => {}
+                Ok(Some(Notice::Progress(_) | Notice::Definitions)) => {}
                 Ok(Some(Notice::Missed)) | Err(_) => {
                     next_look = Instant::now() + LOOK_EVERY;
                     self.places.suspect();

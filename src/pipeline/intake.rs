@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::{Instant, timeout_at};
 
+use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
 use crate::engine::{Desired, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
@@ -16,6 +17,14 @@ fn busy() -> AppError {
         reason: "the journal is full, because the ledger is behind".into(),
         retry_after_ms: BUSY_RETRY_MS,
     }
+}
+
+/// What an entry has come to.
+enum Acknowledged {
+    Accepted,
+    Committed,
+    /// The ledger has passed it and did not take it.
+    Refused,
 }
 
 impl App {
@@ -37,10 +46,36 @@ impl App {
         let (answer, is_replay) = self.like_once_loaded(&request).await?;
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
         let is_settled = is_replay && self.epoch()? > answer.position.epoch;
-        let durability =
-            if is_settled { Durability::Committed } else { self.until_liked(user, answer.position).await? };
-        // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
-        let like_count = self.like_counts(std::slice::from_ref(product)).await.ok().map(|counts| counts[0]);
+        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
+        let deadline = Instant::now() + self.settings.ack_timeout;
+        // Side by side: the count of likes is there well before the ledger.
+        let committed = async {
+            match is_settled {
+                true => Ok(Acknowledged::Committed),
+                false => self.until_committed(partition, answer.position, deadline).await,
+            }
+        };
+        let counted = async {
+            if !is_settled {
+                timeout_at(deadline, self.waits.likes(partition, answer.position)).await.ok();
+            }
+            // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
+            Ok(self.counts.ask(product.clone()).await.ok())
+        };
+        let (acknowledged, like_count) = tokio::try_join!(committed, counted)?;
+        let (answer, is_replay, durability) = match acknowledged {
+            Acknowledged::Accepted => (answer, is_replay, Durability::Accepted),
+            Acknowledged::Committed => (answer, is_replay, Durability::Committed),
+            // The engine had forgotten the key; the ledger has the answer that it was given then.
+            Acknowledged::Refused => match self.ledger.answer(user, &request.key).await? {
+                Some(earlier) => (earlier, true, Durability::Committed),
+                None => {
+                    let reason =
+                        "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
+                    return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
+                }
+            },
+        };
         Ok(LikeResult::Done {
             liked: answer.liked,
             changed: answer.changed && !is_replay,
@@ -59,32 +94,24 @@ impl App {
                 LikeOutcome::Replayed(answer) => return Ok((answer, true)),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
-                LikeOutcome::NotLoaded => self.loader.load(&request.user).await?,
+                LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
     }
 
-    /// Waits for ledger and count of likes side by side.
-    async fn until_liked(&self, user: &UserId, position: Position) -> Result<Durability> {
-        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
-        let deadline = Instant::now() + self.settings.ack_timeout;
-        let counted = timeout_at(deadline, self.waits.likes(partition, position));
-        let (durability, _) = tokio::join!(self.until_committed(partition, position, deadline), counted);
-        durability
-    }
-
     /// `Unavailable` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
     /// would be a promise.
-    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Durability> {
+    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Acknowledged> {
         let deadline = if self.is_sync_failing() { Instant::now() } else { deadline };
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
-            Ok(true) => Ok(Durability::Committed),
-            Ok(false) => Err(AppError::Unavailable {
+            Ok(End::Passed) => Ok(Acknowledged::Committed),
+            Ok(End::Refused) => Ok(Acknowledged::Refused),
+            Ok(End::Unknown) => Err(AppError::Unavailable {
                 reason: "the engine was lost before the ledger had the entry".into(),
                 retry_after_ms: RETRY_AFTER_MS,
             }),
-            Err(_) => Ok(Durability::Accepted),
+            Err(_) => Ok(Acknowledged::Accepted),
         }
     }
 
@@ -132,8 +159,9 @@ impl App {
         }
         let deadline = Instant::now() + self.settings.ack_timeout;
         let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
-        let durability = futures_util::future::try_join_all(waits).await?.into_iter().min();
-        Ok((results, durability.unwrap_or(Durability::Committed)))
+        let ends = futures_util::future::try_join_all(waits).await?;
+        let is_accepted = ends.iter().any(|end| matches!(end, Acknowledged::Accepted));
+        Ok((results, if is_accepted { Durability::Accepted } else { Durability::Committed }))
     }
 
     async fn last_written(&self, epoch: u64, partition: u16) -> Result<Option<Position>> {

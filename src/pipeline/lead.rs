@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::{Backoff, Fault};
+use super::fault::Fault;
 use super::project::project;
 use super::recover::recover;
 use super::sync::sync;
 use crate::domain::{BoardId, Cursors, Position};
+use crate::engine::Backoff;
 
 const LEASE: &str = "pipeline";
 /// A node that dies is followed by another within this.
@@ -38,7 +39,7 @@ pub async fn run(app: Arc<App>) {
                     app.begin(epoch).await;
                 }
                 Err(fault) => {
-                    let wait = backoff.next();
+                    let wait = backoff.after_failure();
                     tracing::warn!(wait_ms = wait.as_millis() as u64, "recovery waits: {fault}");
                     app.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
                 }

@@ -10,7 +10,6 @@ mod catalogue;
 mod fault;
 mod intake;
 mod lead;
-mod loader;
 mod notices;
 mod progress;
 mod project;
@@ -19,6 +18,7 @@ mod rebuild;
 mod recover;
 mod roll;
 mod sync;
+mod together;
 mod verify;
 mod weights;
 
@@ -40,9 +40,9 @@ pub use sync::sync;
 
 use catalogue::Catalogue;
 use fault::Fault;
-use loader::Loader;
 use progress::Waits;
 use read::LedgerBoards;
+use together::Together;
 
 /// Why the API can't answer. Each is told to the client in one place, `graphql::errors`.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -225,7 +225,10 @@ pub struct App {
     waits: Waits,
     /// Whether the last commit failed, so that nobody waits for the next.
     sync_failing: AtomicBool,
-    loader: Loader,
+    /// Users on their first touch, to be loaded into the engine.
+    loads: Together<UserId, ()>,
+    /// Products whose count of likes an answer waits for.
+    counts: Together<ProductId, u64>,
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
     stop: CancellationToken,
@@ -249,7 +252,8 @@ impl App {
         let alone = lock_for_memory(engine.as_ref(), &ledger).await?;
         let epoch = recover::recover(engine.as_ref(), &ledger).await?;
         let definitions = ledger.definitions().await?;
-        let (loader, waiting) = Loader::new();
+        let (loads, loading) = Together::new();
+        let (counts, counting) = Together::new();
         let app = Arc::new(Self {
             waits: Waits::new(engine.limits().partitions),
             catalogue: Catalogue::new(ledger.clone()),
@@ -261,14 +265,16 @@ impl App {
             epoch_began_at_ms: AtomicI64::new(i64::MAX),
             definitions: watch::Sender::new(Arc::new(definitions)),
             sync_failing: AtomicBool::new(false),
-            loader,
+            loads,
+            counts,
             ledger_boards: LedgerBoards::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _alone: alone,
         });
         app.begin(epoch).await;
-        app.spawn(loader::run(app.clone(), waiting));
+        app.spawn(together::answer(app.clone(), loading, together::load_users));
+        app.spawn(together::answer(app.clone(), counting, together::count_likes));
         app.spawn(notices::listen(app.clone()));
         app.spawn(notices::look(app.clone()));
         Ok(app)

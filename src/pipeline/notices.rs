@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::App;
-use super::fault::{Backoff, Fault};
+use super::fault::Fault;
 use crate::domain::BoardId;
-use crate::engine::{EngineError, Notice, PartitionSurvey, Progress};
+use crate::engine::{Backoff, EngineError, Notice, PartitionSurvey, Progress};
 
 /// How often a node looks whether the engine is still the one it works with, and whether definitions have changed: what
 /// it is not told, because a message was lost, it finds within this.
@@ -45,7 +45,7 @@ pub async fn listen(app: Arc<App>) {
             }
             Err(error) => tracing::warn!("the engine can't be listened to: {error}"),
         }
-        app.stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+        app.stop.run_until_cancelled(tokio::time::sleep(backoff.after_failure())).await;
     }
 }
 

@@ -1,15 +1,29 @@
 //! How far ledger and count of likes have come, and the requests that wait for it.
 //!
-//! Invariant: a wait ends with true only when the very entry was passed within its own epoch. A change of epoch ends
-//! every older wait with false: whether such an entry was saved is not known here.
+//! Invariant: a wait ends with [`End::Passed`] only when the very entry was passed within its own epoch, and not known to
+//! be refused. A change of epoch ends every older wait: whether such an entry was saved is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
 use crate::domain::Position;
 use crate::engine::Progress;
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Passed,
+    /// The ledger did not take the entry.
+    Refused,
+    /// The epoch ended before.
+    Unknown,
+}
+
+/// Refused entries that a line remembers, for those who begin to wait after the line has passed: more than a partition
+/// has requests in flight.
+const REFUSED_MAX: usize = 4_096;
 
 /// One line for each partition, of the ledger and of the count of likes.
 pub struct Waits {
@@ -27,10 +41,13 @@ impl Waits {
         let (lines, partition, position) = match progress {
             Progress::Ledger { partition, position } => (&self.ledger, partition, position),
             Progress::Likes { partition, position } => (&self.likes, partition, position),
+            Progress::Refused { partition, position } => (&self.ledger, partition, position),
         };
         // A partition that is not there is another installation's, with the same prefix by mistake.
-        if let Some(line) = lines.get(usize::from(partition)) {
-            line.reach(position);
+        let Some(line) = lines.get(usize::from(partition)) else { return };
+        match progress {
+            Progress::Refused { .. } => line.refuse(position),
+            Progress::Ledger { .. } | Progress::Likes { .. } => line.reach(position),
         }
     }
 
@@ -39,13 +56,13 @@ impl Waits {
         self.ledger[usize::from(partition)].lock().reached
     }
 
-    /// True once the ledger has passed the position.
-    pub async fn ledger(&self, partition: u16, position: Position) -> bool {
+    /// Ends once the ledger has passed the position.
+    pub async fn ledger(&self, partition: u16, position: Position) -> End {
         self.ledger[usize::from(partition)].wait(position).await
     }
 
-    /// True once the count of likes has passed the position.
-    pub async fn likes(&self, partition: u16, position: Position) -> bool {
+    /// Ends once the count of likes has passed the position.
+    pub async fn likes(&self, partition: u16, position: Position) -> End {
         self.likes[usize::from(partition)].wait(position).await
     }
 }
@@ -57,22 +74,33 @@ struct Line(Mutex<LineState>);
 struct LineState {
     reached: Position,
     /// In order of position, so that progress wakes only those it concerns.
-    waiting: BTreeMap<(Position, u64), oneshot::Sender<bool>>,
+    waiting: BTreeMap<(Position, u64), oneshot::Sender<End>>,
     tickets: u64,
+    /// The last [`REFUSED_MAX`].
+    refused: BTreeSet<Position>,
 }
 
 impl LineState {
-    fn verdict(&self, position: Position) -> Option<bool> {
+    fn verdict(&self, position: Position) -> Option<End> {
         if self.reached.epoch > position.epoch {
-            return Some(false);
+            return Some(End::Unknown);
         }
-        (self.reached >= position).then_some(true)
+        let end = if self.refused.contains(&position) { End::Refused } else { End::Passed };
+        (self.reached >= position).then_some(end)
     }
 }
 
 impl Line {
     fn lock(&self) -> MutexGuard<'_, LineState> {
         self.0.lock().expect("nothing panics while it holds a line")
+    }
+
+    fn refuse(&self, position: Position) {
+        let mut line = self.lock();
+        line.refused.insert(position);
+        if line.refused.len() > REFUSED_MAX {
+            line.refused.pop_first();
+        }
     }
 
     fn reach(&self, position: Position) {
@@ -83,12 +111,13 @@ impl Line {
         line.reached = position;
         let later = line.waiting.split_off(&(position, u64::MAX));
         for ((waited, _), waiter) in std::mem::replace(&mut line.waiting, later) {
+            let end = line.verdict(waited).expect("what was waited for is passed");
             // A waiter that gave up has dropped its end, which is no loss.
-            waiter.send(waited.epoch == position.epoch).ok();
+            waiter.send(end).ok();
         }
     }
 
-    async fn wait(&self, position: Position) -> bool {
+    async fn wait(&self, position: Position) -> End {
         let (sender, receiver) = oneshot::channel();
         let _ticket = {
             let mut line = self.lock();
@@ -100,7 +129,7 @@ impl Line {
             line.waiting.insert(key, sender);
             Ticket { line: self, key }
         };
-        receiver.await.unwrap_or(false)
+        receiver.await.unwrap_or(End::Unknown)
     }
 }
 
@@ -132,14 +161,14 @@ mod tests {
     async fn a_wait_ends_when_its_position_is_passed_and_not_before() {
         let line = Line::default();
         line.reach(at(1, 5));
-        assert!(line.wait(at(1, 5)).await);
+        assert_eq!(line.wait(at(1, 5)).await, End::Passed);
         let (first, second) = (line.wait(at(1, 6)), line.wait(at(1, 9)));
         tokio::pin!(second);
         let progress = async { line.reach(at(1, 7)) };
-        assert!(tokio::join!(first, progress).0);
+        assert_eq!(tokio::join!(first, progress).0, End::Passed);
         assert!(timeout(Duration::from_millis(5), &mut second).await.is_err());
         line.reach(at(1, 9));
-        assert!(second.await);
+        assert_eq!(second.await, End::Passed);
         assert!(line.lock().waiting.is_empty());
     }
 
@@ -148,8 +177,29 @@ mod tests {
         let line = Line::default();
         let wait = line.wait(at(1, 6));
         let progress = async { line.reach(at(2, 100)) };
-        assert!(!tokio::join!(wait, progress).0);
-        assert!(!line.wait(at(1, 1)).await);
+        assert_eq!(tokio::join!(wait, progress).0, End::Unknown);
+        assert_eq!(line.wait(at(1, 1)).await, End::Unknown);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_never_passes_for_a_commit() {
+        let line = Line::default();
+        let waits = async { tokio::join!(line.wait(at(1, 1)), line.wait(at(1, 2)), line.wait(at(1, 3))) };
+        let progress = async {
+            line.refuse(at(1, 2));
+            line.reach(at(1, 3));
+        };
+        let (ends, ()) = tokio::join!(waits, progress);
+        assert_eq!(ends, (End::Passed, End::Refused, End::Passed));
+        assert_eq!(line.wait(at(1, 2)).await, End::Refused, "for those who come later, too");
+    }
+
+    #[test]
+    fn a_line_remembers_so_many_refusals_and_no_more() {
+        let line = Line::default();
+        (1..=2 * REFUSED_MAX as u64).for_each(|seq| line.refuse(at(1, seq)));
+        let line = line.lock();
+        assert_eq!((line.refused.len(), line.refused.last()), (REFUSED_MAX, Some(&at(1, 2 * REFUSED_MAX as u64))));
     }
 
     #[tokio::test]

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::{Backoff, Fault};
+use super::fault::Fault;
 use super::rebuild::rebuild;
 use crate::domain::{
     BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
 };
-use crate::engine::{Apply, Build, Progress};
+use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
 
 /// Entries in one fold, over all partitions: bounds one step's memory and how long the engine is held up by it.
@@ -50,7 +50,7 @@ pub async fn project(app: &Arc<App>, epoch: u64, finish: &CancellationToken) -> 
         if finish.is_cancelled() {
             return Ok(());
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.after_failure()).await;
     }
 }
 
@@ -203,29 +203,26 @@ impl<'a> Projector<'a> {
     async fn fold(&mut self, read: &[(u16, Vec<Entry>)]) -> Result<bool, Fault> {
         let mut applies = Vec::new();
         for (board, tracked) in &mut self.boards {
-            let folded: Result<Vec<_>, Gap> = read
-                .iter()
-                .flat_map(|(partition, entries)| tracked.foldings().map(move |f| f.fold(board, *partition, entries)))
-                .collect();
+            let folded: Result<Vec<_>, Gap> = tracked.foldings().map(|folding| folding.fold(board, read)).collect();
             match folded {
-                Ok(batches) => applies.extend(batches.into_iter().flatten()),
+                Ok(steps) => applies.extend(steps.into_iter().flatten()),
                 Err(Gap) => {
                     tracing::error!(%board, "the journal has lost what this board has not folded; it is rebuilt");
                     tracked.forget();
                 }
             }
         }
-        let applied = try_join_all(applies.iter().map(|batch| self.app.engine.apply(batch))).await?;
+        let applied = try_join_all(applies.iter().map(|step| self.app.engine.apply(step))).await?;
         if applied.contains(&false) {
             return Ok(false);
         }
         let mut likes_moved = false;
-        for batch in applies {
-            likes_moved |= batch.board == BoardId::likes();
-            let tracked = self.boards.get_mut(&batch.board).expect("batches are of tracked boards");
-            tracked.is_dirty |= !batch.deltas.is_empty();
-            for folding in tracked.foldings_mut().filter(|folding| folding.number == batch.generation) {
-                folding.cursors.insert(batch.partition, batch.to);
+        for step in applies {
+            likes_moved |= step.board == BoardId::likes();
+            let tracked = self.boards.get_mut(&step.board).expect("steps are of tracked boards");
+            tracked.is_dirty |= !step.deltas.is_empty();
+            for folding in tracked.foldings_mut().filter(|folding| folding.number == step.generation) {
+                folding.cursors.extend(step.moves.iter().map(|step| (step.partition, step.to)));
             }
         }
         if likes_moved {
@@ -238,6 +235,7 @@ impl<'a> Projector<'a> {
         let shown = self.boards.get(&BoardId::likes()).and_then(|tracked| tracked.shown.as_ref());
         let cursors = shown.map(|shown| &shown.cursors).into_iter().flatten();
         let progress: Vec<_> = cursors.map(|(&partition, &position)| Progress::Likes { partition, position }).collect();
+        progress.iter().for_each(|progress| self.app.waits.reach(*progress));
         Ok(self.app.engine.announce(&progress).await?)
     }
 
@@ -345,30 +343,29 @@ impl Folding {
         self.cursors.iter().all(|(partition, position)| *position >= app.waits.in_ledger(*partition))
     }
 
-    /// One step from this generation's cursor to the last of `entries`; `None` where it has them all.
-    fn fold(&self, board: &BoardId, partition: u16, entries: &[Entry]) -> Result<Option<Apply>, Gap> {
-        let from = self.cursors[&partition];
-        let fresh = &entries[entries.partition_point(|entry| entry.position <= from)..];
-        let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return Ok(None) };
-        if !from.is_followed_by(first.position) {
-            return Err(Gap);
-        }
+    /// One step from this generation's cursors to the last of the entries read; `None` where it has them all.
+    fn fold(&self, board: &BoardId, read: &[(u16, Vec<Entry>)]) -> Result<Option<Apply>, Gap> {
+        let mut moves = Vec::with_capacity(read.len());
         let mut deltas: HashMap<&ProductId, Points> = HashMap::new();
-        for entry in fresh {
-            let EntryBody::Event(event) = &entry.body else { continue };
-            let points = self.scoring.points(event.signal, event.bucket(), event.count);
-            if points != Points::ZERO {
-                let sum = deltas.entry(&event.product).or_default();
-                *sum = sum.plus(points);
+        for (partition, entries) in read {
+            let from = self.cursors[partition];
+            let fresh = &entries[entries.partition_point(|entry| entry.position <= from)..];
+            let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { continue };
+            if !from.is_followed_by(first.position) {
+                return Err(Gap);
+            }
+            moves.push(Move { partition: *partition, from, to: last.position });
+            for entry in fresh {
+                let EntryBody::Event(event) = &entry.body else { continue };
+                let points = self.scoring.points(event.signal, event.bucket(), event.count);
+                if points != Points::ZERO {
+                    let sum = deltas.entry(&event.product).or_default();
+                    *sum = sum.plus(points);
+                }
             }
         }
-        Ok(Some(Apply {
-            board: board.clone(),
-            generation: self.number,
-            partition,
-            from,
-            to: last.position,
-            deltas: deltas.into_iter().map(|(product, points)| (product.clone(), points)).collect(),
-        }))
+        let deltas = deltas.into_iter().map(|(product, points)| (product.clone(), points)).collect();
+        let step = Apply { board: board.clone(), generation: self.number, moves, deltas };
+        Ok((!step.moves.is_empty()).then_some(step))
     }
 }

@@ -101,7 +101,7 @@ impl App {
             let read = self.engine.viewer_likes(epoch, user, products, self.now()).await;
             match read.map_err(|error| self.engine_error(epoch, error))? {
                 Some(likes) => return Ok(likes),
-                None => self.loader.load(user).await?,
+                None => self.loads.ask(user.clone()).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))

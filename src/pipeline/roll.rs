@@ -5,6 +5,7 @@
 
 use super::App;
 use super::fault::Fault;
+use super::progress::End;
 use super::rebuild::compute;
 use crate::domain::{Board, Period, Scoring, Standings};
 use crate::engine::EngineError;
@@ -33,7 +34,7 @@ pub async fn close_before(app: &App, board: &Board, period: &Period) -> Result<(
 async fn until_ledger_has_the_present(app: &App) -> Result<(), Fault> {
     let survey = app.engine.survey().await?;
     for (partition, last) in (0..).zip(survey.partitions).filter_map(|(p, here)| Some((p, here.last?))) {
-        if !app.waits.ledger(partition, last).await {
+        if app.waits.ledger(partition, last).await == End::Unknown {
             return Err(EngineError::Lost("the epoch ended before a period was closed".into()).into());
         }
     }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::{Backoff, Fault};
-use crate::domain::{Cursors, Entry, EntryBody, Event, Position};
-use crate::engine::{EngineError, Progress, Survey};
-use crate::ledger::{Batch, Commit, DeadLetter};
+use super::fault::Fault;
+use crate::domain::{Cursors, Entry, EntryBody, Position};
+use crate::engine::{Backoff, EngineError, Progress, Survey};
+use crate::ledger::{Batch, Commit, DeadLetter, Refused};
 
 /// Entries in one commit, over all partitions that are followed: large enough that a flood is bound by the database's rows
 /// and not by its commits, small enough that a commit takes well under the acknowledgement's timeout.
@@ -36,7 +36,7 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
                 if matches!(fault, Fault::Ledger(_)) {
                     app.sync_failing.store(true, Ordering::Relaxed);
                 }
-                let wait = backoff.next();
+                let wait = backoff.after_failure();
                 tracing::warn!(?partitions, wait_ms = wait.as_millis() as u64, "sync waits: {fault}");
                 if finish.is_cancelled() {
                     // The journal keeps what could not be committed; the next node to start takes it over.
@@ -50,13 +50,18 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
 
 async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
     let mut follower = Follower::from_ledger(app, partitions).await?;
-    app.engine.announce(&follower.progress()).await?;
     let mut reader = app.engine.journal_reader().await?;
+    let mut progress = follower.progress();
     loop {
         let finishing = finish.is_cancelled();
         let wait = if finishing { Duration::ZERO } else { READ_WAIT };
-        let read = reader.read(&follower.positions(), follower.read_count(), wait).await?;
-        let batches = follower.batches(&read);
+        // The other nodes are told while this one reads on.
+        let positions = follower.positions();
+        let read = reader.read(&positions, follower.read_count(), wait);
+        let (told, read) = tokio::join!(app.engine.announce(&progress), read);
+        told?;
+        progress.clear();
+        let batches = follower.batches(&read?);
         if batches.is_empty() {
             if finishing {
                 return Ok(());
@@ -67,23 +72,33 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
             Commit::Done { refused } => {
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
-                let progress = follower.advance(&batches);
+                for Refused { partition, position, .. } in &refused {
+                    progress.push(Progress::Refused { partition: *partition, position: *position });
+                }
+                // Before anything can fail, so that nobody takes them for committed.
+                progress.iter().for_each(|progress| app.waits.reach(*progress));
                 if !refused.is_empty() {
                     correct(app, &refused).await?;
                 }
-                app.engine.announce(&progress).await?;
+                progress.extend(follower.advance(&batches));
+                progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
-            Commit::CursorMoved => follower = Follower::from_ledger(app, partitions).await?,
+            Commit::CursorMoved => {
+                follower = Follower::from_ledger(app, partitions).await?;
+                progress = follower.progress();
+            }
         }
     }
 }
 
 /// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
 /// rebuilt; here the users whose likes the engine has wrong are made to load anew.
-async fn correct(app: &App, refused: &[Event]) -> Result<(), Fault> {
-    tracing::warn!(events = refused.len(), first = %refused[0].id, "the ledger had these events already; boards are rebuilt");
+async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
+    let events = || refused.iter().map(|refused| &refused.event);
+    let first = &refused[0].event.id;
+    tracing::warn!(events = refused.len(), %first, "the ledger had these events already; boards are rebuilt");
     let mut users: Vec<_> =
-        refused.iter().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
+        events().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
     users.sort();
     users.dedup();
     if !users.is_empty() {

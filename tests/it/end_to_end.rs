@@ -14,6 +14,7 @@ crate::both_setups!(
     a_like_is_counted_ranked_and_taken_back,
     a_double_click_from_fifty_clients_leaves_a_whole_number_of_likes,
     a_retry_with_the_same_key_changes_nothing,
+    a_key_that_the_engine_forgot_gets_its_answer_from_the_ledger,
     events_are_counted_once_and_reversed_once,
     pages_of_a_moving_board_never_repeat_a_product,
     a_subscriber_sees_what_a_query_sees,
@@ -125,6 +126,31 @@ async fn a_retry_with_the_same_key_changes_nothing(setup: Setup) {
     assert_eq!((&late["liked"], &late["changed"], &late["at"]), (&json!(true), &json!(false), &first["at"]));
     assert_eq!(late["durability"], "COMMITTED");
     server.assert_verified().await;
+}
+
+async fn a_key_that_the_engine_forgot_gets_its_answer_from_the_ledger(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    let first = server.toggle("ann", "p0", Some("first")).await;
+    // The engine remembers the last 16.
+    for n in 0..16 {
+        server.toggle("ann", "p0", Some(&format!("tap-{n}"))).await;
+    }
+    let late = server.toggle("ann", "p0", Some("first")).await;
+    assert_eq!((&late["liked"], &late["changed"], &late["at"]), (&json!(true), &json!(false), &first["at"]));
+    assert_eq!(late["durability"], "COMMITTED");
+    assert_eq!(stack.count("SELECT count(*) FROM events").await, 17);
+    // What the engine thought for a moment is gone: after seventeen taps she likes it.
+    let last = server.toggle("ann", "p0", Some("last")).await;
+    assert_eq!(
+        (&last["liked"], &last["changed"], &last["durability"]),
+        (&json!(false), &json!(true), &json!("COMMITTED"))
+    );
+    until("the boards equal the ledger again", Duration::from_secs(30), async || {
+        server.verify().await["differing"] == 0
+    })
+    .await;
 }
 
 async fn events_are_counted_once_and_reversed_once(setup: Setup) {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use acclaim::domain::partition_of;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::live::Socket;
-use crate::support::stack::{Server, Setup, Stack, TOGGLE};
+use crate::support::stack::{RECORD, Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 
 crate::both_setups!(a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one);
@@ -191,6 +192,45 @@ async fn an_engine_away_is_said_at_once_and_rankings_go_on() {
         .await;
     assert_eq!(read["ranking"]["nodes"], json!([{ "productId": "p0", "score": 0.2 }]));
     assert_eq!(read["board"]["current"]["freshness"], json!({ "source": "LEDGER", "degraded": true }));
+}
+
+/// Redis that hangs, as long as it takes a client to hear so: a like, and as many events as a call may hold, all at home in
+/// one partition. Each time counts what this machine does beside; so a few attempts may be late, but not all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_engine_is_said_within_250_ms() {
+    const ROUNDS: usize = 8;
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    let ids = (0..).map(|n| format!("view-{n}")).filter(|id| partition_of(id, 4) == 0).take(500);
+    let events: Vec<_> = ids.map(|id| json!({ "id": id, "signal": "VIEW", "productId": "p0" })).collect();
+    let redis = stack.redis.as_ref().unwrap();
+    for (query, variables) in [(TOGGLE, json!({ "product": "p0" })), (RECORD, json!({ "events": events }))] {
+        let mut quickest = Duration::MAX;
+        for _ in 0..ROUNDS {
+            until("likes are taken", Duration::from_secs(30), async || {
+                server
+                    .try_graphql(Some("ann"), TOGGLE, json!({ "product": "p0" }))
+                    .await
+                    .unwrap()
+                    .get("errors")
+                    .is_none()
+            })
+            .await;
+            redis.freeze();
+            let began = std::time::Instant::now();
+            let answer = server.try_graphql(Some("ann"), query, variables.clone()).await.unwrap();
+            let took = began.elapsed();
+            redis.thaw();
+            assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+            quickest = took.min(quickest);
+            if quickest < Duration::from_millis(250) {
+                break;
+            }
+        }
+        assert!(quickest < Duration::from_millis(250), "{quickest:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use acclaim::domain::{
 };
 use acclaim::engine::redis::{RedisEngine, SettingsError};
 use acclaim::engine::{
-    Apply, Build, Desired, Engine, EngineError, EngineLimits, LikeOutcome, LikeRequest, Notice, Progress, Result,
+    Apply, Build, Desired, Engine, EngineError, EngineLimits, LikeOutcome, LikeRequest, Move, Notice, Progress, Result,
     UserLikes,
 };
 use futures_util::StreamExt;
@@ -343,7 +343,8 @@ async fn large_users_boards_and_batches_pass() {
     assert!(engine.load_scores(&board, generation, &scores).await.unwrap());
     let deltas = scores.clone();
     let (from, to) = (Position::new(1, 0), Position::new(1, 20_001));
-    let batch = Apply { board: board.clone(), generation, partition: 0, from, to, deltas };
+    let moves = vec![Move { partition: 0, from, to }];
+    let batch = Apply { board: board.clone(), generation, moves, deltas };
     assert!(engine.apply(&batch).await.unwrap());
     let reason = SnapshotReason::Initial;
     let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, rules_version: 0, reason };

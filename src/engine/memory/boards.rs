@@ -63,10 +63,10 @@ impl BoardState {
         let Some((_, scores)) = shown.chain(building).find(|(number, _)| *number == batch.generation) else {
             return false;
         };
-        let Some(cursor) = scores.cursors.get_mut(&batch.partition).filter(|cursor| **cursor == batch.from) else {
+        if !batch.moves.iter().all(|step| scores.cursors.get(&step.partition) == Some(&step.from)) {
             return false;
-        };
-        *cursor = batch.to;
+        }
+        scores.cursors.extend(batch.moves.iter().map(|step| (step.partition, step.to)));
         batch.deltas.iter().for_each(|(product, delta)| scores.standings.add(product, *delta));
         true
     }

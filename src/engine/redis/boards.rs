@@ -77,7 +77,10 @@ impl RedisEngine {
     pub(super) async fn do_apply(&self, batch: &Apply) -> Result<bool> {
         let keys = self.board_keys(&batch.board, ["meta", "scores", "cursor", "next:scores", "next:cursor"]);
         let mut args = Args::default();
-        args.push(batch.generation).push(batch.partition).push(batch.from).push(batch.to);
+        args.push(batch.generation).push(batch.moves.len());
+        for step in &batch.moves {
+            args.push(step.partition).push(step.from).push(step.to);
+        }
         for (product, delta) in &batch.deltas {
             args.push(product).push(delta.millionths());
         }

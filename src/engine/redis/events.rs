@@ -2,11 +2,15 @@
 
 use redis::Value;
 
-use super::link::{Args, limit_for};
+use super::link::{Args, BULK_LIMIT, STEP_LIMIT};
 use super::reply::{list, text, unexpected};
 use super::{RedisEngine, lost_epoch, script, ttl_ms};
 use crate::domain::Timestamp;
 use crate::engine::{Original, RecordOutcome, RecordRequest, Result};
+
+/// Events in a call from which on it is given [`BULK_LIMIT`]: more than one request brings, which takes some 10 ms of
+/// Redis' time, and whose client is to hear in time that the engine is away.
+const BULK_EVENTS: usize = 501;
 
 impl RedisEngine {
     pub(super) async fn do_record(
@@ -36,7 +40,8 @@ impl RedisEngine {
             args.push(request.user.as_ref().map_or("", |user| user.as_str()));
             args.push(request.count).push(request.occurred_at.as_ms()).push(reverses).push(given);
         }
-        let reply = self.link.eval(&script::RECORD, &keys, &args, limit_for(args.len())).await?;
+        let limit = if requests.len() < BULK_EVENTS { STEP_LIMIT } else { BULK_LIMIT };
+        let reply = self.link.eval(&script::RECORD, &keys, &args, limit).await?;
         let reply = list(reply)?;
         match reply.split_first() {
             Some((kind, [])) if text(kind)? == "EPOCH" => Err(lost_epoch(epoch)),

@@ -3,7 +3,7 @@
 //! Invariant: a listener that nobody drains holds one slot for each board and each partition, where the newest wins, so
 //! it never grows; a published state is whole, so a state that was overtaken is not missed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,14 +17,17 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::keys::Keys;
-use super::link::{Args, Backoff, CONNECT_LIMIT, STEP_LIMIT, refusal};
+use super::link::{Args, CONNECT_LIMIT, STEP_LIMIT, refusal};
 use super::reply::{flag, list, text, tuple, unexpected};
 use super::{RedisEngine, script};
 use crate::domain::{BoardId, FeedState, Position};
-use crate::engine::{Notice, Progress, Result};
+use crate::engine::{Backoff, Notice, Progress, Result};
 
 /// Published states kept for clients that come back: one minute of ticks of 100 ms, some 2.4 MB a board.
 const HISTORY_LEN: usize = 600;
+
+/// Refused entries that a listener nobody drains keeps: more than any node has likes in flight.
+const REFUSED_MAX: usize = 4_096;
 
 /// How often a listener tries its connection: a node looks for missed states after 2 s of silence, and a dead
 /// connection should have been replaced by then.
@@ -64,7 +67,7 @@ impl RedisEngine {
         }
         let kept = progress.iter().filter_map(|progress| match progress {
             Progress::Ledger { partition, position } => Some(self.keep_committed(*partition, *position)),
-            Progress::Likes { .. } => None,
+            Progress::Likes { .. } | Progress::Refused { .. } => None,
         });
         let lines = progress.iter().map(encode_progress).collect::<Vec<_>>().join("\n");
         let told = self.tell(self.keys.progress_channel(), &lines);
@@ -130,6 +133,8 @@ struct Slots {
     definitions: bool,
     ledger: HashMap<u16, Position>,
     likes: HashMap<u16, Position>,
+    /// At most [`REFUSED_MAX`].
+    refused: BTreeSet<(u16, Position)>,
     feeds: HashMap<BoardId, FeedState>,
 }
 
@@ -147,7 +152,9 @@ impl Inbox {
         let definitions = slots.definitions.then_some(Notice::Definitions);
         let ledger = slots.ledger.into_iter().map(|(partition, position)| Progress::Ledger { partition, position });
         let likes = slots.likes.into_iter().map(|(partition, position)| Progress::Likes { partition, position });
-        let progress = ledger.chain(likes).map(Notice::Progress);
+        let refused = slots.refused.into_iter().map(|(partition, position)| Progress::Refused { partition, position });
+        // What was refused goes before the progress that passes it.
+        let progress = refused.chain(ledger).chain(likes).map(Notice::Progress);
         let feeds = slots.feeds.into_values().map(Notice::Feed);
         missed.into_iter().chain(definitions).chain(progress).chain(feeds).collect()
     }
@@ -169,6 +176,10 @@ impl Slots {
                 match decode_progress(line) {
                     Some(Progress::Ledger { partition, position }) => newest(&mut self.ledger, partition, position),
                     Some(Progress::Likes { partition, position }) => newest(&mut self.likes, partition, position),
+                    Some(Progress::Refused { partition, position }) if self.refused.len() < REFUSED_MAX => {
+                        self.refused.insert((partition, position));
+                    }
+                    Some(Progress::Refused { .. }) => self.missed = true,
                     None => self.missed = true,
                 }
             }
@@ -184,11 +195,12 @@ fn newest(slots: &mut HashMap<u16, Position>, partition: u16, position: Position
     *slot = position.max(*slot);
 }
 
-/// `ledger <partition> <position>`, or `likes` likewise.
+/// `ledger <partition> <position>`, or `likes` or `refused` likewise.
 fn encode_progress(progress: &Progress) -> String {
     match progress {
         Progress::Ledger { partition, position } => format!("ledger {partition} {position}"),
         Progress::Likes { partition, position } => format!("likes {partition} {position}"),
+        Progress::Refused { partition, position } => format!("refused {partition} {position}"),
     }
 }
 
@@ -199,6 +211,7 @@ fn decode_progress(line: &str) -> Option<Progress> {
     match kind {
         "ledger" => Some(Progress::Ledger { partition, position }),
         "likes" => Some(Progress::Likes { partition, position }),
+        "refused" => Some(Progress::Refused { partition, position }),
         _ => None,
     }
 }
@@ -256,7 +269,10 @@ mod tests {
     #[test]
     fn progress_reads_back() {
         let position = Position::new(7, 12);
-        for progress in [Progress::Ledger { partition: 3, position }, Progress::Likes { partition: 0, position }] {
+        let refused = Progress::Refused { partition: 2, position };
+        for progress in
+            [Progress::Ledger { partition: 3, position }, Progress::Likes { partition: 0, position }, refused]
+        {
             assert_eq!(decode_progress(&encode_progress(&progress)), Some(progress));
         }
         for bad in ["", "ledger", "ledger 1", "ledger x 1-1", "other 1 1-1", "likes 1 1"] {

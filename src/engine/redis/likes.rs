@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::link::{Args, STEP_LIMIT, limit_for};
@@ -76,15 +77,16 @@ impl RedisEngine {
         for user in users {
             by_partition.entry(self.partition_of_user(&user.user)).or_default().push(user);
         }
-        for (partition, users) in by_partition {
+        let loads = by_partition.iter().map(async |(partition, users)| {
             let mut rest = users.as_slice();
             while !rest.is_empty() {
                 let (batch, later) = rest.split_at(batch_len(rest));
-                self.load_batch(epoch, partition, batch).await?;
+                self.load_batch(epoch, *partition, batch).await?;
                 rest = later;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        try_join_all(loads).await.map(drop)
     }
 
     async fn load_batch(&self, epoch: u64, partition: u16, users: &[&UserLikes]) -> Result<()> {

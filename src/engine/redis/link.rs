@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::script::Script;
-use crate::engine::{EngineError, Result};
+use crate::engine::{Backoff, EngineError, Result};
 
 /// An ordinary step takes well under a millisecond; a client is to hear within 250 ms that the engine is away.
 pub const STEP_LIMIT: Duration = Duration::from_millis(200);
@@ -168,21 +168,6 @@ pub async fn connect_with(client: &Client, pipeline_len: usize) -> Result<Multip
         .set_response_timeout(None)
         .set_pipeline_buffer_size(pipeline_len);
     client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// Waits between attempts to connect: doubling from 50 ms to 1 s, so that a restart costs little, and by chance between
-/// half and all of it, so that nodes do not return all at once.
-#[derive(Default)]
-pub struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    pub async fn wait(&mut self) {
-        let ms = (50u64 << self.attempts.min(5)).min(1_000);
-        self.attempts += 1;
-        tokio::time::sleep(Duration::from_millis(rand::random_range(ms / 2..=ms))).await;
-    }
 }
 
 /// Whether an error says that the connection is of no use any more.

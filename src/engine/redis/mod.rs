@@ -24,7 +24,7 @@
 //! acc:lease:<name>        string  who does a background task; expires
 //! ```
 //!
-//! Channels: `acc:feed` (a state as JSON), `acc:progress` (a line each: `ledger|likes <partition> <position>`),
+//! Channels: `acc:feed` (a state as JSON), `acc:progress` (a line each: `ledger|likes|refused <partition> <position>`),
 //! `acc:definitions`.
 //!
 //! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in

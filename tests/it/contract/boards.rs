@@ -1,7 +1,7 @@
 //! Boards: generations that are built, folded into and switched, each with its cursors.
 
 use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, SnapshotReason};
-use acclaim::engine::{Apply, BoardSurvey, Build, Generation};
+use acclaim::engine::{Apply, BoardSurvey, Build, Generation, Move};
 
 use super::*;
 
@@ -25,16 +25,14 @@ fn cursors(seqs: [u64; 2]) -> Cursors {
     (0..).zip(seqs.map(|seq| Position::new(1, seq))).collect()
 }
 
+/// Moves a cursor of epoch 1 from one sequence number to another.
+pub fn step(partition: u16, from: u64, to: u64) -> Move {
+    Move { partition, from: Position::new(1, from), to: Position::new(1, to) }
+}
+
 /// Partition 0 of `daily` from one sequence number to another.
-fn batch(generation: u64, from: u64, to: u64, deltas: &[(&str, i64)]) -> Apply {
-    Apply {
-        board: BoardId::daily(),
-        generation,
-        partition: 0,
-        from: Position::new(1, from),
-        to: Position::new(1, to),
-        deltas: scores(deltas),
-    }
+pub fn batch(generation: u64, from: u64, to: u64, deltas: &[(&str, i64)]) -> Apply {
+    Apply { board: BoardId::daily(), generation, moves: vec![step(0, from, to)], deltas: scores(deltas) }
 }
 
 /// Shows a first generation of `daily`.
@@ -131,18 +129,30 @@ pub async fn applies_once(make: Make) {
     assert!(!engine.apply(&batch(generation, 9, 11, &[("cup", 1)])).await.unwrap());
     assert!(!engine.apply(&batch(generation, 11, 12, &[("cup", 1)])).await.unwrap());
     assert!(!engine.apply(&batch(generation + 1, 10, 11, &[("cup", 1)])).await.unwrap());
-    let elsewhere = Apply { from: Position::new(2, 10), ..batch(generation, 10, 11, &[("cup", 1)]) };
-    assert!(!engine.apply(&elsewhere).await.unwrap(), "another epoch");
-    let unknown = Apply { partition: 5, ..batch(generation, 10, 11, &[("cup", 1)]) };
-    assert!(!engine.apply(&unknown).await.unwrap(), "a partition without a cursor");
-    // The other partition has a cursor of its own, and a batch without deltas moves it as well.
-    assert!(engine.apply(&Apply { partition: 1, ..batch(generation, 0, 4, &[]) }).await.unwrap());
+    let moving = |moves: &[Move]| Apply { moves: moves.to_vec(), ..batch(generation, 0, 0, &[("cup", 1)]) };
+    let elsewhere = Move { from: Position::new(2, 10), ..step(0, 10, 11) };
+    assert!(!engine.apply(&moving(&[elsewhere])).await.unwrap(), "another epoch");
+    assert!(!engine.apply(&moving(&[step(5, 10, 11)])).await.unwrap(), "a partition without a cursor");
+    // Of several, all or none: the other partition has a cursor of its own.
+    assert!(!engine.apply(&moving(&[step(0, 10, 11), step(1, 1, 2)])).await.unwrap());
+    assert!(!engine.apply(&moving(&[step(1, 1, 2), step(0, 10, 11)])).await.unwrap());
+    assert!(!engine.apply(&moving(&[step(0, 10, 11), step(5, 0, 1)])).await.unwrap());
+    // And without deltas they move as well.
+    assert!(engine.apply(&Apply { deltas: vec![], ..moving(&[step(1, 0, 3)]) }).await.unwrap());
     let (_, stands_at, rows) = engine.whole(&board).await.unwrap().unwrap();
-    assert_eq!(stands_at, cursors([10, 4]));
+    assert_eq!(stands_at, cursors([10, 3]));
     assert_eq!(rows, places(&[("pot", 7), ("cup", 4), ("jug", 3)]));
+    assert!(
+        engine
+            .apply(&Apply { deltas: scores(&[("jug", 1)]), ..moving(&[step(0, 10, 11), step(1, 3, 4)]) })
+            .await
+            .unwrap()
+    );
+    let (_, stands_at, rows) = engine.whole(&board).await.unwrap().unwrap();
+    assert_eq!(stands_at, cursors([11, 4]));
+    assert_eq!(rows, places(&[("pot", 7), ("jug", 4), ("cup", 4)]));
     // Cursors follow the journal into a new epoch.
-    let next = Apply { to: Position::new(2, 3), ..batch(generation, 10, 0, &[("jug", 1)]) };
-    assert!(engine.apply(&next).await.unwrap());
+    assert!(engine.apply(&moving(&[Move { to: Position::new(2, 3), ..step(0, 11, 0) }])).await.unwrap());
     assert_eq!(engine.board(&board).await.unwrap().cursors[0].1[&0], Position::new(2, 3));
 }
 

@@ -73,6 +73,7 @@ pub async fn tells_listeners(make: Make) {
         listeners.push(heard);
     }
     let progress = [
+        Progress::Refused { partition: 0, position: Position::new(1, 6) },
         Progress::Ledger { partition: 0, position: Position::new(1, 7) },
         Progress::Likes { partition: 0, position: Position::new(1, 5) },
     ];
@@ -87,9 +88,12 @@ pub async fn tells_listeners(make: Make) {
             Notice::Definitions,
             Notice::Progress(progress[0]),
             Notice::Progress(progress[1]),
+            Notice::Progress(progress[2]),
         ];
         while !expected.is_empty() {
             let notice = hear(heard).await;
+            let passed = notice == Notice::Progress(progress[1]);
+            assert!(!passed || !expected.contains(&Notice::Progress(progress[0])), "refused is heard before passed");
             let index = expected.iter().position(|one| *one == notice);
             expected.swap_remove(index.unwrap_or_else(|| panic!("{notice:?} is not among {expected:?}")));
         }

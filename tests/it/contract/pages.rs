@@ -1,9 +1,9 @@
 //! Reading boards: pages by rank, behind a place and around a product, and entries.
 
 use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, Rows, Standings};
-use acclaim::engine::{Apply, Generation};
+use acclaim::engine::Generation;
 
-use super::boards::{build, places, points, show};
+use super::boards::{batch, build, places, points, show};
 use super::*;
 
 async fn page(engine: &dyn Engine, start: PageStart, count: u64) -> Rows {
@@ -47,15 +47,7 @@ pub async fn go_on_behind_places_that_moved(make: Make) {
     assert_eq!(page(engine, PageStart::Rank(1), 3).await.places, places(&[("a", 50), ("d", 40), ("c", 40)]));
     // The last place of that page moves down, up, and away: what ranked below it follows all the same.
     for (from, delta) in (0..).zip([-25, 35, -50]) {
-        let batch = Apply {
-            board: BoardId::daily(),
-            generation: 1,
-            partition: 0,
-            from: Position::new(1, from),
-            to: Position::new(1, from + 1),
-            deltas: vec![(product("c"), points(delta))],
-        };
-        assert!(engine.apply(&batch).await.unwrap());
+        assert!(engine.apply(&batch(1, from, from + 1, &[("c", delta)])).await.unwrap());
         let rest = page(engine, after("c", 40), 2).await;
         assert_eq!(rest.places, places(&[("b", 40), ("e", 30)]), "after {delta}");
         assert_eq!(rest.first_rank, if delta == 35 { 4 } else { 3 });

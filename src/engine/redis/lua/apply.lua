@@ -1,6 +1,6 @@
--- Adds a batch's deltas and moves the cursor, if the partition's cursor is where the batch begins.
+-- Adds deltas and moves cursors, if every partition's cursor is where its move begins.
 -- KEYS  1 meta  2 scores  3 cursor  4 next scores  5 next cursor
--- ARGV  1 generation  2 partition  3 from  4 to, then product and delta of each
+-- ARGV  1 generation  2 how many moves, then partition, from and to of each, then product and delta of each
 -- Reply 1, or 0 where nothing was done
 -- Points are whole numbers within ±(2^53 - 1), which doubles hold exactly; a sum beyond is cut to that.
 local MAX = 9007199254740991
@@ -13,8 +13,11 @@ elseif numbers[2] == ARGV[1] then
 else
   return 0
 end
-if redis.call('HGET', cursor, ARGV[2]) ~= ARGV[3] then return 0 end
-for i = 5, #ARGV, 2 do
+local deltas = 3 + 3 * tonumber(ARGV[2])
+for i = 3, deltas - 1, 3 do
+  if redis.call('HGET', cursor, ARGV[i]) ~= ARGV[i + 1] then return 0 end
+end
+for i = deltas, #ARGV, 2 do
   local points = tonumber(redis.call('ZINCRBY', scores, ARGV[i + 1], ARGV[i]))
   if points == 0 then
     redis.call('ZREM', scores, ARGV[i])
@@ -24,5 +27,5 @@ for i = 5, #ARGV, 2 do
     redis.call('ZADD', scores, string.format('%.0f', -MAX), ARGV[i])
   end
 end
-redis.call('HSET', cursor, ARGV[2], ARGV[4])
+for i = 3, deltas - 1, 3 do redis.call('HSET', cursor, ARGV[i], ARGV[i + 2]) end
 return 1

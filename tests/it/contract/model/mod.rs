@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use acclaim::domain::{BoardId, Cursors, FeedState, PageStart, Place, Points, Signal, SnapshotReason};
-use acclaim::engine::{Apply, Build, Original, Progress, RecordRequest};
+use acclaim::engine::{Apply, Build, Move, Original, Progress, RecordRequest};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
 use self::ops::{Drift, Op, Recording, Start, op};
@@ -291,18 +291,18 @@ impl Pair {
                 let cursors = self.cursors(*back).await?;
                 both!(self, set_cursors(&board, generation, &cursors))?;
             }
-            Op::Apply { board, partition, is_newest, is_wrong, deltas } => {
+            Op::Apply { board, moves, is_newest, deltas } => {
                 let board = board_of(*board);
                 let generations = self.generations(&board).await?.0;
                 let chosen = if *is_newest { generations.last() } else { generations.first() };
-                let (generation, mut from) = match chosen {
-                    Some((generation, cursors)) => (*generation, cursors[partition]),
-                    None => (1, Position::default()),
-                };
-                let to = Position { seq: from.seq + 2, ..from };
-                from.seq += u64::from(*is_wrong);
-                let deltas = scores_of(deltas);
-                let batch = Apply { board, generation, partition: *partition, from, to, deltas };
+                let moves = (0..).zip(moves).filter_map(|(partition, moved)| {
+                    let mut from = chosen.map_or(Position::default(), |(_, cursors)| cursors[&partition]);
+                    let to = Position { seq: from.seq + 2, ..from };
+                    from.seq += u64::from((*moved)?);
+                    Some(Move { partition, from, to })
+                });
+                let generation = chosen.map_or(1, |(generation, _)| *generation);
+                let batch = Apply { board, generation, moves: moves.collect(), deltas: scores_of(deltas) };
                 both!(self, apply(&batch))?;
             }
             Op::Switch { board, generation } => {

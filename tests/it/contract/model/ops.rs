@@ -10,25 +10,86 @@ use super::PARTITIONS;
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Advance { ms: i64 },
-    Like { user: u8, product: u8, key: u8, desired: Desired, epoch: Drift },
-    Load { users: Vec<(u8, Vec<u8>, Vec<u8>)>, epoch: Drift },
-    ViewerLikes { user: u8, epoch: Drift },
-    Forget { users: Vec<u8> },
-    Record { partition: u16, requests: Vec<Recording>, epoch: Drift },
-    Read { back: [u64; 2], count: usize },
-    Trim { partition: u16, back: u64 },
-    Announce { partition: u16, back: u64 },
+    Advance {
+        ms: i64,
+    },
+    Like {
+        user: u8,
+        product: u8,
+        key: u8,
+        desired: Desired,
+        epoch: Drift,
+    },
+    Load {
+        users: Vec<(u8, Vec<u8>, Vec<u8>)>,
+        epoch: Drift,
+    },
+    ViewerLikes {
+        user: u8,
+        epoch: Drift,
+    },
+    Forget {
+        users: Vec<u8>,
+    },
+    Record {
+        partition: u16,
+        requests: Vec<Recording>,
+        epoch: Drift,
+    },
+    Read {
+        back: [u64; 2],
+        count: usize,
+    },
+    Trim {
+        partition: u16,
+        back: u64,
+    },
+    Announce {
+        partition: u16,
+        back: u64,
+    },
     Close,
-    Open { skipped: u64 },
-    Begin { board: u8, back: [u64; 2] },
-    LoadScores { board: u8, generation: Drift, scores: Vec<(u8, i64)> },
-    SetCursors { board: u8, generation: Drift, back: [u64; 2] },
-    Apply { board: u8, partition: u16, is_newest: bool, is_wrong: bool, deltas: Vec<(u8, i64)> },
-    Switch { board: u8, generation: Drift },
-    Page { board: u8, start: Start, count: u64 },
-    Entries { board: u8 },
-    Publish { board: u8, generation: Drift, seq: Drift },
+    Open {
+        skipped: u64,
+    },
+    Begin {
+        board: u8,
+        back: [u64; 2],
+    },
+    LoadScores {
+        board: u8,
+        generation: Drift,
+        scores: Vec<(u8, i64)>,
+    },
+    SetCursors {
+        board: u8,
+        generation: Drift,
+        back: [u64; 2],
+    },
+    /// For each partition, whether it is moved, and whether from a wrong place.
+    Apply {
+        board: u8,
+        moves: [Option<bool>; 2],
+        is_newest: bool,
+        deltas: Vec<(u8, i64)>,
+    },
+    Switch {
+        board: u8,
+        generation: Drift,
+    },
+    Page {
+        board: u8,
+        start: Start,
+        count: u64,
+    },
+    Entries {
+        board: u8,
+    },
+    Publish {
+        board: u8,
+        generation: Drift,
+        seq: Drift,
+    },
 }
 
 /// What is added to the right number, mostly nothing.
@@ -81,6 +142,10 @@ fn recording() -> impl Strategy<Value = Recording> {
     )
 }
 
+fn moved() -> impl Strategy<Value = Option<bool>> {
+    proptest::option::weighted(0.6, proptest::bool::weighted(0.15))
+}
+
 pub fn op() -> impl Strategy<Value = Op> {
     let desired = prop_oneof![3 => Just(Desired::Toggled), 2 => any::<bool>().prop_map(Desired::Exactly)];
     let start = prop_oneof![
@@ -109,9 +174,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         5 => (board(), drift(), scores())
             .prop_map(|(board, generation, scores)| Op::LoadScores { board, generation, scores }),
         2 => (board(), drift(), back()).prop_map(|(board, generation, back)| Op::SetCursors { board, generation, back }),
-        14 => (board(), partition(), any::<bool>(), proptest::bool::weighted(0.15), scores()).prop_map(
-            |(board, partition, is_newest, is_wrong, deltas)| Op::Apply { board, partition, is_newest, is_wrong, deltas }
-        ),
+        14 => (board(), [moved(), moved()], any::<bool>(), scores())
+            .prop_map(|(board, moves, is_newest, deltas)| Op::Apply { board, moves, is_newest, deltas }),
         4 => (board(), drift()).prop_map(|(board, generation)| Op::Switch { board, generation }),
         8 => (board(), start, 0..6_u64).prop_map(|(board, start, count)| Op::Page { board, start, count }),
         3 => board().prop_map(|board| Op::Entries { board }),
