@@ -65,7 +65,7 @@ fn preference(headers: &HeaderMap, wanted_type: &str, wanted_subtype: &str) -> P
         let named = parts.filter_map(|part| part.split_once('='));
         let mut quality =
             named.filter(|(name, _)| name.trim().eq_ignore_ascii_case("q")).map(|(_, value)| thousandths(value));
-        Some((exactness, quality.next_back().unwrap_or(1_000)))
+        Some((exactness, quality.next().unwrap_or(1_000)))
     });
     match fitting.max() {
         Some((exactness, quality)) => Preference { quality, is_named: exactness == 2 },

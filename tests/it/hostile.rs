@@ -46,7 +46,7 @@ fn corpus() -> Vec<(String, Vec<u8>, &'static str)> {
         ("deeper", nested(14), "nesting"),
         ("deep beyond the parser", nested(400), "brackets"),
         ("inline fragments in each other", format!("{{ {} a {} }}", "... {".repeat(45), "}".repeat(45)), "nesting"),
-        ("wide", format!("{{ {} }}", "__typename ".repeat(1_990)), "BAD_USER_INPUT"),
+        ("wide", format!("{{ {} }}", "a ".repeat(1_990)), "BAD_USER_INPUT"),
         ("wider", format!("{{ {} }}", "a ".repeat(30_000)), "tokens"),
         ("aliased", format!("{{ {} }}", many(100, &|n| format!("a{n}: ranking {{ totalCount }} "))), "aliases"),
         (
@@ -54,7 +54,7 @@ fn corpus() -> Vec<(String, Vec<u8>, &'static str)> {
             format!("{{ {} }}", many(31, &|n| format!("a{n}: __schema {{ types {{ name }} }}"))),
             "aliases",
         ),
-        ("directives on a field", format!("{{ viewer {{ id {} }} }}", "@skip(if: false) ".repeat(300)), "directives"),
+        ("directives on a field", format!("{{ viewer {{ id {} }} }}", "@skip(if: false) ".repeat(200)), "directives"),
         ("unknown directives", format!("{{ viewer {{ id {} }} }}", "@a ".repeat(900)), "directives"),
         (
             "directives in fragments",
@@ -158,23 +158,26 @@ async fn each_is_refused_by_name_and_costs_next_to_nothing() {
     let server = stack.serve().await;
     let small = send(&server, json!({ "query": doubling(5) }).to_string().into_bytes()).await;
     assert_eq!(small, json!({ "data": { "__typename": "Query" } }), "what is small enough may be odd");
-    let mut dear = Vec::new();
+    let mut wrong = Vec::new();
     for (name, body, refused_by) in corpus() {
         let before = cpu(server.pid());
         for _ in 0..TIMES {
             let answer = send(&server, body.clone()).await;
             let extensions = &answer["errors"][0]["extensions"];
             let by = if extensions["code"] == "LIMIT_EXCEEDED" { &extensions["limit"] } else { &extensions["code"] };
-            assert_eq!(by, refused_by, "{name}: {answer}");
-            assert!(answer.get("data").is_none_or(Value::is_null), "{name}: {answer}");
+            if by != refused_by || answer.get("data").is_some_and(|data| !data.is_null()) {
+                let answer: String = answer.to_string().chars().take(500).collect();
+                wrong.push(format!("{name} is not refused by {refused_by}: {answer}"));
+                break;
+            }
         }
         let each = (cpu(server.pid()) - before) / TIMES;
-        if each > CPU_MAX {
-            dear.push(format!("{name}: {each:?}"));
-        }
         println!("{each:>12?} {name}");
+        if each > CPU_MAX {
+            wrong.push(format!("{name} takes {each:?} of CPU"));
+        }
     }
-    assert!(dear.is_empty(), "more than {CPU_MAX:?} of CPU each: {dear:#?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(!server.log().contains("panic"), "{}", server.log());
     let after = server.graphql("ann", "{ viewer { id } ranking { totalCount } }", json!({})).await;
     assert_eq!(after, json!({ "viewer": { "id": "ann" }, "ranking": { "totalCount": 0 } }));
