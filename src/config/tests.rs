@@ -134,7 +134,7 @@ fn every_help_page_explains_and_no_setting_that_may_hold_a_secret_shows_its_valu
         for arg in command.get_arguments().filter(|arg| arg.get_id() != "help" && arg.get_id() != "version") {
             assert!(arg.get_help().is_some(), "{} has no help", arg.get_id());
             let id = arg.get_id().as_str();
-            let may_be_secret = ["secret", "token", "redis_url", "database_url"].iter().any(|word| id.contains(word));
+            let may_be_secret = ["secret", "token", "redis_url", "database_url"].iter().any(|word| id.ends_with(word));
             assert_eq!(arg.is_hide_env_values_set(), may_be_secret, "{id}");
         }
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
