@@ -7,12 +7,11 @@ use async_graphql::parser::types::{Field, OperationType};
 use async_graphql::{Positioned, Request, Response, ServerError, Value};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::stream::BoxStream;
 use serde::Serialize;
 
 use super::documents::{Documents, Prepared};
 use super::errors::{self, Failure};
-use super::groups::{Groups, Key};
+use super::groups::{Groups, Key, Member};
 use super::guards::{Audience, Caller};
 use super::limits::DocumentLimits;
 use super::{Schema, schema, sharing};
@@ -27,8 +26,8 @@ pub type Payload = Bytes;
 pub enum Outcome {
     /// A query or mutation, or a subscription that was refused.
     Answered(Response),
-    /// A subscription's payloads, until it ends.
-    Subscribed(BoxStream<'static, Payload>),
+    /// A subscription that has begun.
+    Subscribed(Member),
 }
 
 /// What transports call. Cheap to clone.
@@ -93,7 +92,7 @@ impl Api {
         field: &Positioned<Field>,
         mut request: Request,
         caller: Caller,
-    ) -> Result<BoxStream<'static, Payload>, Response> {
+    ) -> Result<Member, Response> {
         let failed = |failure: Failure| errors::failed(failure, &new_request_id());
         let (held, variable) = sharing::resume(&field.node, &request, &known.normal).map_err(failed)?;
         let mut shared = request.variables.clone();

@@ -94,14 +94,12 @@ impl Groups {
         key: Key,
         begin: impl FnOnce() -> Request,
         held: Option<FeedPosition>,
-    ) -> Result<BoxStream<'static, Payload>, Response> {
+    ) -> Result<Member, Response> {
         let group = self.group(key, begin);
         let frames = group.frames.clone();
         let want = held.map_or(Want::Whole(SnapshotReason::Initial), Want::Since);
         let first = group.ask(want).await.map_err(Response::from_errors)?;
-        let member = Member { group, frames, step: first.step, ready: first.payloads, given: 0 };
-        let payloads = unfold(member, async |mut member| Some((member.next().await?, member)));
-        Ok(payloads.boxed())
+        Ok(Member { group, frames, step: first.step, ready: first.payloads, given: 0 })
     }
 
     fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
@@ -255,7 +253,8 @@ impl Group {
     }
 }
 
-struct Member {
+/// A subscription that has begun.
+pub struct Member {
     group: Arc<Group>,
     frames: watch::Receiver<Frame>,
     /// The step that what was given leads to.
@@ -266,7 +265,13 @@ struct Member {
 }
 
 impl Member {
-    async fn next(&mut self) -> Option<Payload> {
+    /// All that is still to come, as a stream.
+    pub fn into_stream(self) -> BoxStream<'static, Payload> {
+        unfold(self, async |mut member| Some((member.next().await?, member))).boxed()
+    }
+
+    /// The next payload; `None` when the subscription has ended. Can be cut off.
+    pub async fn next(&mut self) -> Option<Payload> {
         loop {
             if let Some(payload) = self.ready.get(self.given) {
                 self.given += 1;

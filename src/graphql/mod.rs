@@ -25,6 +25,7 @@ use std::sync::Arc;
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
 pub use executor::{Api, Outcome, Payload, new_request_id, payload};
+pub use groups::Member;
 pub use limits::DocumentLimits;
 
 use crate::pipeline::App;

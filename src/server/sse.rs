@@ -70,7 +70,7 @@ async fn open(
     }
     let payloads = match site.api.operate(operation, caller, id).await {
         Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
-        Outcome::Subscribed(payloads) => payloads,
+        Outcome::Subscribed(member) => member.into_stream(),
     };
     Ok((payloads, admitted))
 }

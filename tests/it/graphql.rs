@@ -84,7 +84,7 @@ impl Site {
     pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
         match self.api.operate(Self::request(query, variables), caller, "test").await {
             Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
-            Outcome::Subscribed(payloads) => payloads,
+            Outcome::Subscribed(member) => member.into_stream(),
         }
     }
 

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt, future};
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
 use super::protocol::{self, ClientMessage, Close, Operation};
 use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
-use crate::graphql::{Outcome, Payload, new_request_id};
+use crate::graphql::{Member, Outcome, new_request_id, payload};
 use crate::server::Site;
 use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
@@ -26,13 +27,6 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often a client is asked whether it is there: often enough for proxies that cut idle connections after 30 s or more.
 const PING_EVERY: Duration = Duration::from_secs(12);
 
-/// What an operation has to say.
-enum Said {
-    Next(Payload),
-    Refused(Vec<gql::ServerError>),
-    Done,
-}
-
 pub struct Connection {
     site: Arc<Site>,
     socket: WebSocket,
@@ -40,7 +34,7 @@ pub struct Connection {
     admitted: Admitted,
     /// Who calls, once that was said.
     caller: Option<Caller>,
-    operations: StreamMap<Arc<str>, BoxStream<'static, (Arc<Operation>, Said)>>,
+    operations: StreamMap<Arc<str>, BoxStream<'static, Message>>,
     /// When the next of the things that time brings is due.
     init_by: Instant,
     ping_at: Instant,
@@ -89,9 +83,7 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                Some((_, (operation, said))) = self.operations.next(), if !self.operations.is_empty() => {
-                    self.tell(&operation, said).await?;
-                }
+                Some((_, message)) = self.operations.next(), if !self.operations.is_empty() => self.send(message).await?,
                 message = self.socket.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(_)) | None => return Err(None),
@@ -133,15 +125,6 @@ impl Connection {
             None => timeout(SEND_TIME_MAX, sending).await.map_err(|_| None)?,
         };
         sent.map_err(|_| None)
-    }
-
-    async fn tell(&mut self, operation: &Operation, said: Said) -> Result<(), End> {
-        let message = match said {
-            Said::Next(payload) => operation.next(&payload),
-            Said::Refused(errors) => operation.error(&errors),
-            Said::Done => operation.complete(),
-        };
-        self.send(message).await
     }
 
     async fn take(&mut self, message: Message) -> Result<(), End> {
@@ -189,7 +172,7 @@ impl Connection {
         if self.operations.contains_key(id.as_str()) {
             return Err(closed(Close::DuplicateId(id)));
         }
-        let operation = Arc::new(Operation::new(&id));
+        let operation = Operation::new(&id);
         let most = self.site.limits.subscriptions;
         if self.operations.len() >= most {
             let failure = Failure::too_many("subscriptions", most, "too many operations at once on a connection");
@@ -197,9 +180,8 @@ impl Connection {
             return self.send(operation.error(&refused.errors)).await;
         }
         let site = self.site.clone();
-        let outcome = async move { said(site.api.operate(request, caller, &new_request_id()).await) };
-        let said = stream::once(outcome.boxed()).flatten().map(move |said| (operation.clone(), said));
-        self.operations.insert(id.into(), said.boxed());
+        let outcome = async move { site.api.operate(request, caller, &new_request_id()).await };
+        self.operations.insert(id.into(), messages(operation, outcome.boxed()));
         Ok(())
     }
 }
@@ -208,18 +190,40 @@ fn closed(close: Close) -> End {
     Some(close.frame())
 }
 
-/// What an operation says until it is over.
-fn said(outcome: Outcome) -> BoxStream<'static, Said> {
-    match outcome {
-        Outcome::Subscribed(payloads) => {
-            payloads.map(Said::Next).chain(stream::once(future::ready(Said::Done))).boxed()
+/// How far an operation has come.
+enum Running {
+    Begun(BoxFuture<'static, Outcome>),
+    Subscribed(Member),
+    /// All is said but that it is complete.
+    Answered,
+    Over,
+}
+
+/// What an operation says until it is over. One state machine instead of streams in streams: each layer would be another
+/// piece of cold memory to touch for every message of every subscriber.
+fn messages(operation: Operation, outcome: BoxFuture<'static, Outcome>) -> BoxStream<'static, Message> {
+    let begun = (operation, Running::Begun(outcome));
+    let messages = stream::unfold(begun, async |(operation, mut running)| {
+        if let Running::Begun(outcome) = running {
+            running = match outcome.await {
+                Outcome::Subscribed(member) => Running::Subscribed(member),
+                Outcome::Answered(response) if errors::was_not_run(&response) => {
+                    return Some((operation.error(&response.errors), (operation, Running::Over)));
+                }
+                Outcome::Answered(response) => {
+                    return Some((operation.next(&payload(&response)), (operation, Running::Answered)));
+                }
+            };
         }
-        Outcome::Answered(response) if errors::was_not_run(&response) => {
-            stream::once(future::ready(Said::Refused(response.errors))).boxed()
+        let next = match &mut running {
+            Running::Subscribed(member) => member.next().await,
+            Running::Begun(_) | Running::Answered => None,
+            Running::Over => return None,
+        };
+        match next {
+            Some(payload) => Some((operation.next(&payload), (operation, running))),
+            None => Some((operation.complete(), (operation, Running::Over))),
         }
-        Outcome::Answered(response) => {
-            let payload = crate::graphql::payload(&response);
-            stream::iter([Said::Next(payload), Said::Done]).boxed()
-        }
-    }
+    });
+    messages.boxed()
 }
