@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt, future};
+use futures_util::{FutureExt, SinkExt, StreamExt, future};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
+use super::CLOSE_TIME_MAX;
 use super::protocol::{self, ClientMessage, Close, Operation};
 use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
@@ -149,7 +150,7 @@ impl Connection {
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(Some(Close::BadMessage("messages are texts".to_owned()).frame())),
-            Message::Close(_) => return Err(None),
+            Message::Close(_) => return Err(self.part().await),
             // The library answers pings by itself.
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
@@ -163,6 +164,13 @@ impl Connection {
                 Ok(())
             }
         }
+    }
+
+    /// Ends as the client wishes. The library has made its answer, which goes out with the next flush; without it the client
+    /// would take a proper end for a broken connection.
+    async fn part(&mut self) -> End {
+        let _ = timeout(CLOSE_TIME_MAX, self.socket.flush()).await;
+        None
     }
 
     async fn sign_in(&mut self, payload: &serde_json::Value) -> Result<(), End> {
