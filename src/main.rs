@@ -41,6 +41,9 @@ const BENCH_TOKEN_VALID_FOR: Duration = Duration::from_secs(600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    // Each socket is an open file, and many systems allow no more than 1,024 unless asked; where more can't be had, what is
+    // allowed has to do.
+    rlimit::increase_nofile_limit(u64::MAX).ok();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

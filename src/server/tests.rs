@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -286,6 +288,81 @@ async fn sockets_that_break_the_protocol_learn_why() {
     let early = json!({ "type": "subscribe", "id": "1", "payload": { "query": "{ __typename }" } });
     assert_eq!(close_after(early).await, 4401);
     assert_eq!(close_after(json!({ "type": "nonsense" })).await, 4400);
+    let mut socket = server.socket(None).await.unwrap();
+    socket.0.send(Message::binary("{}")).await.unwrap();
+    assert_eq!(socket.close_code().await, 4400);
+
+    let init = json!({ "type": "connection_init" });
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(init.clone()).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    socket.send(init).await;
+    assert_eq!(socket.close_code().await, 4429);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_is_closed_in_time() {
+    let server = Server::open().await;
+    let began = std::time::Instant::now();
+    let mut silent = server.socket(None).await.unwrap();
+    assert_eq!(silent.close_code().await, 4408);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < TIME_MAX, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_lives_as_long_as_its_token() {
+    let server = Server::with_tokens().await;
+    // Clocks may differ by 30 s, so this token has some 2 s to live.
+    let exp = jsonwebtoken::get_current_timestamp() - 28;
+    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()] };
+    let token = format!("Bearer {}", sign(SECRET, &claims).unwrap());
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init", "payload": { "authorization": token } })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    let live = json!({ "query": "subscription { boardChanges { seq } }" });
+    socket.send(json!({ "type": "subscribe", "id": "1", "payload": live })).await;
+    assert_eq!(socket.json().await["type"], "next");
+    assert_eq!(socket.close_code().await, 4403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_one_operation_each_and_no_more_than_twenty() {
+    let server = Server::open().await;
+    let subscribe = |id: &str, query: &str| json!({ "type": "subscribe", "id": id, "payload": { "query": query } });
+    let live = "subscription { likes(productIds: [\"p0\"]) { count } }";
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    for n in 0..20 {
+        socket.send(subscribe(&n.to_string(), live)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(socket.json().await["type"], "next");
+    }
+    // One too many is refused by itself, and the others go on.
+    socket.send(subscribe("more", "{ __typename }")).await;
+    let refused = socket.json().await;
+    assert_eq!((&refused["type"], &refused["id"]), (&json!("error"), &json!("more")));
+    assert_eq!(refused["payload"][0]["extensions"]["code"], "LIMIT_EXCEEDED", "{refused}");
+    socket.send(json!({ "type": "complete", "id": "7" })).await;
+    socket.send(subscribe("7", "{ __typename }")).await;
+    let next = socket.json().await;
+    assert_eq!((&next["id"], &next["payload"]["data"]["__typename"]), (&json!("7"), &json!("Query")));
+    assert_eq!(socket.json().await, json!({ "type": "complete", "id": "7" }));
+    socket.send(subscribe("3", live)).await;
+    assert_eq!(socket.close_code().await, 4409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_close_is_answered() {
+    let server = Server::open().await;
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+    socket.0.close(Some(frame)).await.unwrap();
+    assert_eq!(socket.close_code().await, 1000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

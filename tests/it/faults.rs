@@ -15,25 +15,25 @@ use crate::support::until;
 
 crate::both_setups!(a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one);
 
-const PRODUCTS: usize = 40;
+pub const PRODUCTS: usize = 40;
 const CLIENTS: usize = 64;
 
 /// What was sent and what was answered, by event id.
 #[derive(Default)]
-struct Record {
-    sent: Mutex<HashMap<String, Option<String>>>,
-    answered: AtomicUsize,
+pub struct Record {
+    pub sent: Mutex<HashMap<String, Option<String>>>,
+    pub answered: AtomicUsize,
 }
 
 impl Record {
-    fn committed(&self) -> Vec<String> {
+    pub fn committed(&self) -> Vec<String> {
         let sent = self.sent.lock().unwrap();
         sent.iter().filter(|(_, answer)| answer.as_deref() == Some("COMMITTED")).map(|(id, _)| id.clone()).collect()
     }
 }
 
 /// Sends likes of ever new users until told to stop or `likes` were sent; a refused or unanswered like is left at that.
-fn load(server: &Server, record: &Arc<Record>, likes: usize, stop: &Arc<AtomicBool>, round: usize) -> JoinSet<()> {
+pub fn load(server: &Server, record: &Arc<Record>, likes: usize, stop: &Arc<AtomicBool>, round: usize) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     let next = Arc::new(AtomicUsize::new(0));
     for _ in 0..CLIENTS {
@@ -66,7 +66,7 @@ fn load(server: &Server, record: &Arc<Record>, likes: usize, stop: &Arc<AtomicBo
 }
 
 /// Every COMMITTED answer is in the ledger, nothing that was not sent is there, and everything served equals the sum of it.
-async fn assert_nothing_lost(stack: &Stack, server: &Server, record: &Record) {
+pub async fn assert_nothing_lost(stack: &Stack, server: &Server, record: &Record) {
     until("the journal is synced", Duration::from_secs(30), async || server.verify().await["differing"] == 0).await;
     let events = stack.column("SELECT id AS value FROM events").await;
     let sent = record.sent.lock().unwrap().clone();

@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod clients;
 mod contract;
+mod crowd;
 mod end_to_end;
 mod faults;
 mod graphql;

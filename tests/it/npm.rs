@@ -26,7 +26,27 @@ async fn every_audit_of_graphql_over_http_passes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn graphql_sse_reads_streams() {
+    run_signed_in("sse.mjs").await;
+}
+
+/// Runs a script against a server that wants tokens, with one of the roles that it needs.
+async fn run_signed_in(script: &str) {
     let (stack, server) = guarded().await;
     let token = token(&stack, "ann", &["user", "ingest"]);
-    run("sse.mjs", vec![server.url.clone(), token]).await;
+    run(script, vec![server.url.clone(), token]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn graphql_ws_comes_back_and_misses_nothing() {
+    run_signed_in("ws.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apollo_client_keeps_a_page_up_to_date() {
+    run_signed_in("apollo.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urql_shows_what_changes() {
+    run_signed_in("urql.mjs").await;
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamMap;
 
+use super::CLOSE_TIME_MAX;
 use super::protocol::{self, ClientMessage, Close, Operation};
 use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
@@ -122,7 +123,19 @@ impl Connection {
         let mut sending = pin!(self.socket.send(message));
         let sent = match sending.as_mut().now_or_never() {
             Some(sent) => sent,
-            None => timeout(SEND_TIME_MAX, sending).await.map_err(|_| None)?,
+            None => {
+                let token_ends = self.expires_at.unwrap_or_else(|| Instant::now() + SEND_TIME_MAX);
+                let stopped = async {
+                    self.site.shutdown.cancelled().await;
+                    sleep(CLOSE_TIME_MAX).await;
+                };
+                tokio::select! {
+                    sent = timeout(SEND_TIME_MAX, sending) => sent.map_err(|_| None)?,
+                    // A client that takes nothing holds up neither a stop nor the end of its token.
+                    () = stopped => return Err(None),
+                    () = sleep_until(token_ends) => return Err(None),
+                }
+            }
         };
         sent.map_err(|_| None)
     }
@@ -132,7 +145,7 @@ impl Connection {
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(Some(Close::BadMessage("messages are texts".to_owned()).frame())),
-            Message::Close(_) => return Err(None),
+            Message::Close(_) => return Err(self.part().await),
             // The library answers pings by itself.
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
@@ -146,6 +159,13 @@ impl Connection {
                 Ok(())
             }
         }
+    }
+
+    /// Ends as the client wishes. The library has made its answer, which goes out with the next flush; without it the client
+    /// would take a proper end for a broken connection.
+    async fn part(&mut self) -> End {
+        let _ = timeout(CLOSE_TIME_MAX, self.socket.flush()).await;
+        None
     }
 
     async fn sign_in(&mut self, payload: &serde_json::Value) -> Result<(), End> {

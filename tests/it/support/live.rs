@@ -4,38 +4,68 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// Nothing that is awaited here takes longer on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
-pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+/// A live board, as a client of [`View`] asks for it.
+const LIVE: &str = "subscription($top: Int!, $resume: String, $maxRate: Float! = 10) { boardChanges(top: $top, resume: $resume, maxRate: $maxRate) { __typename position seq at ... on BoardSnapshot { reason totalCount entries { rank productId score product { name } } } ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score product { name } } } } }";
+
+pub struct Socket {
+    stream: WebSocketStream<TcpStream>,
+    /// Length of all texts so far.
+    pub received_len: usize,
+}
 
 impl Socket {
     /// Connects and initialises.
     pub async fn connect(url: &str, init: Value) -> Self {
+        let stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+        Self::over(stream, url, init).await
+    }
+
+    /// Connects with room for `buffer_len` bytes, so that whatever is not read soon stays with the server.
+    pub async fn connect_narrow(url: &str, buffer_len: u32) -> Self {
+        let narrow = TcpSocket::new_v4().unwrap();
+        narrow.set_recv_buffer_size(buffer_len).unwrap();
+        let stream = narrow.connect(url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        Self::over(stream, url, json!({})).await
+    }
+
+    async fn over(stream: TcpStream, url: &str, init: Value) -> Self {
         let mut request = format!("{}/graphql/ws", url.replace("http", "ws")).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
-        let mut socket = Self(connect_async(request).await.unwrap().0);
+        // The library's own 128 KiB are much for thousands of sockets.
+        let config = WebSocketConfig::default().read_buffer_size(4_096);
+        let (stream, _) = client_async_with_config(request, stream, Some(config)).await.unwrap();
+        let mut socket = Self { stream, received_len: 0 };
         socket.send(json!({ "type": "connection_init", "payload": init })).await;
         assert_eq!(socket.receive().await["type"], "connection_ack");
         socket
     }
 
     pub async fn send(&mut self, message: Value) {
-        self.0.send(Message::text(message.to_string())).await.unwrap();
+        self.stream.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// Writes without reading anything; an error once the connection is gone.
+    pub async fn ping(&mut self) -> Result<(), Error> {
+        self.stream.send(Message::Ping(Vec::new().into())).await
     }
 
     /// The next message that is not a ping.
     pub async fn receive(&mut self) -> Value {
         loop {
             let message =
-                timeout(LIMIT, self.0.next()).await.expect("a message in time").expect("an open socket").unwrap();
+                timeout(LIMIT, self.stream.next()).await.expect("a message in time").expect("an open socket").unwrap();
             if let Message::Text(text) = message {
+                self.received_len += text.len();
                 let message: Value = serde_json::from_str(&text).unwrap();
                 if message["type"] != "ping" {
                     return message;
@@ -46,7 +76,7 @@ impl Socket {
 
     /// The code that the server closes with; what comes before is passed over.
     pub async fn closed_with(&mut self) -> Option<u16> {
-        while let Some(message) = timeout(LIMIT, self.0.next()).await.expect("a close in time") {
+        while let Some(message) = timeout(LIMIT, self.stream.next()).await.expect("a close in time") {
             match message {
                 Ok(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
                 Ok(_) => {}
@@ -56,13 +86,15 @@ impl Socket {
         None
     }
 
+    /// Subscribes to the daily board: `top`, and `resume` and `maxRate` where they are given.
+    pub async fn subscribe(&mut self, id: &str, variables: Value) {
+        let payload = json!({ "query": LIVE, "variables": variables });
+        self.send(json!({ "id": id, "type": "subscribe", "payload": payload })).await;
+    }
+
     /// Subscribes to the daily board and takes its snapshot.
     pub async fn watch_board(&mut self, top: usize) -> View {
-        let query = "subscription($top: Int!) { boardChanges(top: $top) { __typename position seq ... on BoardSnapshot { reason totalCount entries { rank productId score product { name } } } ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score } } } }";
-        self.send(
-            json!({ "id": "board", "type": "subscribe", "payload": { "query": query, "variables": { "top": top } } }),
-        )
-        .await;
+        self.subscribe("board", json!({ "top": top })).await;
         let mut view = View::default();
         view.take(&self.receive().await);
         assert_eq!(view.reasons.len(), 1, "the first message is a snapshot");
@@ -76,6 +108,7 @@ pub struct View {
     pub shown: Vec<(String, f64)>,
     pub reasons: Vec<String>,
     pub deltas: usize,
+    pub position: String,
     seq: u64,
 }
 
@@ -88,7 +121,7 @@ impl View {
     }
 
     /// Applies one message as the schema says.
-    fn take(&mut self, message: &Value) {
+    pub fn take(&mut self, message: &Value) {
         assert_eq!(message["type"], "next", "{message}");
         self.take_payload(&message["payload"]);
     }
@@ -119,6 +152,7 @@ impl View {
             other => panic!("{other}"),
         }
         self.seq = seq;
+        self.position = event["position"].as_str().unwrap_or_default().to_owned();
     }
 
     /// Applies what comes until the view is as wanted.

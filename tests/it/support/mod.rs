@@ -5,6 +5,7 @@ pub mod live;
 pub mod memory;
 pub mod node;
 pub mod postgres;
+pub mod proxy;
 pub mod redis;
 pub mod stack;
 

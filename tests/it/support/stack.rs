@@ -24,6 +24,8 @@ pub enum Setup {
 pub struct Stack {
     dir: TempDir,
     pub redis: Option<RedisServer>,
+    /// Where servers find Redis, if not at its own address.
+    pub redis_url: Option<String>,
     /// URL of a Postgres database of its own.
     pub postgres: Option<String>,
     /// Long, since tests say what is answered, and not how soon on a machine that does other things.
@@ -41,7 +43,8 @@ impl Stack {
                 (Some(redis), Some(postgres::database().await))
             }
         };
-        Self { dir: TempDir::new().unwrap(), redis, postgres, ack_timeout_ms: 10_000, arguments: Vec::new() }
+        let dir = TempDir::new().unwrap();
+        Self { dir, redis, redis_url: None, postgres, ack_timeout_ms: 10_000, arguments: Vec::new() }
     }
 
     pub fn sqlite_file(&self) -> PathBuf {
@@ -61,7 +64,7 @@ impl Stack {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("DATABASE_URL", self.ledger_url());
         if let Some(redis) = &self.redis {
-            command.env("REDIS_URL", redis.url());
+            command.env("REDIS_URL", self.redis_url.clone().unwrap_or_else(|| redis.url()));
         }
         command.current_dir(self.dir.path());
         command
@@ -198,10 +201,24 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; returns how it ended and how long that took.
-    pub async fn terminate(mut self) -> (std::process::ExitStatus, Duration) {
-        let began = std::time::Instant::now();
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM; returns how it ended and how long that took.
+    pub async fn terminate(self) -> (std::process::ExitStatus, Duration) {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// Waits for its end; returns how it ended and how long that took.
+    pub async fn ended(mut self) -> (std::process::ExitStatus, Duration) {
+        let began = std::time::Instant::now();
         let mut status = None;
         until("the server ends", Duration::from_secs(15), async || {
             status = self.child.try_wait().unwrap();
