@@ -27,8 +27,8 @@ pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<Req
         return refuse(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure), Format::Json, &id.0);
     };
     let answer = async {
-        let (caller, operation) = read(&site, request).await?;
-        Ok(site.api.run(operation, caller, &id.0).await)
+        let (identity, operation) = read(&site, request).await?;
+        Ok(site.api.run(operation, identity.caller, &id.0).await)
     };
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
         Ok(Ok(response)) => render(StatusCode::OK, &response, format),

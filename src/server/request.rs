@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Site;
+use super::auth::Identity;
 use crate::graphql::errors::Failure;
-use crate::graphql::guards::Caller;
 
 /// A request that is refused before any operation runs.
 pub struct Refusal {
@@ -56,9 +56,9 @@ struct Written {
 }
 
 /// Who calls, and the operation. A GET only reads: browsers send one for whatever page asks them to.
-pub async fn read(site: &Site, request: Request) -> Result<(Caller, gql::Request), Refusal> {
+pub async fn read(site: &Site, request: Request) -> Result<(Identity, gql::Request), Refusal> {
     let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
-    let caller = site.auth.of_headers(request.headers()).map_err(unauthenticated)?.caller;
+    let identity = site.auth.of_headers(request.headers()).map_err(unauthenticated)?;
     let only_reads = match *request.method() {
         Method::GET | Method::HEAD => true,
         Method::POST => false,
@@ -81,7 +81,7 @@ pub async fn read(site: &Site, request: Request) -> Result<(Caller, gql::Request
             return Err(Refusal::method("POST", "a mutation is sent by POST"));
         }
     }
-    Ok((caller, request))
+    Ok((identity, request))
 }
 
 fn in_address(uri: &Uri) -> Result<Parameters, Refusal> {

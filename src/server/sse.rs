@@ -1,13 +1,13 @@
 //! GraphQL over server-sent events: `GET` and `POST /graphql/stream`, for the protocol graphql-sse in its "distinct
 //! connections mode": one request, one operation, one stream of `next` events and a `complete` at its end.
 //!
-//! Invariant: a stream ends by itself. It completes when its operation does and when the node stops; one whose client
+//! Invariant: a stream ends by itself. It completes when its operation does, when its token expires and when the node stops; one whose client
 //! takes nothing is cut off with its connection.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Extension;
 use axum::body::Body;
@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt, future};
+use futures_util::{FutureExt, Stream, StreamExt, future};
 use tokio_util::sync::CancellationToken;
 
 use super::Site;
@@ -43,7 +43,7 @@ pub async fn stream(
     request: Request,
 ) -> Response {
     match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &id.0)).await {
-        Ok(Ok((payloads, admitted))) => events(payloads, admitted, site.shutdown.clone()),
+        Ok(Ok((payloads, admitted))) => events(payloads, admitted),
         Ok(Err(refusal)) => refuse(refusal, Format::Json, &id.0),
         Err(_) => late(&site, Format::Json, &id.0),
     }
@@ -60,19 +60,34 @@ async fn open(
     check(site, request.headers())?;
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
     let mut admitted = site.admission.admit(peer.ip()).map_err(too_many)?;
-    let (caller, operation) = read(site, request).await.map_err(|refusal| match refusal.status {
+    let (identity, operation) = read(site, request).await.map_err(|refusal| match refusal.status {
         // 200 would promise a stream.
         StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
         _ => refusal,
     })?;
-    if let Some(user) = &caller.user {
+    if let Some(user) = &identity.caller.user {
         admitted.sign_in(user).map_err(too_many)?;
     }
-    let payloads = match site.api.operate(operation, caller, id).await {
+    let payloads = match site.api.operate(operation, identity.caller, id).await {
         Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
         Outcome::Subscribed(member) => member.into_stream(),
     };
-    Ok((payloads, admitted))
+    let ends = ended(site.shutdown.clone(), identity.expires_at);
+    Ok((payloads.take_until(ends.boxed()).boxed(), admitted))
+}
+
+/// When a stream has to end before its operation does: the node stops, or the token expires.
+async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>) {
+    let expired = async {
+        match expires_at {
+            Some(at) => tokio::time::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+            None => future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = expired => {}
+    }
 }
 
 fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -87,8 +102,8 @@ fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn events(payloads: BoxStream<'static, Payload>, admitted: Admitted, shutdown: CancellationToken) -> Response {
-    let chunks = chunks(payloads, shutdown).map(move |chunk| {
+fn events(payloads: BoxStream<'static, Payload>, admitted: Admitted) -> Response {
+    let chunks = chunks(payloads).map(move |chunk| {
         // The place is held for as long as the stream is.
         let _ = &admitted;
         Ok::<_, Infallible>(chunk)
@@ -103,19 +118,18 @@ fn events(payloads: BoxStream<'static, Payload>, admitted: Admitted, shutdown: C
 }
 
 /// What is written, in the pieces in which it is there: a payload is JSON without line breaks, and is not copied.
-fn chunks(payloads: BoxStream<'static, Payload>, shutdown: CancellationToken) -> impl Stream<Item = Bytes> {
-    let events = stream::unfold(Some((payloads, shutdown)), async |open| {
-        let (mut payloads, shutdown) = open?;
+fn chunks(payloads: BoxStream<'static, Payload>) -> impl Stream<Item = Bytes> {
+    let events = stream::unfold(Some(payloads), async |open| {
+        let mut payloads = open?;
         let payload = tokio::select! {
             biased;
-            () = shutdown.cancelled() => None,
             payload = payloads.next() => payload,
-            () = tokio::time::sleep(KEEP_ALIVE) => return Some((vec![COMMENT], Some((payloads, shutdown)))),
+            () = tokio::time::sleep(KEEP_ALIVE) => return Some((vec![COMMENT], Some(payloads))),
         };
         match payload {
             Some(payload) => {
                 let next = Bytes::from_static(b"event: next\ndata: ");
-                Some((vec![next, payload, Bytes::from_static(b"\n\n")], Some((payloads, shutdown))))
+                Some((vec![next, payload, Bytes::from_static(b"\n\n")], Some(payloads)))
             }
             None => Some((vec![COMPLETE], None)),
         }
@@ -138,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn payloads_become_events_and_an_end() {
         let payloads = stream::iter([&b"{\"a\":1}"[..], b"{\"a\":2}"].map(Bytes::from_static)).boxed();
-        let written = text(chunks(payloads, CancellationToken::new())).await;
+        let written = text(chunks(payloads)).await;
         assert_eq!(
             written,
             ":\n\nevent: next\ndata: {\"a\":1}\n\nevent: next\ndata: {\"a\":2}\n\nevent: complete\ndata:\n\n"
@@ -148,7 +162,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_is_broken_by_comments_until_the_node_stops() {
         let (began, shutdown) = (Instant::now(), CancellationToken::new());
-        let mut chunks = Box::pin(chunks(stream::pending().boxed(), shutdown.clone()));
+        let silent = stream::pending().take_until(ended(shutdown.clone(), None).boxed());
+        let mut chunks = Box::pin(chunks(silent.boxed()));
         assert_eq!(chunks.next().await, Some(COMMENT));
         for comment in 1..=3 {
             assert_eq!(chunks.next().await, Some(COMMENT));
@@ -157,5 +172,13 @@ mod tests {
         shutdown.cancel();
         assert_eq!((chunks.next().await, chunks.next().await), (Some(COMPLETE), None));
         assert_eq!(began.elapsed().as_secs(), 36);
+    }
+
+    #[tokio::test]
+    async fn a_stream_lives_as_long_as_its_token() {
+        let expires_at = SystemTime::now() + Duration::from_millis(50);
+        let silent = stream::pending().take_until(ended(CancellationToken::new(), Some(expires_at)).boxed());
+        assert!(text(chunks(silent.boxed())).await.ends_with("event: complete\ndata:\n\n"));
+        assert!(SystemTime::now() >= expires_at);
     }
 }

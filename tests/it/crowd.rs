@@ -210,14 +210,8 @@ const CROWD: usize = 2_000;
 
 /// Files that this process and those it starts may open: at both ends a socket for each of a crowd, and some for the rest.
 fn open_files(count: u64) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls are given a limit that lives longer than they take.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
-        assert!(limit.rlim_max >= count, "this needs {count} open files; `ulimit -Hn` says {}", limit.rlim_max);
-        limit.rlim_cur = limit.rlim_cur.max(count);
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
-    }
+    let allowed = rlimit::increase_nofile_limit(count).unwrap();
+    assert!(allowed >= count, "this needs {count} open files; `ulimit -Hn` says {allowed}");
 }
 
 /// Counts what clients ask of the daily board's history, by listening to all that Redis is told.
