@@ -110,7 +110,8 @@ impl Groups {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (frames, frames_seen) = watch::channel(Frame { step: 0, payloads: Arc::new([]) });
         let group = Arc::new(Group { asks, frames: frames_seen });
-        groups.insert(key.clone(), Arc::downgrade(&group));
+        let own = Arc::downgrade(&group);
+        groups.insert(key.clone(), own.clone());
         let (all, request) = (self.clone(), begin());
         self.hub.spawn(async move {
             let stopping = all.hub.app().stopping();
@@ -118,7 +119,7 @@ impl Groups {
             let mut groups = all.groups.lock().expect("as above");
             // Whoever came after the last member had left has begun a new one under the same key.
             if let Entry::Occupied(entry) = groups.entry(key)
-                && entry.get().strong_count() == 0
+                && entry.get().ptr_eq(&own)
             {
                 entry.remove();
             }
