@@ -76,6 +76,13 @@ pub struct Outcome {
     pub faults: Vec<String>,
 }
 
+impl Outcome {
+    /// One figure of the table as it is printed, by the name of its row.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.table.value(name)
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.table.fmt(f)

@@ -20,6 +20,11 @@ impl Table {
     pub fn row(&mut self, name: &'static str, value: impl fmt::Display) {
         self.rows.push((name, value.to_string()));
     }
+
+    /// What stands in the row of that name.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.rows.iter().find(|(row, _)| *row == name).map(|(_, value)| value.as_str())
+    }
 }
 
 impl fmt::Display for Table {
@@ -108,6 +113,7 @@ mod tests {
         table.row("a", 1);
         table.row("long name", "x");
         assert_eq!(table.to_string(), "title\n  a          1\n  long name  x");
+        assert_eq!([table.value("long name"), table.value("long")], [Some("x"), None]);
     }
 
     #[test]
