@@ -259,7 +259,7 @@ impl Changes {
     ) -> Result<impl Stream<Item = Result<BoardEvent>> + use<>> {
         let (app, hub) = (app(ctx).clone(), ctx.data_unchecked::<Arc<Hub>>());
         let top = usize::from(top);
-        let sequence = hub.sequence(Topic::Board { board: BoardId::new(&board)?, top }, max_rate);
+        let sequence = hub.sequence(Topic::Board { board: BoardId::new(&board)?, top }, max_rate).unwrap();
         let first = sequence.whole(domain::SnapshotReason::Initial);
         let later = stream::unfold(sequence, async |mut sequence| Some((sequence.next().await?, sequence)));
         let updates = stream::iter([first]).chain(later).flat_map(stream::iter);

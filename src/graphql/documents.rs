@@ -9,14 +9,19 @@ use std::sync::Arc;
 use apollo_parser::{Lexer, TokenKind};
 use async_graphql::Request;
 use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, OperationType};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::errors::Failure;
 use super::expansion;
 use super::limits::DocumentLimits;
 
-/// Documents kept: a site sends some dozens of different ones. With the length below, at most some tens of MB.
+/// Documents kept: a site sends some dozens of different ones.
 const DOCUMENTS_MAX: usize = 1_000;
+/// Bytes that a token becomes in a parsed document, about.
+const TOKEN_LEN: u64 = 250;
+/// Bytes of all documents kept, about. One counts as at least its share, so that this bounds their number as well.
+const DOCUMENTS_LEN_MAX: u64 = 32 << 20;
 /// Longest document kept, in bytes: longer than any that people write, shorter than what a flood would fill memory with.
 const DOCUMENT_LEN_MAX: usize = 4_096;
 /// Brackets within brackets. The parser follows them by recursion; lists and objects inside arguments are as deep as any
@@ -29,6 +34,16 @@ pub struct Prepared {
     pub document: Arc<ExecutableDocument>,
     /// The text without what means nothing (spaces, commas, comments): equal for documents that say the same word by word.
     pub normal: Arc<str>,
+    tokens: usize,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<String, Prepared> for Weight {
+    fn weight(&self, _: &String, prepared: &Prepared) -> u64 {
+        (prepared.tokens as u64 * TOKEN_LEN).max(DOCUMENTS_LEN_MAX / DOCUMENTS_MAX as u64)
+    }
 }
 
 impl Prepared {
@@ -46,13 +61,13 @@ impl Prepared {
 
 /// The documents seen lately, by their text.
 pub struct Documents {
-    seen: Cache<String, Prepared>,
+    seen: Cache<String, Prepared, Weight>,
     limits: DocumentLimits,
 }
 
 impl Documents {
     pub fn new(limits: DocumentLimits) -> Self {
-        Self { seen: Cache::new(DOCUMENTS_MAX), limits }
+        Self { seen: Cache::with_weighter(DOCUMENTS_MAX, DOCUMENTS_LEN_MAX, Weight), limits }
     }
 
     pub fn limits(&self) -> &DocumentLimits {
@@ -66,10 +81,11 @@ impl Documents {
             request.set_parsed_query(ExecutableDocument::clone(&prepared.document));
             return Ok(Some(prepared));
         }
-        let normal = normalised(&request.query, &self.limits)?.into();
+        let (normal, tokens) = normalised(&request.query, &self.limits)?;
         let Ok(document) = request.parsed_query() else { return Ok(None) };
         expansion::check(document, &self.limits)?;
-        let prepared = Prepared { document: Arc::new(ExecutableDocument::clone(document)), normal };
+        let prepared =
+            Prepared { document: Arc::new(ExecutableDocument::clone(document)), normal: normal.into(), tokens };
         if request.query.len() <= DOCUMENT_LEN_MAX {
             self.seen.insert(request.query.clone(), prepared.clone());
         }
@@ -77,8 +93,8 @@ impl Documents {
     }
 }
 
-/// The tokens that mean something, with a space between them; refuses a text that has too many of them.
-pub fn normalised(text: &str, limits: &DocumentLimits) -> Result<String, Failure> {
+/// The tokens that mean something, with a space between them, and how many; refuses a text that has too many of them.
+pub fn normalised(text: &str, limits: &DocumentLimits) -> Result<(String, usize), Failure> {
     if text.len() > limits.text_len_max() {
         return Err(Failure::too_many("documentLength", limits.text_len_max(), "the document has too many bytes"));
     }
@@ -105,7 +121,7 @@ pub fn normalised(text: &str, limits: &DocumentLimits) -> Result<String, Failure
         }
         normal.push_str(token.data());
     }
-    Ok(normal)
+    Ok((normal, tokens))
 }
 
 #[cfg(test)]
@@ -113,7 +129,7 @@ mod tests {
     use super::*;
 
     fn normal(text: &str) -> String {
-        normalised(text, &DocumentLimits::default()).unwrap()
+        normalised(text, &DocumentLimits::default()).unwrap().0
     }
 
     fn refused(text: &str) -> Option<&'static str> {
@@ -145,6 +161,15 @@ mod tests {
         assert_eq!(refused(&format!("{{ a(b: {}) }}", "[".repeat(49))), Some("brackets"));
         assert_eq!(refused("{ a(b: \"never closed) }"), Some("bad"));
         assert_eq!(refused("{ a(b: 01) }"), Some("bad"));
+    }
+
+    #[test]
+    fn a_flood_of_large_documents_is_not_kept() {
+        let documents = Documents::new(DocumentLimits::default());
+        for n in 0..500 {
+            documents.parse(&mut Request::new(format!("{{ a{n} {} }}", "a ".repeat(1_900)))).unwrap();
+        }
+        assert!(documents.seen.weight() <= DOCUMENTS_LEN_MAX && documents.seen.len() < 100, "{}", documents.seen.len());
     }
 
     #[test]

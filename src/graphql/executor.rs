@@ -80,7 +80,7 @@ impl Api {
             return Outcome::Answered(self.answer(request, caller, request_id).await);
         };
         let subscribed = match sharing::root_field(&known.document, operation) {
-            Ok(field) => self.subscribe(known, field, request, caller).await,
+            Ok(field) => self.subscribe(known, field, request, caller, request_id).await,
             Err(failure) => Err(errors::failed(failure, request_id)),
         };
         subscribed.map_or_else(Outcome::Answered, Outcome::Subscribed)
@@ -92,8 +92,9 @@ impl Api {
         field: &Positioned<Field>,
         mut request: Request,
         caller: Caller,
+        request_id: &str,
     ) -> Result<Member, Response> {
-        let failed = |failure: Failure| errors::failed(failure, &new_request_id());
+        let failed = |failure: Failure| errors::failed(failure, request_id);
         let (held, variable) = sharing::resume(&field.node, &request, &known.normal).map_err(failed)?;
         let mut shared = request.variables.clone();
         if let Some(variable) = variable {

@@ -16,11 +16,13 @@ use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use async_graphql::{Context, Request, Response, ServerError, Value};
 use futures_util::stream::{BoxStream, unfold};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::errors::Failure;
@@ -29,11 +31,19 @@ use super::guards::Audience;
 use super::limits::DocumentLimits;
 use super::{Schema, errors, new_request_id};
 use crate::domain::{FeedPosition, SnapshotReason};
-use crate::live::{Hub, Sequence, Topic, Update};
+use crate::live::{BoardUpdate, FOLLOWED_MAX, Hub, Sequence, ShownBuild, Topic, Update};
 use crate::pipeline::AppError;
 
 /// Members that may wait for an answer from one group. Beyond this they wait for their turn to wait.
 const ASKS_MAX: usize = 1_024;
+/// Answers kept within a step: who comes back after a cut has one of the last few positions, and clients could make up any
+/// number of others.
+const ASKED_MAX: usize = 64;
+/// An event waits for the ledger at most, where it shows products that are not remembered. A group whose execution takes
+/// longer ends, and its members begin anew.
+const EXECUTE_TIME_MAX: Duration = Duration::from_secs(15);
+/// When a member may try again whose position can't be looked up.
+const RETRY_AFTER_MS: u64 = 1_000;
 
 /// What makes subscriptions the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -62,6 +72,8 @@ struct Group {
 #[derive(Clone)]
 struct Frame {
     step: u64,
+    /// Of what is shown at this step.
+    build: Option<ShownBuild>,
     payloads: Arc<[Payload]>,
 }
 
@@ -73,8 +85,12 @@ struct Ask {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Want {
-    Whole(SnapshotReason),
+    /// To begin.
+    All,
+    /// To begin where a client has come from.
     Since(FeedPosition),
+    /// To go on after missed steps, the last one of this build.
+    After(Option<ShownBuild>),
 }
 
 impl Groups {
@@ -97,9 +113,9 @@ impl Groups {
     ) -> Result<Member, Response> {
         let group = self.group(key, begin);
         let frames = group.frames.clone();
-        let want = held.map_or(Want::Whole(SnapshotReason::Initial), Want::Since);
+        let want = held.map_or(Want::All, Want::Since);
         let first = group.ask(want).await.map_err(Response::from_errors)?;
-        Ok(Member { group, frames, step: first.step, ready: first.payloads, given: 0 })
+        Ok(Member { group, frames, step: first.step, build: first.build, ready: first.payloads, given: 0 })
     }
 
     fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
@@ -108,7 +124,7 @@ impl Groups {
             return group;
         }
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (frames, frames_seen) = watch::channel(Frame { step: 0, payloads: Arc::new([]) });
+        let (frames, frames_seen) = watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]) });
         let group = Arc::new(Group { asks, frames: frames_seen });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
@@ -172,7 +188,9 @@ impl<'a> Running<'a> {
             Ok(opened) = opened => opened,
             refused = responses.next() => return Err(refused.unwrap_or_default()),
         };
-        let sequence = groups.hub.sequence(topic, rate);
+        let sequence = groups.hub.sequence(topic, rate).map_err(|crowded| {
+            errors::failed(Failure::too_many("followedProducts", FOLLOWED_MAX, crowded), &request_id)
+        })?;
         let asked = HashMap::new();
         Ok(Self { groups, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
     }
@@ -197,49 +215,72 @@ impl<'a> Running<'a> {
     }
 
     async fn answer(&mut self, ask: Ask, frames: &watch::Sender<Frame>) -> Option<()> {
-        if let Want::Since(held) = ask.want
-            && let Some(updates) = self.sequence.catch_up(held).await
-        {
-            self.advance(updates, frames).await?;
+        if let Want::Since(held) = ask.want {
+            match self.sequence.catch_up(held).await {
+                Ok(updates) if updates.is_empty() => {}
+                Ok(updates) => self.advance(updates, frames).await?,
+                Err(error) => {
+                    let away = AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS };
+                    ask.reply.send(Err(errors::failed(away, &self.request_id).errors)).ok();
+                    return Some(());
+                }
+            }
         }
         let payloads = match self.asked.get(&ask.want) {
             Some(payloads) => payloads.clone(),
             None => {
                 let updates = match ask.want {
-                    Want::Whole(reason) => self.sequence.whole(reason),
+                    Want::All => self.sequence.whole(SnapshotReason::Initial),
                     Want::Since(held) => self.sequence.since(held).await,
+                    Want::After(build) => self.sequence.whole_after(build),
                 };
-                let payloads = self.execute(updates).await?;
+                let payloads = self.execute(updates).await?.payloads;
+                if self.asked.len() >= ASKED_MAX {
+                    self.asked.clear();
+                }
                 self.asked.insert(ask.want, payloads.clone());
                 payloads
             }
         };
-        ask.reply.send(Ok(Frame { step: self.step, payloads })).ok();
+        ask.reply.send(Ok(self.frame(payloads))).ok();
         Some(())
     }
 
+    fn frame(&self, payloads: Arc<[Payload]>) -> Frame {
+        Frame { step: self.step, build: self.sequence.build(), payloads }
+    }
+
     async fn advance(&mut self, updates: Vec<Update>, frames: &watch::Sender<Frame>) -> Option<()> {
-        let updates =
-            if std::mem::take(&mut self.is_broken) { self.sequence.whole(SnapshotReason::Gap) } else { updates };
-        let payloads = self.execute(updates).await?;
+        let leads_nowhere = !matches!(updates[..], [Update::Board(BoardUpdate::Snapshot { .. })]);
+        let is_broken = std::mem::take(&mut self.is_broken);
+        let updates = if is_broken && leads_nowhere { self.sequence.whole(SnapshotReason::Gap) } else { updates };
+        let Executed { payloads, has_failed } = self.execute(updates).await?;
+        self.is_broken = has_failed;
         self.step += 1;
         self.asked.clear();
-        frames.send_replace(Frame { step: self.step, payloads });
+        frames.send_replace(self.frame(payloads));
         Some(())
     }
 
     /// `None` where the subscription has ended, which a panic in a resolver makes it.
-    async fn execute(&mut self, updates: Vec<Update>) -> Option<Arc<[Payload]>> {
+    async fn execute(&mut self, updates: Vec<Update>) -> Option<Executed> {
         let mut payloads = Vec::with_capacity(updates.len());
+        let mut has_failed = false;
         for update in updates {
             self.updates.send(update).await.ok()?;
-            let response = self.responses.next().await?;
+            let response = timeout(EXECUTE_TIME_MAX, self.responses.next()).await.ok()??;
             self.groups.executions.fetch_add(1, Ordering::Relaxed);
-            self.is_broken |= response.data == Value::Null;
+            has_failed |= response.data == Value::Null;
             payloads.push(payload(&response));
         }
-        Some(payloads.into())
+        Some(Executed { payloads: payloads.into(), has_failed })
     }
+}
+
+struct Executed {
+    payloads: Arc<[Payload]>,
+    /// Whether one of them has errors instead of data.
+    has_failed: bool,
 }
 
 impl Group {
@@ -260,6 +301,7 @@ pub struct Member {
     frames: watch::Receiver<Frame>,
     /// The step that what was given leads to.
     step: u64,
+    build: Option<ShownBuild>,
     ready: Arc<[Payload]>,
     /// How many of `ready` were given.
     given: usize,
@@ -285,9 +327,9 @@ impl Member {
             }
             if frame.step > self.step + 1 {
                 // Steps went by while the client took nothing.
-                frame = self.group.ask(Want::Whole(SnapshotReason::Lagged)).await.ok()?;
+                frame = self.group.ask(Want::After(self.build)).await.ok()?;
             }
-            (self.step, self.ready, self.given) = (frame.step, frame.payloads, 0);
+            (self.step, self.build, self.ready, self.given) = (frame.step, frame.build, frame.payloads, 0);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: a field that depends on the viewer stands in [`VIEWER_FIELDS`]. One that is forgotten there is found by
 //! [`Caller::of`](super::guards::Caller::of), which fails where an operation runs for everyone.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 
 use async_graphql::parser::types::{
@@ -96,7 +97,28 @@ pub fn with_root_field(
         let item = Positioned::new(Selection::Field(field.clone()), field.pos);
         operation.node.selection_set.node.items = vec![item];
     }
+    // A fragment that nobody spreads any more would be refused.
+    let mut spread = HashSet::new();
+    for (_, operation) in document.operations.iter() {
+        collect_spread(&document, &operation.node.selection_set.node, &mut spread);
+    }
+    document.fragments.retain(|name, _| spread.contains(name));
     document
+}
+
+fn collect_spread(document: &ExecutableDocument, set: &SelectionSet, spread: &mut HashSet<Name>) {
+    for item in &set.items {
+        match &item.node {
+            Selection::Field(field) => collect_spread(document, &field.node.selection_set.node, spread),
+            Selection::InlineFragment(inline) => collect_spread(document, &inline.node.selection_set.node, spread),
+            Selection::FragmentSpread(found) => {
+                let name = &found.node.fragment_name.node;
+                if let Some(fragment) = document.fragments.get(name).filter(|_| spread.insert(name.clone())) {
+                    collect_spread(document, &fragment.node.selection_set.node, spread);
+                }
+            }
+        }
+    }
 }
 
 /// The position that one member resumes from, and the variable that says so, if it says nothing else: members who differ
@@ -172,7 +194,7 @@ mod tests {
             let request = Request::new(query).variables(async_graphql::Variables::from_json(variables));
             let document = parse_query(query).unwrap();
             let operation = operation(&document, &request).unwrap();
-            let normal = normalised(query, &DocumentLimits::default()).unwrap();
+            let normal = normalised(query, &DocumentLimits::default()).unwrap().0;
             let (held, variable) = resume(&root_field(&document, operation)?.node, &request, &normal)?;
             Ok::<_, Failure>((held.map(|held| held.to_string()), variable.map(|name| name.to_string())))
         };

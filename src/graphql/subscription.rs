@@ -16,7 +16,7 @@ pub struct Subscription;
 impl Subscription {
     /// A snapshot first (or, with `resume`, exactly what was missed while that is still kept), then changes.
     /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
-    /// what falls in between is merged, the newest state wins.
+    /// what falls in between is merged, the newest state wins. Whoever resumes must hold the first `top` places of that position.
     // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
     #[graphql(complexity = "arguments::cost(Some(top), child_complexity.div_ceil(2))")]
     async fn board_changes(

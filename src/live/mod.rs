@@ -22,10 +22,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::{BoardId, FeedState, Points, ProductId, RankChange, SnapshotReason, Timestamp};
-use crate::engine::{Notice, Progress};
+use crate::engine::{EngineError, Notice, Progress};
 use crate::pipeline::{App, Freshness, Source};
 use places::Places;
-pub use sequence::Sequence;
+pub use places::{FOLLOWED_MAX, TooManyFollowed};
+pub use sequence::{Sequence, ShownBuild};
 
 /// How long a lost message can go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -106,7 +107,7 @@ impl Hub {
     }
 
     /// Follows a topic: at most `rate` steps a second.
-    pub fn sequence(self: &Arc<Self>, topic: Topic, rate: f64) -> Sequence {
+    pub fn sequence(self: &Arc<Self>, topic: Topic, rate: f64) -> Result<Sequence, TooManyFollowed> {
         Sequence::new(self, topic, rate)
     }
 
@@ -120,7 +121,7 @@ impl Hub {
         slots.insert(board.clone(), slot);
         // The first subscriber does not wait for the board to change.
         let (hub, board) = (self.clone(), board.clone());
-        self.spawn(async move { hub.app.stopping().run_until_cancelled(hub.read(&board)).await });
+        self.spawn(async move { hub.app.stopping().run_until_cancelled(hub.look(&board)).await });
         newest
     }
 
@@ -150,20 +151,25 @@ impl Hub {
                     self.places.suspect();
                     let boards: Vec<_> = self.slots.lock().expect("as above").keys().cloned().collect();
                     for board in boards {
-                        self.read(&board).await;
+                        self.look(&board).await;
                     }
                 }
             }
         }
     }
 
-    async fn read(&self, board: &BoardId) {
-        match self.app.engine().published(board).await {
-            Ok(state) => {
-                self.heard();
-                state.into_iter().for_each(|state| self.take(state));
-            }
-            Err(error) => tracing::debug!(%board, "the published state can't be read: {error}"),
+    /// Reads the state that is stored.
+    async fn read(&self, board: &BoardId) -> Result<(), EngineError> {
+        let state = self.app.engine().published(board).await?;
+        self.heard();
+        state.into_iter().for_each(|state| self.take(state));
+        Ok(())
+    }
+
+    async fn look(&self, board: &BoardId) {
+        // The next look, or the next notice, makes up for it.
+        if let Err(error) = self.read(board).await {
+            tracing::debug!(%board, "the published state can't be read: {error}");
         }
     }
 

@@ -17,6 +17,14 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 /// Products in one read: some 2 ms of Redis' time.
 const READ_LEN_MAX: usize = 1_000;
 
+/// Products followed by all subscribers of a node: reading them all takes some 40 ms of Redis' time, four times a second.
+pub const FOLLOWED_MAX: usize = 20_000;
+
+/// The node follows [`FOLLOWED_MAX`] products already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this server follows as many single products as it may")]
+pub struct TooManyFollowed;
+
 /// Rank and points; `None` for a product that is not on the board.
 pub type Place = Option<(u64, Points)>;
 
@@ -50,15 +58,19 @@ impl Places {
     }
 
     /// Begins to follow products; told by the receiver's changes.
-    pub fn follow(&self, board: &BoardId, products: &[ProductId]) -> watch::Receiver<()> {
+    pub fn follow(&self, board: &BoardId, products: &[ProductId]) -> Result<watch::Receiver<()>, TooManyFollowed> {
         let mut boards = self.lock();
+        let followed: usize = boards.values().map(|followed| followed.products.len()).sum();
+        if followed + products.len() > FOLLOWED_MAX {
+            return Err(TooManyFollowed);
+        }
         let new = || Followed { products: BTreeMap::new(), read: watch::Sender::new(()) };
         let followed = boards.entry(board.clone()).or_insert_with(new);
         for product in products {
             followed.products.entry(product.clone()).or_default().followers += 1;
         }
         self.suspect();
-        followed.read.subscribe()
+        Ok(followed.read.subscribe())
     }
 
     pub fn leave(&self, board: &BoardId, products: &[ProductId]) {

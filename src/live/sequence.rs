@@ -9,20 +9,27 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::places::Place;
+use super::places::{Place, TooManyFollowed};
 use super::{BoardUpdate, Hub, Topic, Update};
 use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, rank_changes};
+use crate::engine::EngineError;
 use crate::pipeline::like_count;
 
 /// After so much silence on a board its subscribers are told that the stream is alive.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+/// Epoch and generation of a board.
+pub type ShownBuild = (u64, u64);
 
 pub struct Sequence {
     hub: Arc<Hub>,
     source: Source,
     /// Least time between two steps.
     pause: Duration,
-    stepped_at: Instant,
+    /// From when on the next step may be told: at once for the first, however slow the rate.
+    step_at: Instant,
+    /// When anything was told last.
+    spoke_at: Instant,
     /// Whether something may have come since the last step.
     is_due: bool,
 }
@@ -57,11 +64,11 @@ impl Drop for Places {
 }
 
 impl Sequence {
-    pub(super) fn new(hub: &Arc<Hub>, topic: Topic, rate: f64) -> Self {
+    pub(super) fn new(hub: &Arc<Hub>, topic: Topic, rate: f64) -> Result<Self, TooManyFollowed> {
         let places = |board: BoardId, products: Vec<ProductId>, is_count| {
-            let read = hub.places.follow(&board, &products);
+            let read = hub.places.follow(&board, &products)?;
             let shown = hub.places.of(&board, &products);
-            Source::Places(Places { hub: hub.clone(), board, products, is_count, read, shown })
+            Ok(Source::Places(Places { hub: hub.clone(), board, products, is_count, read, shown }))
         };
         let source = match topic {
             Topic::Board { board, top } => {
@@ -69,40 +76,63 @@ impl Sequence {
                 let shown = newest.borrow_and_update().clone();
                 Source::Board(Board { board, top, newest, shown })
             }
-            Topic::Rank { board, product } => places(board, vec![product], false),
-            Topic::Likes { products } => places(BoardId::likes(), products, true),
+            Topic::Rank { board, product } => places(board, vec![product], false)?,
+            Topic::Likes { products } => places(BoardId::likes(), products, true)?,
         };
         let pause = Duration::from_secs_f64(1.0 / rate);
-        Self { hub: hub.clone(), source, pause, stepped_at: Instant::now(), is_due: false }
+        let now = Instant::now();
+        Ok(Self { hub: hub.clone(), source, pause, step_at: now, spoke_at: now, is_due: false })
     }
 
     /// Waits for the next step: at least one update. `None` when the node stops. Can be cut off.
     pub async fn next(&mut self) -> Option<Vec<Update>> {
         loop {
-            if !self.is_due {
-                let silent = sleep_until(self.stepped_at + HEARTBEAT_EVERY);
-                tokio::select! {
-                    changed = self.source.changed() => changed?,
-                    () = silent, if matches!(self.source, Source::Board(_)) => {
-                        self.stepped_at = Instant::now();
-                        return Some(self.heartbeat());
+            let silent = sleep_until(self.spoke_at + HEARTBEAT_EVERY);
+            tokio::select! {
+                changed = self.source.changed(), if !self.is_due => {
+                    changed?;
+                    self.is_due = true;
+                }
+                () = sleep_until(self.step_at), if self.is_due => {
+                    self.is_due = false;
+                    let updates = self.source.step();
+                    if !updates.is_empty() {
+                        self.stepped();
+                        return Some(updates);
                     }
                 }
-                self.is_due = true;
-            }
-            sleep_until(self.stepped_at + self.pause).await;
-            self.is_due = false;
-            let updates = self.source.step();
-            if !updates.is_empty() {
-                self.stepped_at = Instant::now();
-                return Some(updates);
+                () = silent, if matches!(self.source, Source::Board(_)) => {
+                    self.spoke_at = Instant::now();
+                    return Some(self.heartbeat());
+                }
             }
         }
+    }
+
+    fn stepped(&mut self) {
+        self.spoke_at = Instant::now();
+        self.step_at = self.spoke_at + self.pause;
     }
 
     fn heartbeat(&self) -> Vec<Update> {
         let Source::Board(board) = &self.source else { return Vec::new() };
         vec![Update::Board(BoardUpdate::Heartbeat { state: board.shown.clone(), freshness: self.hub.freshness() })]
+    }
+
+    /// Which build of the board is shown: states of different ones are joined only by a snapshot that says why.
+    pub fn build(&self) -> Option<ShownBuild> {
+        let Source::Board(Board { shown: Some(shown), .. }) = &self.source else { return None };
+        Some((shown.epoch, shown.generation))
+    }
+
+    /// All there is to show at this step, for those who missed steps since they were shown `build`.
+    pub fn whole_after(&self, build: Option<ShownBuild>) -> Vec<Update> {
+        match &self.source {
+            Source::Board(Board { shown: Some(shown), .. }) if build.is_some() && build != self.build() => {
+                self.whole(shown.reason)
+            }
+            _ => self.whole(SnapshotReason::Lagged),
+        }
     }
 
     /// All there is to show at this step, for those who begin, or have fallen behind. Nothing where nothing is known yet.
@@ -147,17 +177,20 @@ impl Sequence {
 
     /// Where a client already holds a later state than this sequence has shown, steps up to the newest published, so that
     /// both go on from one state. The step may say nothing but a later seq.
-    pub async fn catch_up(&mut self, held: FeedPosition) -> Option<Vec<Update>> {
-        let Source::Board(board) = &mut self.source else { return None };
+    /// Fails where the engine can't say what is newest: what this node has may be older than what the client has seen.
+    pub async fn catch_up(&mut self, held: FeedPosition) -> Result<Vec<Update>, EngineError> {
+        let Source::Board(board) = &mut self.source else { return Ok(Vec::new()) };
         let is_ahead = |shown: &FeedState| (held.epoch, held.seq) > (shown.epoch, shown.seq);
         if !board.shown.as_deref().is_none_or(is_ahead) {
-            return None;
+            return Ok(Vec::new());
         }
-        self.hub.read(&board.board).await;
-        let newest = board.newest.borrow_and_update().clone()?;
-        let updates = board.lead_to(newest)?;
-        self.stepped_at = Instant::now();
-        Some(vec![Update::Board(updates)])
+        self.hub.read(&board.board).await?;
+        let newest = board.newest.borrow_and_update().clone();
+        let updates: Vec<_> = newest.and_then(|newest| board.lead_to(newest)).map(Update::Board).into_iter().collect();
+        if !updates.is_empty() {
+            self.stepped();
+        }
+        Ok(updates)
     }
 }
 

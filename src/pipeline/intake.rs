@@ -1,6 +1,7 @@
 //! The ways into the journal: likes and producers' events, up to their acknowledgement.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -11,6 +12,9 @@ use crate::engine::{Desired, LikeAnswer, LikeOutcome, LikeRequest, Original, Rec
 
 /// How soon to try again when the journal is full: it empties as soon as the ledger answers.
 const BUSY_RETRY_MS: u64 = 1_000;
+
+/// How long an answer waits for the count of likes once all else is known: a page can do without it.
+const COUNT_TIME_MAX: Duration = Duration::from_millis(50);
 
 fn busy() -> AppError {
     AppError::Unavailable {
@@ -60,7 +64,7 @@ impl App {
                 timeout_at(deadline, self.waits.likes(partition, answer.position)).await.ok();
             }
             // The like has taken effect; that nobody can say the count now must not make it look as if it had not.
-            Ok(self.counts.ask(product.clone()).await.ok())
+            Ok(timeout_at(deadline + COUNT_TIME_MAX, self.counts.ask(product.clone())).await.ok().and_then(Result::ok))
         };
         let (acknowledged, like_count) = tokio::try_join!(committed, counted)?;
         let (answer, is_replay, durability) = match acknowledged {

@@ -28,8 +28,10 @@ const READ_WAIT: Duration = Duration::from_millis(200);
 /// Follows some partitions until `finish`, then until nothing is left in them. Returns an error only for a lost engine.
 pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> Result<(), Fault> {
     let mut backoff = Backoff::default();
+    // Refused by the ledger, and not yet told and mended: a failure in between must not lose that.
+    let mut owed = Vec::new();
     loop {
-        match follow(app, partitions, finish, &mut backoff).await {
+        match follow(app, partitions, finish, &mut backoff, &mut owed).await {
             Ok(()) => return Ok(()),
             Err(fault) if fault.is_lost() => return Err(fault),
             Err(fault) => {
@@ -48,10 +50,18 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
     }
 }
 
-async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
+async fn follow(
+    app: &App,
+    partitions: &[u16],
+    finish: &CancellationToken,
+    backoff: &mut Backoff,
+    owed: &mut Vec<Refused>,
+) -> Result<(), Fault> {
     let mut follower = Follower::from_ledger(app, partitions).await?;
     let mut reader = app.engine.journal_reader().await?;
-    let mut progress = follower.progress();
+    correct(app, owed).await?;
+    let mut progress = told_of(owed);
+    progress.extend(follower.progress());
     loop {
         let finishing = finish.is_cancelled();
         let wait = if finishing { Duration::ZERO } else { READ_WAIT };
@@ -61,6 +71,7 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
         let (told, read) = tokio::join!(app.engine.announce(&progress), read);
         told?;
         progress.clear();
+        owed.clear();
         let batches = follower.batches(&read?);
         if batches.is_empty() {
             if finishing {
@@ -72,14 +83,11 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
             Commit::Done { refused } => {
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
-                for Refused { partition, position, .. } in &refused {
-                    progress.push(Progress::Refused { partition: *partition, position: *position });
-                }
+                owed.extend(refused);
+                progress.extend(told_of(owed));
                 // Before anything can fail, so that nobody takes them for committed.
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
-                if !refused.is_empty() {
-                    correct(app, &refused).await?;
-                }
+                correct(app, owed).await?;
                 progress.extend(follower.advance(&batches));
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
@@ -91,12 +99,20 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
     }
 }
 
+fn told_of(refused: &[Refused]) -> Vec<Progress> {
+    let told = |Refused { partition, position, .. }: &Refused| Progress::Refused {
+        partition: *partition,
+        position: *position,
+    };
+    refused.iter().map(told).collect()
+}
+
 /// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
 /// rebuilt; here the users whose likes the engine has wrong are made to load anew.
 async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
+    let Some(first) = refused.first() else { return Ok(()) };
     let events = || refused.iter().map(|refused| &refused.event);
-    let first = &refused[0].event.id;
-    tracing::warn!(events = refused.len(), %first, "the ledger had these events already; boards are rebuilt");
+    tracing::warn!(events = refused.len(), first = %first.event.id, "the ledger had these events already; boards are rebuilt");
     let mut users: Vec<_> =
         events().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
     users.sort();

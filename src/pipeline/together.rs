@@ -1,8 +1,10 @@
 //! Asking together: all who wait when a question is put share it, so a crowd costs batches, not a call each.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{App, AppError, Result};
@@ -48,7 +50,10 @@ where
         for (key, sender) in batch.drain(..) {
             waiting.entry(key).or_default().push(sender);
         }
-        let answers = ask(app.clone(), waiting.keys().cloned().collect()).await;
+        let asking = AssertUnwindSafe(ask(app.clone(), waiting.keys().cloned().collect()));
+        // One that panics must not end the asking of all who come later.
+        let panicked = |_| Err(AppError::Internal("a question asked together has panicked".to_owned()));
+        let answers = asking.catch_unwind().await.unwrap_or_else(panicked);
         for (index, senders) in waiting.into_values().enumerate() {
             for sender in senders {
                 // Whoever gave up waiting has dropped the other end.

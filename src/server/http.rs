@@ -33,15 +33,18 @@ pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<Req
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
         Ok(Ok(response)) => render(StatusCode::OK, &response, format),
         Ok(Err(refusal)) => refuse(refusal, format, &id.0),
-        Err(_) => late(&site, format, &id.0),
+        Err(_) => refuse_late(&site, format, &id.0),
     }
 }
 
-/// The answer to a request that took too long.
-pub fn late(site: &Site, format: Format, id: &str) -> Response {
+/// The response to an operation that took too long.
+pub fn late(site: &Site, id: &str) -> gql::Response {
     let reason = format!("no answer in {} s", site.limits.request_timeout.as_secs());
-    let failed = errors::failed(AppError::Unavailable { reason, retry_after_ms: 1_000 }, id);
-    render(StatusCode::SERVICE_UNAVAILABLE, &failed, format)
+    errors::failed(AppError::Unavailable { reason, retry_after_ms: 1_000 }, id)
+}
+
+pub fn refuse_late(site: &Site, format: Format, id: &str) -> Response {
+    render(StatusCode::SERVICE_UNAVAILABLE, &late(site, id), format)
 }
 
 /// The answer to a request that is refused.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Site;
 use super::accept::{Format, takes_events};
 use super::admission::Admitted;
-use super::http::{late, refuse};
+use super::http::{refuse, refuse_late};
 use super::request::{Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::Failure;
@@ -45,7 +45,7 @@ pub async fn stream(
     match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &id.0)).await {
         Ok(Ok((payloads, admitted))) => events(payloads, admitted),
         Ok(Err(refusal)) => refuse(refusal, Format::Json, &id.0),
-        Err(_) => late(&site, Format::Json, &id.0),
+        Err(_) => refuse_late(&site, Format::Json, &id.0),
     }
 }
 

@@ -292,7 +292,16 @@ async fn sockets_that_break_the_protocol_learn_why() {
     socket.0.send(Message::binary("{}")).await.unwrap();
     assert_eq!(socket.close_code().await, 4400);
 
+    let mut socket = server.socket(None).await.unwrap();
+    socket.0.send(Message::text("x".repeat(Limits::default().message_len + 1))).await.unwrap();
+    assert_eq!(socket.close_code().await, 1009);
+
     let init = json!({ "type": "connection_init" });
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(init.clone()).await;
+    socket.send(json!({ "type": "subscribe", "id": "i".repeat(129), "payload": { "query": "{ __typename }" } })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    assert_eq!(socket.close_code().await, 4400);
     let mut socket = server.socket(None).await.unwrap();
     socket.send(init.clone()).await;
     assert_eq!(socket.json().await["type"], "connection_ack");

@@ -419,3 +419,45 @@ async fn counts_of_likes_come_whole() {
         assert!(String::from_utf8_lossy(&refused).contains("BAD_USER_INPUT"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_rate_delays_neither_what_is_there_nor_signs_of_life() {
+    let site = settled(2).await;
+    let began = std::time::Instant::now();
+    let query = "subscription { productRank(productId: \"p0\", maxRate: 0.02) { rank } }";
+    let first = next(&mut site.payloads(query, json!({}), user("ann")).await).await;
+    assert_eq!(first["data"]["productRank"]["rank"], 2);
+    assert!(began.elapsed() < Duration::from_secs(10), "not the 50 s between two events: {:?}", began.elapsed());
+    let mut slow = watch(&site, json!({ "maxRate": 0.02 })).await;
+    next(&mut slow).await;
+    order(&site, "one", "p0").await;
+    // The first change comes at once; the second has to wait, and the stream is alive all the same.
+    assert_eq!(next_news(&mut slow).await["data"]["boardChanges"]["__typename"], "BoardDelta");
+    order(&site, "two", "p1").await;
+    assert_eq!(next(&mut slow).await["data"]["boardChanges"]["__typename"], "BoardHeartbeat");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_misses_a_switch_is_told_its_reason() {
+    let site = settled(3).await;
+    let (mut slow, mut quick) = (watch(&site, json!({})).await, watch(&site, json!({})).await);
+    next(&mut slow).await;
+    next(&mut quick).await;
+    order(&site, "one", "p0").await;
+    next_news(&mut quick).await;
+    let weigh = "mutation { adjustWeights(input: { weights: [{ signal: ORDER, weight: 2 }], note: \"test\" })
+        { version userErrors { message } } }";
+    assert_eq!(site.data(weigh, json!({})).await["adjustWeights"]["version"], 1);
+    assert_eq!(next_news(&mut quick).await["data"]["boardChanges"]["reason"], "REWEIGHTED");
+    let missed = next(&mut slow).await;
+    assert_eq!(missed["data"]["boardChanges"]["reason"], "REWEIGHTED", "not LAGGED: {missed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_field_may_stand_in_a_fragment() {
+    let site = settled(1).await;
+    let query = "subscription Live { ...Root } fragment Root on Subscription { boardChanges { ...Event } }
+        fragment Event on BoardEvent { __typename seq }";
+    let first = next(&mut site.payloads(query, json!({}), user("ann")).await).await;
+    assert_eq!(first["data"]["boardChanges"]["__typename"], "BoardSnapshot");
+}

@@ -32,7 +32,7 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
     .await;
 
     let hub = Hub::start(&node.app);
-    let mut live = hub.sequence(Topic::Board { board: BoardId::daily(), top: 10 }, 10.0);
+    let mut live = hub.sequence(Topic::Board { board: BoardId::daily(), top: 10 }, 10.0).unwrap();
     let mut next = async || {
         let step = tokio::time::timeout(LIMIT, live.next()).await.expect("a step in time").unwrap();
         let [Update::Board(update)] = &step[..] else { panic!("{step:?}") };

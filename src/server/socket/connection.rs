@@ -10,15 +10,18 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::StreamMap;
+use tokio_tungstenite::tungstenite;
 
 use super::CLOSE_TIME_MAX;
 use super::protocol::{self, ClientMessage, Close, Operation};
 use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
 use crate::graphql::{Member, Outcome, new_request_id, payload};
+use crate::pipeline::AppError;
 use crate::server::Site;
 use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
+use crate::server::http::late;
 use async_graphql as gql;
 
 /// How long a client may take to say who it is.
@@ -27,6 +30,9 @@ const INIT_TIME_MAX: Duration = Duration::from_secs(3);
 const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often a client is asked whether it is there: often enough for proxies that cut idle connections after 30 s or more.
 const PING_EVERY: Duration = Duration::from_secs(12);
+
+/// An operation's id stands in front of each of its messages; a UUID has 36 bytes.
+const ID_LEN_MAX: usize = 128;
 
 pub struct Connection {
     site: Arc<Site>,
@@ -87,7 +93,8 @@ impl Connection {
                 Some((_, message)) = self.operations.next(), if !self.operations.is_empty() => self.send(message).await?,
                 message = self.socket.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
-                    Some(Err(_)) | None => return Err(None),
+                    Some(Err(error)) => return Err(self.broken(error)),
+                    None => return Err(None),
                 },
                 () = &mut clock => self.on_time().await?,
                 () = &mut stopping => return Err(Some(Close::GoingAway.frame())),
@@ -140,6 +147,13 @@ impl Connection {
         sent.map_err(|_| None)
     }
 
+    /// What a failure to read means: a message that is too long is told, anything else has cut the connection.
+    fn broken(&self, error: axum::Error) -> End {
+        let inner = error.into_inner();
+        let is_too_long = matches!(inner.downcast_ref(), Some(tungstenite::Error::Capacity(_)));
+        is_too_long.then(|| Close::TooLong(self.site.limits.message_len).frame())
+    }
+
     async fn take(&mut self, message: Message) -> Result<(), End> {
         self.is_alive = true;
         let text = match message {
@@ -189,6 +203,9 @@ impl Connection {
 
     async fn begin(&mut self, id: String, request: gql::Request) -> Result<(), End> {
         let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
+        if id.len() > ID_LEN_MAX {
+            return Err(closed(Close::BadMessage(format!("an id has at most {ID_LEN_MAX} bytes"))));
+        }
         if self.operations.contains_key(id.as_str()) {
             return Err(closed(Close::DuplicateId(id)));
         }
@@ -200,8 +217,12 @@ impl Connection {
             return self.send(operation.error(&refused.errors)).await;
         }
         let site = self.site.clone();
-        let outcome = async move { site.api.operate(request, caller, &new_request_id()).await };
-        self.operations.insert(id.into(), messages(operation, outcome.boxed()));
+        let outcome = async move {
+            let (id, most) = (new_request_id(), site.limits.request_timeout);
+            let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
+            outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &id)))
+        };
+        self.operations.insert(id.into(), messages(self.site.clone(), operation, outcome.boxed()));
         Ok(())
     }
 }
@@ -221,29 +242,39 @@ enum Running {
 
 /// What an operation says until it is over. One state machine instead of streams in streams: each layer would be another
 /// piece of cold memory to touch for every message of every subscriber.
-fn messages(operation: Operation, outcome: BoxFuture<'static, Outcome>) -> BoxStream<'static, Message> {
-    let begun = (operation, Running::Begun(outcome));
-    let messages = stream::unfold(begun, async |(operation, mut running)| {
+fn messages(
+    site: Arc<Site>,
+    operation: Operation,
+    outcome: BoxFuture<'static, Outcome>,
+) -> BoxStream<'static, Message> {
+    let begun = (site, operation, Running::Begun(outcome));
+    let messages = stream::unfold(begun, async |(site, operation, mut running)| {
         if let Running::Begun(outcome) = running {
             running = match outcome.await {
                 Outcome::Subscribed(member) => Running::Subscribed(member),
                 Outcome::Answered(response) if errors::was_not_run(&response) => {
-                    return Some((operation.error(&response.errors), (operation, Running::Over)));
+                    return Some((operation.error(&response.errors), (site, operation, Running::Over)));
                 }
                 Outcome::Answered(response) => {
-                    return Some((operation.next(&payload(&response)), (operation, Running::Answered)));
+                    return Some((operation.next(&payload(&response)), (site, operation, Running::Answered)));
                 }
             };
         }
-        let next = match &mut running {
-            Running::Subscribed(member) => member.next().await,
-            Running::Begun(_) | Running::Answered => None,
+        let last = match &mut running {
+            Running::Subscribed(member) => match member.next().await {
+                Some(payload) => return Some((operation.next(&payload), (site, operation, running))),
+                None if site.shutdown.is_cancelled() => operation.complete(),
+                // To a client that is told of an end, all would be well.
+                None => operation.error(&errors::failed(ended_by_itself(), &new_request_id()).errors),
+            },
+            Running::Begun(_) | Running::Answered => operation.complete(),
             Running::Over => return None,
         };
-        match next {
-            Some(payload) => Some((operation.next(&payload), (operation, running))),
-            None => Some((operation.complete(), (operation, Running::Over))),
-        }
+        Some((last, (site, operation, Running::Over)))
     });
     messages.boxed()
+}
+
+fn ended_by_itself() -> AppError {
+    AppError::Unavailable { reason: "a subscription has ended by itself".to_owned(), retry_after_ms: 1_000 }
 }

@@ -14,15 +14,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::Site;
+use super::accept::Format;
 use super::admission::Admitted;
 use super::auth::Identity;
+use super::http::refuse;
+use super::request::Refusal;
+use super::request_id::RequestId;
+use crate::graphql::errors::Failure;
 use connection::Connection;
 
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -34,33 +40,44 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 pub async fn upgrade(
     State(site): State<Arc<Site>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !site.origins.admit(&headers) {
-        return (StatusCode::FORBIDDEN, "this origin is not allowed; see --allow-origin\n").into_response();
-    }
-    let identity = match site.auth.of_headers(&headers) {
-        Ok(identity) => identity,
-        Err(failure) => return (StatusCode::UNAUTHORIZED, format!("{failure}\n")).into_response(),
-    };
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .max_message_size(site.limits.message_len)
-        .read_buffer_size(READ_BUFFER_LEN)
-        .write_buffer_size(0);
-    if upgrade.selected_protocol().is_none() {
-        return (StatusCode::BAD_REQUEST, format!("offer the protocol {PROTOCOL}\n")).into_response();
-    }
-    let admitted = match site.admission.admit(peer.ip()) {
+    let most = site.limits.message_len;
+    // Without the limit on frames, one that announces 16 MiB would be collected before its length is looked at.
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most).max_frame_size(most);
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_LEN).write_buffer_size(0);
+    let (identity, admitted) = match admit(&site, peer, &headers, &upgrade) {
         Ok(admitted) => admitted,
-        Err(failure) => return (StatusCode::TOO_MANY_REQUESTS, format!("{failure}\n")).into_response(),
+        Err(refusal) => return refuse(refusal, Format::Json, &id.0),
     };
     let task = site.tasks.token();
     upgrade.on_upgrade(async move |socket| {
         serve(site, socket, identity, admitted).await;
         drop(task);
     })
+}
+
+/// Who comes, and the connection's place.
+fn admit(
+    site: &Site,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    upgrade: &WebSocketUpgrade,
+) -> Result<(Identity, Admitted), Refusal> {
+    if !site.origins.admit(headers) {
+        let failure = Failure::bad("origin", "this origin is not allowed; see --allow-origin");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, failure));
+    }
+    let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
+    let identity = site.auth.of_headers(headers).map_err(unauthenticated)?;
+    if upgrade.selected_protocol().is_none() {
+        let failure = Failure::bad("sec-websocket-protocol", format!("offer {PROTOCOL}"));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, failure));
+    }
+    let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
+    Ok((identity, site.admission.admit(peer.ip()).map_err(too_many)?))
 }
 
 async fn serve(site: Arc<Site>, socket: WebSocket, from_headers: Identity, admitted: Admitted) {

@@ -38,6 +38,8 @@ pub enum Close {
     InitTimeout,
     DuplicateId(String),
     TooMany(String),
+    /// A message of more bytes than this.
+    TooLong(usize),
 }
 
 impl Close {
@@ -50,6 +52,7 @@ impl Close {
             Self::InitTimeout => (4408, "Connection initialisation timeout".to_owned()),
             Self::DuplicateId(id) => (4409, format!("Subscriber for {id} already exists")),
             Self::TooMany(why) => (4429, why),
+            Self::TooLong(most) => (1009, format!("LIMIT_EXCEEDED: messageLength is at most {most} bytes")),
         };
         // A close frame holds 123 bytes of reason.
         reason.truncate(reason.floor_char_boundary(123));
