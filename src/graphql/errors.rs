@@ -92,7 +92,8 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         }
         let code = code_of(error);
         if code == Code::Unavailable {
-            tracing::warn!(request_id, path = ?error.path, error = error.message, "a request could not be served");
+            // Whatever is away has been logged once by whoever found it; in an outage this comes a thousand times a second.
+            tracing::debug!(request_id, path = ?error.path, error = error.message, "a request could not be served");
             error.message =
                 "this can't be answered now; try again after retryAfterMs, with the same key or ids".to_owned();
         }

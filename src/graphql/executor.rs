@@ -63,6 +63,10 @@ impl Api {
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
     pub async fn run(&self, mut request: Request, caller: Caller, request_id: &str) -> Response {
         match self.documents.parse(&mut request) {
+            Ok(Some(known)) if known.kind(request.operation_name.as_deref()) == Some(OperationType::Subscription) => {
+                let message = "a subscription has many answers: send it to the WebSocket or the event stream";
+                errors::failed(Failure::bad("query", message), request_id)
+            }
             Ok(_) => self.answer(request, caller, request_id).await,
             Err(failure) => errors::failed(failure, request_id),
         }

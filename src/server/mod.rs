@@ -117,6 +117,10 @@ fn routes(site: Arc<Site>) -> Router {
 }
 
 async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) {
+    let routes = match site.auth {
+        Auth::Open => routes.layer(middleware::from_fn(origins::only_local_names)),
+        Auth::Tokens(_) => routes,
+    };
     let routes = routes.layer(middleware::from_fn(request_id::assign));
     let cut_off = CancellationToken::new();
     let Site { limits, tasks, shutdown, .. } = &*site;

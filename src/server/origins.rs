@@ -2,13 +2,23 @@
 //!
 //! Browsers enforce the answer for `fetch`, but never for WebSockets, so those are refused here.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::Extension;
+use axum::extract::Request;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use tower_http::cors::CorsLayer;
 
+use super::accept::Format;
 use super::auth::USER_HEADER;
-use super::request_id;
+use super::http::refuse;
+use super::request::Refusal;
+use super::request_id::{self, RequestId};
+use crate::graphql::errors::Failure;
 
 /// A day without asking again: what Firefox allows at most, and more than other browsers do.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -52,6 +62,24 @@ impl Origins {
     }
 }
 
+/// Lets requests pass that call this machine by a name of its own. A server without auth takes no other: a page could give
+/// its own name the address 127.0.0.1 (DNS rebinding), and would then be of one origin with the server.
+pub async fn only_local_names(Extension(id): Extension<RequestId>, request: Request, next: Next) -> Response {
+    if calls_by_local_name(request.headers()) {
+        return next.run(request).await;
+    }
+    let message = "without auth settings this server answers to localhost, 127.x.x.x and [::1] alone";
+    refuse(Refusal::new(StatusCode::FORBIDDEN, Failure::bad("host", message)), Format::Json, &id.0)
+}
+
+fn calls_by_local_name(headers: &HeaderMap) -> bool {
+    // Only programs leave it out.
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +110,18 @@ mod tests {
         for bad in ["shop.example", "https://shop.example/", "https://", "*", "https://a\nb"] {
             assert!(Origins::new(&[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_of_another_s_is_not_this_machine() {
+        let called = |host: &str| calls_by_local_name(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for own in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            assert!(called(own), "{own}");
+        }
+        for other in ["evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", ""]
+        {
+            assert!(!called(other), "{other}");
+        }
+        assert!(calls_by_local_name(&HeaderMap::new()));
     }
 }

@@ -383,7 +383,7 @@ async fn stopping_answers_what_is_in_flight_and_closes_sockets() {
     let body = r#"{"query":"{ __typename }"}"#;
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
-        "POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
+        "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
         body.len(),
         &body[..5]
     );
@@ -405,7 +405,7 @@ async fn stopping_answers_what_is_in_flight_and_closes_sockets() {
 async fn stopping_does_not_wait_for_ever() {
     let server = Server::open().await;
     let mut stuck = TcpStream::connect(server.address).await.unwrap();
-    stuck.write_all(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n").await.unwrap();
+    stuck.write_all(b"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n").await.unwrap();
     server.query("{ __typename }", None).await;
     server.shutdown.cancel();
     let most = DRAIN_TIME_MAX + Duration::from_secs(2);

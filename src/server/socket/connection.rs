@@ -147,11 +147,16 @@ impl Connection {
         sent.map_err(|_| None)
     }
 
-    /// What a failure to read means: a message that is too long is told, anything else has cut the connection.
+    /// What a failure to read means: what the client has sent is told, anything else has cut the connection.
     fn broken(&self, error: axum::Error) -> End {
-        let inner = error.into_inner();
-        let is_too_long = matches!(inner.downcast_ref(), Some(tungstenite::Error::Capacity(_)));
-        is_too_long.then(|| Close::TooLong(self.site.limits.message_len).frame())
+        use tungstenite::Error::{Capacity, Protocol, Utf8};
+        use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+        match error.into_inner().downcast_ref() {
+            Some(Capacity(_)) => Some(Close::TooLong(self.site.limits.message_len).frame()),
+            Some(Utf8(_)) => Some(Close::BadFrame(1007).frame()),
+            Some(Protocol(fault)) if *fault != ResetWithoutClosingHandshake => Some(Close::BadFrame(1002).frame()),
+            _ => None,
+        }
     }
 
     async fn take(&mut self, message: Message) -> Result<(), End> {

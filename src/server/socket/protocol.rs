@@ -40,6 +40,8 @@ pub enum Close {
     TooMany(String),
     /// A message of more bytes than this.
     TooLong(usize),
+    /// Frames that are none by RFC 6455, or texts that are not UTF-8.
+    BadFrame(u16),
 }
 
 impl Close {
@@ -52,6 +54,7 @@ impl Close {
             Self::InitTimeout => (4408, "Connection initialisation timeout".to_owned()),
             Self::DuplicateId(id) => (4409, format!("Subscriber for {id} already exists")),
             Self::TooMany(why) => (4429, why),
+            Self::BadFrame(code) => (code, "the connection's frames can't be read".to_owned()),
             Self::TooLong(most) => (1009, format!("LIMIT_EXCEEDED: messageLength is at most {most} bytes")),
         };
         // A close frame holds 123 bytes of reason.
