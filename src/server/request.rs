@@ -2,9 +2,10 @@
 
 use async_graphql as gql;
 use async_graphql::parser::types::OperationType;
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{Query, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -106,15 +107,35 @@ async fn in_body(site: &Site, request: Request) -> Result<Parameters, Refusal> {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
     }
     let most = site.limits.body_len;
-    let body = to_bytes(request.into_body(), most).await.map_err(|_| {
-        let failure = Failure::too_many("body", most, "the body has too many bytes");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, failure)
-    })?;
+    let body = whole(request.into_body(), most).await?;
     // Serde would take a list for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));
     }
     serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error))
+}
+
+/// Bytes beyond the limit that are still taken and dropped: most clients read no answer before all is sent, and would see a
+/// broken connection instead of the refusal.
+const DROPPED_MAX: usize = 4 << 20;
+
+async fn whole(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
+    let mut chunks = body.into_data_stream();
+    let (mut held, mut len) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Refusal::bad("body", error))?;
+        len += chunk.len();
+        if len <= most {
+            held.extend_from_slice(&chunk);
+        } else if len > most + DROPPED_MAX {
+            break;
+        }
+    }
+    if len <= most {
+        return Ok(held);
+    }
+    let failure = Failure::too_many("body", most, "the body has too many bytes");
+    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, failure))
 }
 
 /// `application/json`, and no other encoding than UTF-8.
