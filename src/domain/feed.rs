@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BoardId, InvalidPosition, Points, Position, ProductId, Timestamp};
+use super::{Basis, BoardId, Cursors, InvalidPosition, Points, Position, ProductId, Timestamp};
 
 /// A product with its points; its rank is its index in the list that holds it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -58,6 +58,9 @@ pub struct FeedState {
     /// Key of the period.
     pub period: String,
     pub at: Timestamp,
+    /// The rules that the board was built under, and what it had folded: what explanations need.
+    pub basis: Basis,
+    pub cursors: Cursors,
     /// Places on the whole board.
     pub total: u64,
     /// The first [`FeedState::PLACES_MAX`] places.

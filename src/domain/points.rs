@@ -1,6 +1,6 @@
 //! Scores as whole numbers.
 
-use super::Weight;
+use super::{Factor, Weight};
 
 /// A score in whole millionths of a point. Arithmetic never wraps: it stops at the bounds below.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -30,6 +30,12 @@ impl Points {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self::clamped(i128::from(self.0) + i128::from(other.0))
+    }
+
+    /// The part of these points that a factor says, truncated to millionths.
+    #[must_use]
+    pub fn times(self, factor: Factor) -> Self {
+        Self::clamped(i128::from(self.0) * i128::from(factor.millionths()) / 1_000_000)
     }
 
     fn clamped(millionths: i128) -> Self {

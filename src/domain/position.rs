@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Place of an entry in its partition's journal. Ordered by epoch, then sequence; there is no clock in it.
 /// Within an epoch the sequence grows by exactly one; (epoch, 0) is the epoch's beginning, before its first entry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Position {
     pub epoch: u64,
     pub seq: u64,

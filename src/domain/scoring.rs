@@ -2,91 +2,186 @@
 //!
 //! ```text
 //! points(board, period, product) =
-//!     sum over buckets of the period, over signals of  activity(product, bucket, signal) * weight(board, signal, bucket)
+//!     carry + sum over buckets of the period, over signals of
+//!             activity(product, bucket, signal) * weight(board, product, signal, bucket)
 //! ```
 //!
-//! Invariant: live increments, rebuild, degraded reads and verification all call [`Scoring::points`], so they agree as
-//! whole numbers whatever order the events come in.
+//! The weight is that of the rules in the bucket, times the product's boost, times 2^((bucket - landmark) / half-life)
+//! where the board has one; each time truncated to whole millionths, so that everything after is whole numbers.
+//!
+//! Invariant: live increments, rebuild, degraded reads, preview, explanation and verification all call
+//! [`Scoring::points`], so they agree as whole numbers whatever order the events come in.
 
-use super::{Board, BoardId, Bucket, Period, Points, Signal, Timestamp, Weight, Weights};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-/// An admin's change of weights, kept for ever. Rules apply in the order of their versions; each sets only the signals it names.
-#[derive(Clone, PartialEq, Debug)]
-pub struct WeightRule {
-    /// 1 for the first rule ever; no two rules share one.
-    pub version: i32,
-    /// `None` for the default that every board uses.
-    pub board: Option<BoardId>,
-    pub weights: Vec<(Signal, Weight)>,
-    pub created_by: String,
-    pub created_at: Timestamp,
-    pub note: String,
-}
+use super::{
+    Basis, Board, Bucket, Factor, HalfLife, Hours, Period, Points, ProductId, Rules, Signal, Timestamp, Weight, Weights,
+};
 
-impl WeightRule {
-    /// Whether the rule has a say in a board's period. A rule counts, from the period's start, in every period that
-    /// ended after the rule was made.
-    pub fn applies_to(&self, board: &BoardId, period: &Period) -> bool {
-        !board.is_hidden()
-            && self.board.as_ref().is_none_or(|own| own == board)
-            && period.ends_at.is_none_or(|end| end > self.created_at)
-    }
-}
-
-/// A run of buckets in which every weight stays the same.
+/// A run of buckets of a period.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
     pub first: Bucket,
     pub end: Bucket,
+    /// Whether every weight stays the same throughout, so that activity may be added up before it is weighed.
+    pub is_even: bool,
+}
+
+/// Net count of a signal in a bucket, or in an even segment that begins with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    pub bucket: Bucket,
+    pub signal: Signal,
+    pub count: i64,
 }
 
 /// The formula for one period of one board, with the rules that have a say in it.
 #[derive(Clone, Debug)]
 pub struct Scoring {
+    board: Arc<Board>,
     period: Period,
-    /// Segments in order, with their weights; together they are the period.
-    spans: Vec<(Segment, Weights)>,
+    /// In order; together they are the period.
+    spans: Vec<Span>,
+    half_life: Option<(HalfLife, Timestamp)>,
+    /// What the product rules in force make of each product.
+    factors: HashMap<ProductId, Factor>,
+    /// The products in the board's scope; `None` where that is every product.
+    members: Option<Arc<HashSet<ProductId>>>,
+}
+
+/// Buckets in which the same rules count, but for their hours.
+#[derive(Clone, Debug, PartialEq)]
+struct Span {
+    first: Bucket,
+    end: Bucket,
+    weights: Weights,
+    /// Rules that count at certain hours, and all that come after the first of these, in order. Empty in most spans.
+    by_hour: Vec<(Option<Hours>, Vec<(Signal, Weight)>)>,
 }
 
 impl Scoring {
-    /// `rules` may hold any board's rules, in any order.
-    pub fn new(board: &Board, period: Period, rules: &[WeightRule]) -> Self {
-        let mut applying: Vec<_> = rules.iter().filter(|rule| rule.applies_to(&board.id, &period)).collect();
-        // The shared rules first, then the board's own; each by version.
-        applying.sort_by_key(|rule| (rule.board.is_some(), rule.version));
-        let mut weights = board.base_weights();
-        for (signal, weight) in applying.into_iter().flat_map(|rule| &rule.weights) {
-            weights.set(*signal, *weight);
+    /// The formula for a board whose scope is every product; see [`Self::with_members`] for others, where until then no product counts.
+    pub fn new(board: &Board, period: Period, rules: &Rules, basis: Basis) -> Self {
+        let mut applying = rules.weights_of(&board.id, basis.rules_version);
+        applying.retain(|rule| rule.applies_to(&board.id, &period));
+        // The bucket that begins at an instant, or the first one after it.
+        let from = |at: Timestamp| Bucket(Bucket::containing(at.minus_ms(1)).0.saturating_add(1));
+        let ends = applying.iter().flat_map(|rule| rule.from.into_iter().chain(rule.until)).map(from);
+        let mut edges: BTreeSet<_> = ends.filter(|edge| period.contains(*edge)).collect();
+        edges.extend([period.first, period.end]);
+        let mut spans: Vec<Span> = Vec::with_capacity(edges.len());
+        for (first, end) in edges.iter().zip(edges.iter().skip(1)) {
+            let mut span = Span { first: *first, end: *end, weights: board.base_weights(), by_hour: Vec::new() };
+            for rule in &applying {
+                let has_begun = rule.from.is_none_or(|start| from(start) <= *first);
+                let has_ended = rule.until.is_some_and(|end| from(end) <= *first);
+                if !has_begun || has_ended {
+                    continue;
+                }
+                if rule.hours.is_none() && span.by_hour.is_empty() {
+                    span.weights.set_all(&rule.weights);
+                } else {
+                    span.by_hour.push((rule.hours, rule.weights.clone()));
+                }
+            }
+            match spans.last_mut() {
+                Some(last) if (&last.weights, &last.by_hour) == (&span.weights, &span.by_hour) => last.end = span.end,
+                _ => spans.push(span),
+            }
         }
-        let whole = Segment { first: period.first, end: period.end };
-        Self { spans: vec![(whole, weights)], period }
+        let product_rules = rules.products_of(&board.id, basis);
+        let factor =
+            |excluded, boost: Option<Factor>| if excluded { Factor::ZERO } else { boost.unwrap_or(Factor::ONE) };
+        Self {
+            board: Arc::new(board.clone()),
+            half_life: board.window.half_life().zip(period.starts_at),
+            period,
+            spans,
+            factors: product_rules
+                .into_iter()
+                .map(|rule| (rule.product.clone(), factor(rule.excluded, rule.boost)))
+                .collect(),
+            members: (!board.scope.is_all() && !board.id.is_hidden()).then(Arc::default),
+        }
+    }
+
+    /// With the products that are in the board's scope, which counts only where that is not every product.
+    #[must_use]
+    pub fn with_members(mut self, members: HashSet<ProductId>) -> Self {
+        self.members = self.members.map(|_| Arc::new(members));
+        self
+    }
+
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     pub fn period(&self) -> &Period {
         &self.period
     }
 
-    /// The runs of buckets whose activity may be added up before it is weighed.
-    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
-        self.spans.iter().map(|(segment, _)| *segment)
+    /// The runs of buckets to read activity of.
+    pub fn segments(&self) -> Vec<Segment> {
+        let is_even = |span: &Span| span.by_hour.is_empty() && self.half_life.is_none();
+        self.spans.iter().map(|span| Segment { first: span.first, end: span.end, is_even: is_even(span) }).collect()
     }
 
     /// The signals that are worth anything in any bucket.
     pub fn signals(&self) -> Vec<Signal> {
-        let counts = |signal: &Signal| self.spans.iter().any(|(_, weights)| weights.of(*signal) != Weight::default());
+        let counts = |signal: &Signal| {
+            self.spans.iter().any(|span| {
+                let by_hour = span.by_hour.iter().flat_map(|(_, weights)| weights);
+                let mut weights = by_hour.filter(|(of, _)| of == signal).map(|(_, weight)| *weight);
+                span.weights.of(*signal) != Weight::default() || weights.any(|weight| weight != Weight::default())
+            })
+        };
         Signal::ALL.into_iter().filter(counts).collect()
     }
 
-    /// The weights in a bucket; `None` outside the period.
-    pub fn weights(&self, bucket: Bucket) -> Option<&Weights> {
-        let next = self.spans.partition_point(|(segment, _)| segment.first <= bucket);
-        let (segment, weights) = self.spans.get(next.checked_sub(1)?)?;
-        (bucket < segment.end).then_some(weights)
+    /// The weights that the rules give in a bucket, before boosts and half-life; `None` outside the period.
+    pub fn weights(&self, bucket: Bucket) -> Option<Weights> {
+        let next = self.spans.partition_point(|span| span.first <= bucket);
+        let span = self.spans.get(next.checked_sub(1)?).filter(|span| bucket < span.end)?;
+        let mut weights = span.weights;
+        if !span.by_hour.is_empty() {
+            let hour = bucket.starts_at().in_zone(&self.board.time_zone).hour();
+            for (hours, sets) in &span.by_hour {
+                if hours.is_none_or(|hours| hours.contains(hour)) {
+                    weights.set_all(sets);
+                }
+            }
+        }
+        Some(weights)
     }
 
-    /// What `count` signals in a bucket are worth. Zero outside the period.
-    pub fn points(&self, signal: Signal, bucket: Bucket, count: i64) -> Points {
-        self.weights(bucket).map_or(Points::ZERO, |weights| Points::of(count, weights.of(signal)))
+    /// Whether the product may be on the board.
+    pub fn lists(&self, product: &ProductId) -> bool {
+        self.members.as_ref().is_none_or(|members| members.contains(product))
+            && self.factors.get(product).is_none_or(|factor| *factor != Factor::ZERO)
+    }
+
+    /// What the product's weights are multiplied by.
+    pub fn boost(&self, product: &ProductId) -> Factor {
+        self.factors.get(product).copied().unwrap_or(Factor::ONE)
+    }
+
+    /// What `count` signals of a product in a bucket are worth. Zero outside the period.
+    pub fn points(&self, product: &ProductId, signal: Signal, bucket: Bucket, count: i64) -> Points {
+        let Some(weights) = self.weights(bucket).filter(|_| self.lists(product)) else { return Points::ZERO };
+        self.worth(weights.of(signal).times(self.boost(product)), bucket, count)
+    }
+
+    /// What `count` signals in a bucket are worth at a weight, grown by the half-life.
+    fn worth(&self, weight: Weight, bucket: Bucket, count: i64) -> Points {
+        let grown =
+            |(half_life, landmark): (HalfLife, Timestamp)| weight.grown(half_life.growth(landmark, bucket.starts_at()));
+        Points::of(count, self.half_life.map_or(weight, grown))
+    }
+
+    /// What a product starts the period with, from its points at the close of the one before.
+    pub fn carry(&self, product: &ProductId, at_close: Points) -> Points {
+        if self.lists(product) { self.board.carry(at_close) } else { Points::ZERO }
     }
 }
 
@@ -95,60 +190,187 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
-    use crate::domain::Window;
+    use crate::domain::{BoardId, ProductRule, WeightRule, Window};
 
-    fn board(id: BoardId) -> Board {
-        Board { id, title: String::new(), window: Window::Day, time_zone: TimeZone::UTC }
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
     }
 
-    fn rule(version: i32, board: Option<BoardId>, weight: f64, created_at: Timestamp) -> WeightRule {
+    fn noon() -> Timestamp {
+        at("2026-11-22T12:00:00Z")
+    }
+
+    fn board(id: &str, window: Window) -> Board {
+        Board::new(BoardId::new(id).unwrap(), "", window, TimeZone::UTC)
+    }
+
+    fn product() -> ProductId {
+        ProductId::new("mug").unwrap()
+    }
+
+    /// A rule that sets what a view is worth.
+    fn rule(version: i32, board: Option<&str>, weight: f64, created_at: Timestamp) -> WeightRule {
         WeightRule {
             version,
-            board,
+            board: board.map(|id| BoardId::new(id).unwrap()),
             weights: vec![(Signal::View, Weight::from_f64(weight).unwrap())],
+            from: None,
+            until: None,
+            hours: None,
+            cancels: None,
             created_by: "ann".into(),
             created_at,
             note: "test".into(),
         }
     }
 
+    fn rules(weights: Vec<WeightRule>) -> Rules {
+        Rules { weights, products: Vec::new() }
+    }
+
+    fn scoring(board: &Board, rules: &Rules, at: Timestamp) -> Scoring {
+        Scoring::new(board, board.period_at(at), rules, rules.basis(at))
+    }
+
+    fn view(scoring: &Scoring, at: Timestamp) -> f64 {
+        scoring.points(&product(), Signal::View, Bucket::containing(at), 10).as_f64()
+    }
+
     #[test]
     fn later_rules_win_and_own_rules_win_over_shared_ones() {
-        let noon = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
-        let daily = board(BoardId::daily());
-        let view = |rules: &[WeightRule]| {
-            let scoring = Scoring::new(&daily, daily.period_at(noon), rules);
-            scoring.points(Signal::View, Bucket::containing(noon), 10).as_f64()
+        let daily = board("daily", Window::Day);
+        let view = |weights| view(&scoring(&daily, &rules(weights), noon()), noon());
+        assert_eq!(view(vec![]), 1.0);
+        assert_eq!(view(vec![rule(1, None, 0.9, noon()), rule(2, None, 0.5, noon())]), 5.0);
+        assert_eq!(view(vec![rule(1, Some("daily"), 0.2, noon()), rule(2, None, 0.5, noon())]), 2.0);
+        assert_eq!(view(vec![rule(1, Some("other"), 0.2, noon())]), 1.0);
+        let after_the_day = at("2026-11-23T00:00:00Z");
+        assert_eq!(view(vec![rule(1, None, 0.5, after_the_day)]), 1.0);
+        assert_eq!(view(vec![rule(1, None, 0.5, after_the_day.minus_ms(1))]), 5.0);
+        let cancelled = WeightRule { weights: vec![], cancels: Some(1), ..rule(2, None, 0.0, noon()) };
+        assert_eq!(view(vec![rule(1, None, 0.5, noon()), cancelled]), 1.0);
+    }
+
+    #[test]
+    fn a_rule_counts_from_until_and_at_its_hours() {
+        let daily = board("daily", Window::Day);
+        let mut campaign = rule(1, None, 0.5, noon());
+        campaign.from = Some(at("2026-11-22T09:05:00Z"));
+        campaign.until = Some(at("2026-11-22T18:00:00Z"));
+        let of = |rules: &[WeightRule], instant| {
+            view(&scoring(&daily, &super::Rules { weights: rules.to_vec(), ..Default::default() }, noon()), instant)
         };
-        let other = BoardId::new("other").unwrap();
-        assert_eq!(view(&[]), 1.0);
-        assert_eq!(view(&[rule(2, None, 0.5, noon), rule(1, None, 0.9, noon)]), 5.0);
-        assert_eq!(view(&[rule(1, Some(BoardId::daily()), 0.2, noon), rule(2, None, 0.5, noon)]), 2.0);
-        assert_eq!(view(&[rule(1, Some(other), 0.2, noon)]), 1.0);
-        let after_the_day = Timestamp::parse("2026-11-23T00:00:00Z").unwrap();
-        assert_eq!(view(&[rule(1, None, 0.5, after_the_day)]), 1.0);
-        assert_eq!(view(&[rule(1, None, 0.5, after_the_day.minus_ms(1))]), 5.0);
+        let views =
+            |rules: &[WeightRule], texts: [&str; 4]| texts.map(|text| of(rules, at(&format!("2026-11-22T{text}:00Z"))));
+        assert_eq!(views(&[campaign.clone()], ["09:14", "09:15", "17:59", "18:00"]), [1.0, 5.0, 5.0, 1.0]);
+        let mut dawn = rule(2, None, 2.0, noon());
+        dawn.hours = Some(Hours::new(&[5, 17]).unwrap());
+        let both = [campaign, dawn.clone()];
+        assert_eq!(views(&both, ["04:59", "05:00", "16:59", "17:00"]), [1.0, 20.0, 5.0, 20.0]);
+        // A later rule for all hours counts again over the one for some.
+        assert_eq!(views(&[dawn, rule(3, None, 0.7, noon())], ["04:59", "05:00", "06:00", "17:00"]), [7.0; 4]);
+    }
+
+    #[test]
+    fn hours_are_those_of_the_boards_clock() {
+        let mut daily = board("daily", Window::Day);
+        daily.time_zone = TimeZone::get("Asia/Seoul").unwrap();
+        let mut dawn = rule(1, None, 2.0, noon());
+        dawn.hours = Some(Hours::new(&[21]).unwrap());
+        let scoring = scoring(&daily, &rules(vec![dawn]), noon());
+        assert_eq!((view(&scoring, noon()), view(&scoring, noon().minus_ms(1))), (20.0, 1.0));
+    }
+
+    #[test]
+    fn segments_are_as_few_as_can_be() {
+        let daily = board("daily", Window::Day);
+        let mut campaign = rule(1, None, 0.5, noon());
+        campaign.from = Some(noon());
+        let segments = |rules| scoring(&daily, &rules, noon()).segments();
+        assert_eq!(segments(rules(vec![campaign.clone()])).len(), 2);
+        let over = rule(2, None, 0.3, noon());
+        assert_eq!(segments(rules(vec![campaign, over])).len(), 1);
+        let mut dawn = rule(1, None, 0.5, noon());
+        dawn.hours = Some(Hours::new(&[5]).unwrap());
+        assert_eq!(segments(rules(vec![dawn])).iter().map(|segment| segment.is_even).collect::<Vec<_>>(), [false]);
     }
 
     #[test]
     fn only_the_period_counts() {
-        let noon = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
-        let daily = board(BoardId::daily());
-        let scoring = Scoring::new(&daily, daily.period_at(noon), &[]);
-        let first = scoring.period().first;
-        assert_eq!(scoring.points(Signal::Order, Bucket(first.0 - 1), 1), Points::ZERO);
-        assert_eq!(scoring.points(Signal::Order, first, 1).as_f64(), 0.6);
-        assert_eq!(scoring.points(Signal::Order, Bucket(first.0 + 95), -1).as_f64(), -0.6);
-        assert_eq!(scoring.points(Signal::Order, Bucket(first.0 + 96), 1), Points::ZERO);
+        let scoring = scoring(&board("daily", Window::Day), &Rules::default(), noon());
+        let points = |bucket, count| scoring.points(&product(), Signal::Order, Bucket(bucket), count).as_f64();
+        let first = scoring.period().first.0;
+        assert_eq!(
+            [points(first - 1, 1), points(first, 1), points(first + 95, -1), points(first + 96, 1)],
+            [0.0, 0.6, -0.6, 0.0]
+        );
     }
 
     #[test]
     fn the_count_of_likes_is_a_board_that_no_rule_reaches() {
-        let mut likes = board(BoardId::likes());
-        likes.window = Window::AllTime;
-        let period = likes.period_at(Timestamp::now());
-        let scoring = Scoring::new(&likes, period, &[rule(1, None, 0.5, Timestamp::now())]);
-        assert_eq!(scoring.points(Signal::Like, Bucket(0), 1).as_f64(), 1.0);
-        assert_eq!(scoring.points(Signal::View, Bucket(0), 1), Points::ZERO);
+        let likes = Board::new(BoardId::likes(), "Likes", Window::AllTime, TimeZone::UTC);
+        let excluded = product_rule(2, None, true, None);
+        let scoring =
+            scoring(&likes, &Rules { weights: vec![rule(1, None, 0.5, noon())], products: vec![excluded] }, noon());
+        assert_eq!(scoring.points(&product(), Signal::Like, Bucket(0), 1).as_f64(), 1.0);
+        assert_eq!(scoring.points(&product(), Signal::View, Bucket(0), 1), Points::ZERO);
+    }
+
+    fn product_rule(version: i32, board: Option<&str>, excluded: bool, boost: Option<f64>) -> ProductRule {
+        ProductRule {
+            version,
+            product: product(),
+            board: board.map(|id| BoardId::new(id).unwrap()),
+            excluded,
+            boost: boost.map(|boost| Factor::from_f64(boost).unwrap()),
+            until: None,
+            created_by: "ann".into(),
+            created_at: noon(),
+            note: "test".into(),
+        }
+    }
+
+    #[test]
+    fn product_rules_lift_and_exclude_until_they_end() {
+        let daily = board("daily", Window::Day);
+        let of =
+            |products: Vec<ProductRule>, at| view(&scoring(&daily, &Rules { weights: vec![], products }, at), noon());
+        assert_eq!(of(vec![product_rule(1, None, false, Some(1.5))], noon()), 1.5);
+        assert_eq!(of(vec![product_rule(1, None, true, Some(1.5))], noon()), 0.0);
+        assert_eq!(of(vec![product_rule(1, None, true, None), product_rule(2, None, false, None)], noon()), 1.0);
+        let own = product_rule(1, Some("daily"), false, Some(2.0));
+        assert_eq!(of(vec![own.clone(), product_rule(2, None, true, None)], noon()), 2.0);
+        let until = Some(noon().plus_ms(1));
+        let short = ProductRule { until, ..own };
+        assert_eq!(of(vec![product_rule(2, None, false, Some(1.5)), short.clone()], noon()), 2.0);
+        let rules = Rules { weights: vec![], products: vec![product_rule(2, None, false, Some(1.5)), short] };
+        assert_eq!(rules.next_end(&daily.id, rules.basis(noon())), until);
+        assert_eq!(view(&scoring(&daily, &rules, noon().plus_ms(1)), noon()), 1.5);
+    }
+
+    #[test]
+    fn what_is_outside_the_scope_does_not_count() {
+        let mut mugs = board("mugs", Window::Day);
+        mugs.scope.category = Some("mugs".to_owned());
+        let scoring = scoring(&mugs, &Rules::default(), noon());
+        assert_eq!(view(&scoring, noon()), 0.0);
+        assert_eq!(view(&scoring.with_members([product()].into()), noon()), 1.0);
+    }
+
+    #[test]
+    fn a_half_life_weighs_by_age_in_whole_millionths() {
+        let hour = HalfLife::from_ms(3_600_000).unwrap();
+        let scoring = scoring(&board("trending", Window::HalfLife(hour)), &Rules::default(), noon());
+        let landmark = scoring.period().starts_at.unwrap();
+        let points = |hours: i64, count| {
+            let bucket = Bucket::containing(landmark.plus_ms(hours * 3_600_000));
+            scoring.points(&product(), Signal::View, bucket, count).millionths()
+        };
+        assert_eq!(
+            [points(-1, 10), points(0, 10), points(2, 10), points(-3, 3)],
+            [500_000, 1_000_000, 4_000_000, 37_500]
+        );
+        assert_eq!(points(-17, 1_000_000), 0);
+        assert!(scoring.segments().iter().all(|segment| !segment.is_even));
     }
 }

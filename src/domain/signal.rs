@@ -72,6 +72,56 @@ impl Weight {
     pub fn as_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
+
+    /// Truncated to millionths.
+    #[must_use]
+    pub fn times(self, factor: Factor) -> Self {
+        Self((i128::from(self.0) * i128::from(factor.0) / 1_000_000) as i64)
+    }
+
+    /// Truncated to millionths; growth of a half-life board's signals.
+    #[must_use]
+    pub fn grown(self, growth: f64) -> Self {
+        Self((self.0 as f64 * growth) as i64)
+    }
+}
+
+/// What weights or points are multiplied by, in whole millionths: a share of 0 to 1, or a boost of up to 100.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Factor(i64);
+
+/// A factor from outside that is out of bounds.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a factor is a number from 0 to 100, with at most six decimals; {0} is not")]
+pub struct InvalidFactor(pub f64);
+
+impl Factor {
+    pub const ZERO: Self = Self(0);
+    pub const ONE: Self = Self(1_000_000);
+    /// 100: the largest weight, lifted so far, still leaves room for 90,000 such signals within [`super::Points::MAX`].
+    pub const MAX: Self = Self(100_000_000);
+
+    pub const fn from_millionths(millionths: i64) -> Self {
+        Self(millionths)
+    }
+
+    pub const fn millionths(self) -> i64 {
+        self.0
+    }
+
+    /// Takes a factor from outside. What a decimal of six places can't say is refused, not rounded.
+    pub fn from_f64(factor: f64) -> Result<Self, InvalidFactor> {
+        let millionths = (factor * 1e6).round();
+        let exact = millionths / 1e6 == factor;
+        if !exact || !(0.0..=Self::MAX.0 as f64).contains(&millionths) {
+            return Err(InvalidFactor(factor));
+        }
+        Ok(Self(millionths as i64))
+    }
+
+    pub fn as_f64(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
 }
 
 /// A weight for every signal.
@@ -91,6 +141,10 @@ impl Weights {
 
     pub fn set(&mut self, signal: Signal, weight: Weight) {
         self.0[signal as usize] = weight;
+    }
+
+    pub fn set_all(&mut self, weights: &[(Signal, Weight)]) {
+        weights.iter().for_each(|(signal, weight)| self.set(*signal, *weight));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Signal, Weight)> + '_ {

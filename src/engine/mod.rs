@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use crate::domain::{
-    BoardId, Cursors, Entry, EventId, FeedState, IdempotencyKey, PageStart, Place, Points, Position, ProductId, Rows,
-    Signal, SnapshotReason, Timestamp, UserId,
+    Basis, BoardId, Cursors, Entry, EventId, FeedState, IdempotencyKey, PageStart, Place, Points, Position, ProductId,
+    Rows, Signal, SnapshotReason, Timestamp, UserId,
 };
 
 /// Why a step gave no answer.
@@ -215,8 +215,8 @@ pub struct Build {
     pub period: String,
     /// The board's revision in the ledger: grows with every reason to compute it anew.
     pub revision: i64,
-    /// The newest weight rule that was taken into account.
-    pub rules_version: i32,
+    /// The rules that were taken into account.
+    pub basis: Basis,
     pub reason: SnapshotReason,
 }
 
@@ -258,9 +258,21 @@ pub struct Apply {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     pub generation: Generation,
+    /// What the generation had folded at that moment.
+    pub cursors: Cursors,
     /// States published so far.
     pub seq: u64,
     pub rows: Rows,
+}
+
+/// Places of products, with what they were read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entries {
+    pub generation: Generation,
+    /// As [`Page::cursors`].
+    pub cursors: Cursors,
+    /// Rank and points, in the order asked; `None` for a product that is not listed.
+    pub entries: Vec<Option<(u64, Points)>>,
 }
 
 /// How far something has come; told to every node.
@@ -399,16 +411,16 @@ pub trait Engine: Send + Sync + 'static {
     /// Shows a generation that is being built and drops the one shown before. False where it is no longer being built.
     async fn switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool>;
 
+    /// Forgets what a board shows, builds and has published. Its counts of generations and of published states stay, so
+    /// that a board made anew under the same id goes on from there. Nothing happens where there is no such board.
+    async fn drop_board(&self, board: &BoardId) -> Result<()>;
+
     /// Reads at most `count` places, as [`crate::domain::Standings::rows`] does; `None` for a board that shows no
     /// generation.
     async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>>;
 
     /// Rank (from 1) and points of each product that is listed; `None` as above.
-    async fn entries(
-        &self,
-        board: &BoardId,
-        products: &[ProductId],
-    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>>;
+    async fn entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>>;
 
     /// The whole board with the cursors it stands at, in one step; `None` as above. Best first. For verification: a
     /// board of 100,000 products holds up everything else for a tenth of a second.

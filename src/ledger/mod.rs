@@ -17,18 +17,21 @@ mod likes;
 mod lock;
 mod postgres;
 mod results;
+mod rules;
 mod schema;
+mod snapshot;
 mod state;
 mod statement;
 mod sync;
 mod sync_postgres;
 mod sync_sqlite;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::domain::{
-    Board, BoardId, Cursors, Event, EventId, IdempotencyKey, Money, Period, Place, Position, Product, ProductId,
-    Segment, Signal, Timestamp, UserId, Weight, WeightRule,
+    Basis, Board, BoardId, Bucket, Count, Cursors, Event, EventId, Hours, IdempotencyKey, Money, Period, Place, Points,
+    Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId, Weight, WeightRule,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
@@ -96,20 +99,15 @@ pub enum Commit {
     CursorMoved,
 }
 
-/// One product's count of one signal, summed over a segment and all partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActivityRow {
-    pub product: ProductId,
-    pub signal: Signal,
-    pub count: i64,
-}
-
 /// A board with what tells whether its generation is up to date.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoardDefinition {
     pub board: Board,
-    /// Grows with every reason to compute the board anew: a weight rule, a refused event, a wish.
+    /// Grows with every reason to compute the board anew: another definition, a rule, a product that has moved, a refused
+    /// event, a wish.
     pub revision: i64,
+    /// Where the chain of closed periods begins, if somebody has asked for one.
+    pub closed_from: Option<Timestamp>,
 }
 
 /// Boards and rules, read together.
@@ -117,23 +115,44 @@ pub struct BoardDefinition {
 pub struct Definitions {
     /// Hidden ones too, by id.
     pub boards: Vec<BoardDefinition>,
-    /// By version.
-    pub rules: Vec<WeightRule>,
+    pub rules: Rules,
 }
 
 impl Definitions {
-    /// The rules that a generation was built under.
-    pub fn rules_up_to(&self, version: i32) -> &[WeightRule] {
-        &self.rules[..self.rules.partition_point(|rule| rule.version <= version)]
+    pub fn board(&self, id: &BoardId) -> Option<&BoardDefinition> {
+        self.boards.iter().find(|definition| definition.board.id == *id)
     }
 }
 
-/// What a rebuild computes a board from: all read in one snapshot of the ledger.
+/// What is to be read for computing a board.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub board: &'a Board,
+    pub segments: &'a [Segment],
+    pub signals: &'a [Signal],
+    /// Key of the closed period whose results carry over.
+    pub carry_from: Option<&'a str>,
+    /// `None` for every product. Of one, each bucket and partition is a row of its own.
+    pub product: Option<&'a ProductId>,
+}
+
+/// One product's count of one signal in a bucket or an even segment, over all partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityRow {
+    pub product: ProductId,
+    pub count: Count,
+}
+
+/// What a board is computed from: all read in one snapshot of the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     pub cursors: Cursors,
-    /// In the order of the segments asked for.
-    pub activity: Vec<Vec<ActivityRow>>,
+    /// Counts that come to nothing are left out.
+    pub activity: Vec<ActivityRow>,
+    /// The products in the board's scope; empty where that is every product.
+    pub members: HashSet<ProductId>,
+    /// Points at the close of the period that carries over, of products that are in the catalogue.
+    pub at_close: Vec<(ProductId, Points)>,
 }
 
 /// A product as producers send it.
@@ -152,6 +171,9 @@ pub struct NewProduct {
 pub struct NewWeightRule {
     pub board: Option<BoardId>,
     pub weights: Vec<(Signal, Weight)>,
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub hours: Option<Hours>,
     pub created_by: String,
     pub created_at: Timestamp,
     pub note: String,
@@ -321,7 +343,7 @@ impl Ledger {
     /// Adds a rule and raises the revision of the boards it reaches, in one transaction that no other rule can overlap.
     pub async fn add_rule(&self, rule: &NewWeightRule) -> Result<RuleOutcome> {
         let (db, rule) = (Arc::clone(&self.db), rule.clone());
-        to_the_end(async move { boards::add_rule(&db, &rule).await }).await
+        to_the_end(async move { rules::add_rule(&db, &rule).await }).await
     }
 
     /// Rules, newest first, below a version; with a board, its own and the shared ones.
@@ -331,12 +353,21 @@ impl Ledger {
         below: Option<i32>,
         first: u32,
     ) -> Result<KeysetPage<WeightRule>> {
-        boards::rules(&self.db, board, below, first).await
+        rules::rules(&self.db, board, below, first).await
     }
 
-    /// Activity of some signals in segments, with the cursors it belongs to, in one snapshot.
-    pub async fn snapshot(&self, segments: &[Segment], signals: &[Signal]) -> Result<Snapshot> {
-        boards::snapshot(&self.db, segments, signals).await
+    /// The products in a board's scope; empty, and not looked up, where that is every product.
+    pub async fn members(&self, board: &Board) -> Result<HashSet<ProductId>> {
+        if board.scope.is_all() {
+            return Ok(HashSet::new());
+        }
+        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, product: None };
+        Ok(self.snapshot(wanted).await?.members)
+    }
+
+    /// All that a board is computed from, with the cursors it belongs to, in one snapshot.
+    pub async fn snapshot(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+        snapshot::snapshot(&self.db, wanted).await
     }
 
     // ------------------------------------------------------------ closed periods
@@ -346,17 +377,27 @@ impl Ledger {
         results::has_results(&self.db, board, period).await
     }
 
-    /// Writes a closed period's results, best first, and cuts older periods of the board to their first 1,000; does
+    /// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
+    pub async fn latest_closed(&self, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
+        results::latest_closed(&self.db, board, by).await
+    }
+
+    /// The first bucket from `from` on in which anything was counted.
+    pub async fn next_active(&self, from: Bucket) -> Result<Option<Bucket>> {
+        results::next_active(&self.db, from).await
+    }
+
+    /// Writes a closed period's results under the rules of `basis`, best first, and cuts older periods of the board to their first 1,000; does
     /// nothing and says false where they are written already. One transaction.
     pub async fn write_results(
         &self,
         board: &BoardId,
         period: &Period,
         places: &[Place],
-        at: Timestamp,
+        basis: Basis,
     ) -> Result<bool> {
         let (db, board, period, places) = (Arc::clone(&self.db), board.clone(), period.clone(), places.to_vec());
-        to_the_end(async move { results::write_results(&db, &board, &period, &places, at).await }).await
+        to_the_end(async move { results::write_results(&db, &board, &period, &places, basis).await }).await
     }
 
     /// A closed period's results, best first.

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::db::{Db, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
-use super::schema::{closed_periods, period_results};
+use super::schema::{activity, closed_periods, period_results};
 use super::statement::Statement;
-use crate::domain::{BoardId, Period, Place, Points, ProductId, Timestamp};
+use crate::domain::{Basis, BoardId, Bucket, Period, Place, Points, ProductId, Timestamp};
 
 /// Places kept of the periods before the last closed one: a page of results reaches no further, and a board of 100,000
 /// products would otherwise grow by as many rows a day.
@@ -30,6 +30,27 @@ macro_rules! insert {
     };
 }
 
+/// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
+pub(super) async fn latest_closed(db: &Db, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
+    let found: Option<(String, At)> = with_conn!(db, |conn| {
+        let ended = closed_periods::table
+            .filter(closed_periods::board.eq(board.as_str()))
+            .filter(closed_periods::ends_at.le(At(by)))
+            .order(closed_periods::ends_at.desc());
+        Ok(ended.select((closed_periods::period, closed_periods::ends_at)).first(conn).await.optional()?)
+    })?;
+    Ok(found.map(|(key, ends_at)| (key, ends_at.0)))
+}
+
+/// The first bucket from `from` on in which anything was counted.
+pub(super) async fn next_active(db: &Db, from: Bucket) -> Result<Option<Bucket>> {
+    let found: Option<i32> = with_conn!(db, |conn| {
+        let later = activity::table.filter(activity::bucket.ge(from.0)).order(activity::bucket);
+        Ok(later.select(activity::bucket).first(conn).await.optional()?)
+    })?;
+    Ok(found.map(Bucket))
+}
+
 /// Whether a period's results are written.
 pub(super) async fn has_results(db: &Db, board: &BoardId, period: &str) -> Result<bool> {
     with_conn!(db, |conn| {
@@ -45,7 +66,7 @@ pub(super) async fn write_results(
     board: &BoardId,
     period: &Period,
     places: &[Place],
-    at: Timestamp,
+    basis: Basis,
 ) -> Result<bool> {
     let Some(ends_at) = period.ends_at else {
         return Err(LedgerError::Rejected(format!("the period {} of {board} never ends", period.key)));
@@ -60,7 +81,8 @@ pub(super) async fn write_results(
             closed_periods::period.eq(key),
             closed_periods::starts_at.eq(period.starts_at.map(At)),
             closed_periods::ends_at.eq(At(ends_at)),
-            closed_periods::closed_at.eq(At(at)),
+            closed_periods::closed_at.eq(At(basis.at)),
+            closed_periods::rules_version.eq(basis.rules_version),
             closed_periods::places.eq(places.len() as i64),
             closed_periods::kept.eq(places.len() as i64),
         );

@@ -67,6 +67,12 @@ tables! {
         time_window -> Text,
         time_zone -> Text,
         revision -> BigInt,
+        half_life_ms -> Nullable<BigInt>,
+        category -> Nullable<Text>,
+        brand -> Nullable<Text>,
+        carry_over -> BigInt,
+        closed_from -> Nullable<Instant>,
+        deleted -> Bool,
     }
     weight_rules (version) {
         version -> Integer,
@@ -75,6 +81,36 @@ tables! {
         created_by -> Text,
         created_at -> Instant,
         note -> Text,
+        from_at -> Nullable<Instant>,
+        until_at -> Nullable<Instant>,
+        hours -> Nullable<Text>,
+        cancels -> Nullable<Integer>,
+    }
+    product_rules (version) {
+        version -> Integer,
+        product_id -> Text,
+        board -> Nullable<Text>,
+        excluded -> Bool,
+        boost -> Nullable<BigInt>,
+        until_at -> Nullable<Instant>,
+        created_by -> Text,
+        created_at -> Instant,
+        note -> Text,
+    }
+    audit_log (id) {
+        id -> BigInt,
+        at -> Instant,
+        actor -> Text,
+        action -> Text,
+        target -> Text,
+        before -> Nullable<Text>,
+        after -> Nullable<Text>,
+        note -> Nullable<Text>,
+    }
+    versions (id) {
+        id -> SmallInt,
+        rules -> Integer,
+        audit -> BigInt,
     }
     closed_periods (board, period) {
         board -> Text,
@@ -84,6 +120,7 @@ tables! {
         closed_at -> Instant,
         places -> BigInt,
         kept -> BigInt,
+        rules_version -> Integer,
     }
     period_results (board, period, rank) {
         board -> Text,
@@ -102,3 +139,5 @@ tables! {
         at -> Instant,
     }
 }
+
+diesel::allow_tables_to_appear_in_same_query!(period_results, products);

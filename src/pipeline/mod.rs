@@ -31,7 +31,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Board, BoardId, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId};
+use crate::domain::{
+    Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
+};
 use crate::engine::{Engine, EngineError};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct};
 pub use project::project;
@@ -163,6 +165,10 @@ pub struct Reading {
     pub board: Arc<Board>,
     pub period: Period,
     pub freshness: Freshness,
+    /// The rules that the points were computed under.
+    pub basis: Basis,
+    /// What had been counted. Empty for results that were stored when the period was closed.
+    pub cursors: Cursors,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -340,7 +346,7 @@ impl App {
     /// A visible board's definition.
     pub fn board(&self, id: &BoardId) -> Option<Arc<Board>> {
         let definitions = self.definitions();
-        let found = definitions.boards.iter().find(|definition| definition.board.id == *id && !id.is_hidden())?;
+        let found = definitions.board(id).filter(|_| !id.is_hidden())?;
         Some(Arc::new(found.board.clone()))
     }
 

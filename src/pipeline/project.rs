@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::rebuild::rebuild;
 use crate::domain::{
     BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
+    Timestamp,
 };
 use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
@@ -67,6 +68,8 @@ pub struct Folding {
     pub build: Build,
     pub scoring: Scoring,
     pub cursors: Cursors,
+    /// When a product rule that counts here ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// One board, as the projector keeps it.
@@ -86,6 +89,7 @@ struct Tracked {
 struct Projector<'a> {
     app: &'a Arc<App>,
     epoch: u64,
+    definitions: Arc<Definitions>,
     boards: BTreeMap<BoardId, Tracked>,
     rebuilds: JoinSet<(BoardId, Result<Option<Folding>, Fault>)>,
 }
@@ -97,7 +101,7 @@ impl<'a> Projector<'a> {
         for definition in &definitions.boards {
             boards.insert(definition.board.id.clone(), track(app, epoch, definition, &definitions).await?);
         }
-        Ok(Self { app, epoch, boards, rebuilds: JoinSet::new() })
+        Ok(Self { app, epoch, definitions, boards, rebuilds: JoinSet::new() })
     }
 
     async fn run(&mut self, finish: &CancellationToken, backoff: &mut Backoff) -> Result<Ended, Fault> {
@@ -106,6 +110,7 @@ impl<'a> Projector<'a> {
         self.announce_likes().await?;
         loop {
             let finishing = finish.is_cancelled();
+            self.follow_definitions().await?;
             self.start_rebuilds(finishing);
             let after = self.lowest_cursors();
             let wait = if finishing { Duration::ZERO } else { next_tick.saturating_duration_since(Instant::now()) };
@@ -132,12 +137,35 @@ impl<'a> Projector<'a> {
         }
     }
 
+    /// Takes up boards that are new, and lets go of those that are deleted.
+    async fn follow_definitions(&mut self) -> Result<(), Fault> {
+        let definitions = self.app.definitions();
+        if Arc::ptr_eq(&definitions, &self.definitions) {
+            return Ok(());
+        }
+        for definition in &definitions.boards {
+            let id = &definition.board.id;
+            match self.boards.get_mut(id) {
+                Some(tracked) => tracked.definition = definition.clone(),
+                None => {
+                    let tracked = track(self.app, self.epoch, definition, &definitions).await?;
+                    self.boards.insert(id.clone(), tracked);
+                }
+            }
+        }
+        let deleted: Vec<_> = self.boards.keys().filter(|id| definitions.board(id).is_none()).cloned().collect();
+        for id in deleted {
+            self.app.engine.drop_board(&id).await?;
+            self.boards.remove(&id);
+        }
+        self.definitions = definitions;
+        Ok(())
+    }
+
     /// Starts a rebuild of every board that shows something else than it should.
     fn start_rebuilds(&mut self, finishing: bool) {
-        let definitions = self.app.definitions();
-        for definition in &definitions.boards {
-            let Some(tracked) = self.boards.get_mut(&definition.board.id) else { continue };
-            tracked.definition = definition.clone();
+        let definitions = self.definitions.clone();
+        for tracked in self.boards.values_mut() {
             if finishing || tracked.is_rebuilding || tracked.building.is_some() {
                 continue;
             }
@@ -148,13 +176,13 @@ impl<'a> Projector<'a> {
             }
             tracked.is_rebuilding = true;
             tracked.rebuilt_at = Some(Instant::now());
-            let (app, board) = (self.app.clone(), definition.board.clone());
+            let (app, definition) = (self.app.clone(), tracked.definition.clone());
             self.rebuilds.spawn(async move {
-                let outcome = rebuild(&app, &board, scoring, build).await;
+                let outcome = rebuild(&app, &definition, scoring, build).await;
                 if outcome.is_err() {
                     tokio::time::sleep(REBUILD_RETRY).await;
                 }
-                (board.id, outcome)
+                (definition.board.id, outcome)
             });
         }
     }
@@ -163,7 +191,8 @@ impl<'a> Projector<'a> {
     async fn take_rebuilds(&mut self) -> Result<bool, Fault> {
         while let Some(done) = self.rebuilds.try_join_next() {
             let (board, outcome) = done.expect("a rebuild is neither aborted nor does it panic");
-            let tracked = self.boards.get_mut(&board).expect("rebuilds are of tracked boards");
+            // A board that was deleted meanwhile is followed no more.
+            let Some(tracked) = self.boards.get_mut(&board) else { continue };
             tracked.is_rebuilding = false;
             match outcome {
                 Ok(building) => tracked.building = building,
@@ -256,6 +285,8 @@ impl<'a> Projector<'a> {
                 reason: shown.build.reason,
                 period: shown.build.period.clone(),
                 at: self.app.now(),
+                basis: shown.build.basis,
+                cursors: page.cursors,
                 total: page.rows.total,
                 places: page.rows.places,
             };
@@ -279,12 +310,21 @@ async fn track(
 ) -> Result<Tracked, Fault> {
     let board = &definition.board;
     let survey = app.engine.board(&board.id).await?;
-    let shown = survey.shown.filter(|shown| shown.build.epoch == epoch).and_then(|shown| {
+    // What was built under another definition or another catalogue can't be folded on; it is shown until it is replaced.
+    let is_current = |build: &Build| build.epoch == epoch && build.revision == definition.revision;
+    let followed = survey.shown.filter(|shown| is_current(&shown.build)).and_then(|shown| {
         let (_, cursors) = survey.cursors.into_iter().find(|(number, _)| *number == shown.number)?;
         let period = board.period_of_key(&shown.build.period)?;
-        let scoring = Scoring::new(board, period, definitions.rules_up_to(shown.build.rules_version));
-        Some(Folding { number: shown.number, build: shown.build, scoring, cursors })
+        Some((shown, cursors, period))
     });
+    let shown = match followed {
+        None => None,
+        Some((shown, cursors, period)) => {
+            let scoring = Scoring::new(board, period, &definitions.rules, shown.build.basis);
+            let scoring = scoring.with_members(app.ledger.members(board).await?);
+            Some(Folding::new(shown.number, shown.build, scoring, cursors, definitions))
+        }
+    };
     Ok(Tracked {
         definition: definition.clone(),
         is_dirty: shown.is_some(),
@@ -314,18 +354,20 @@ impl Tracked {
 
     /// What should be shown now; `None` where it is.
     fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Build, Scoring)> {
-        let BoardDefinition { board, revision } = &self.definition;
-        let period = board.period_at(app.now());
-        let rules_version = definitions.rules.last().map_or(0, |rule| rule.version);
+        let BoardDefinition { board, revision, .. } = &self.definition;
+        let now = app.now();
+        let period = board.period_at(now);
         let reason = match &self.shown {
             None => SnapshotReason::Recovered,
             Some(shown) if shown.build.period != period.key => SnapshotReason::Rolled,
+            Some(shown) if shown.expires_at.is_some_and(|at| at <= now) => SnapshotReason::Reweighted,
             Some(shown) if shown.build.revision == *revision => return None,
-            Some(shown) if shown.build.rules_version != rules_version => SnapshotReason::Reweighted,
+            Some(shown) if shown.build.basis.rules_version != definitions.rules.version() => SnapshotReason::Reweighted,
             Some(_) => SnapshotReason::Recovered,
         };
-        let build = Build { epoch, period: period.key.clone(), revision: *revision, rules_version, reason };
-        Some((build, Scoring::new(board, period, &definitions.rules)))
+        let basis = definitions.rules.basis(now);
+        let build = Build { epoch, period: period.key.clone(), revision: *revision, basis, reason };
+        Some((build, Scoring::new(board, period, &definitions.rules, basis)))
     }
 }
 
@@ -333,6 +375,11 @@ impl Tracked {
 struct Gap;
 
 impl Folding {
+    pub fn new(number: u64, build: Build, scoring: Scoring, cursors: Cursors, definitions: &Definitions) -> Self {
+        let expires_at = definitions.rules.next_end(&scoring.board().id, build.basis);
+        Self { number, build, scoring, cursors, expires_at }
+    }
+
     /// Whether this generation has folded all that the shown one has.
     fn has_met(&self, shown: Option<&Self>) -> bool {
         shown.is_none_or(|shown| shown.cursors.iter().all(|(partition, position)| self.cursors[partition] >= *position))
@@ -357,7 +404,7 @@ impl Folding {
             moves.push(Move { partition: *partition, from, to: last.position });
             for entry in fresh {
                 let EntryBody::Event(event) = &entry.body else { continue };
-                let points = self.scoring.points(event.signal, event.bucket(), event.count);
+                let points = self.scoring.points(&event.product, event.signal, event.bucket(), event.count);
                 if points != Points::ZERO {
                     let sum = deltas.entry(&event.product).or_default();
                     *sum = sum.plus(points);

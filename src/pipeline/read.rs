@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::rebuild::compute;
+use super::rebuild::{Computed, compute};
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
 use crate::domain::{
-    Board, BoardId, FeedPosition, FeedState, PageStart, Period, Points, ProductId, Scoring, Standings, Timestamp,
-    UserId,
+    Basis, Board, BoardId, Cursors, FeedPosition, FeedState, PageStart, Period, Points, ProductId, Scoring, Standings,
+    Timestamp, UserId,
 };
 use crate::engine::{EngineError, Generation};
 
@@ -24,6 +24,8 @@ pub struct LedgerBoards(tokio::sync::Mutex<HashMap<BoardId, Arc<LedgerBoard>>>);
 
 struct LedgerBoard {
     period: Period,
+    basis: Basis,
+    cursors: Cursors,
     standings: Standings,
     computed_at: Timestamp,
     computed: Instant,
@@ -38,7 +40,7 @@ impl App {
     /// A page of a board: one engine call; from the ledger, marked degraded, while the engine has no board to show.
     pub async fn page(&self, board: &Arc<Board>, start: &PageStart, count: u64) -> Result<BoardPage> {
         let read = self.engine.page(&board.id, start, count).await;
-        let read = read.map(|page| page.map(|page| (page.generation, page.rows)));
+        let read = read.map(|page| page.map(|page| (page.generation, page.cursors, page.rows)));
         match self.current(board, read) {
             Some((reading, rows)) => Ok(BoardPage { reading, rows }),
             None => {
@@ -52,7 +54,8 @@ impl App {
     pub async fn top(&self, board: &Arc<Board>) -> Result<(BoardPage, FeedPosition)> {
         let read = self.engine.page(&board.id, &PageStart::Rank(1), FeedState::PLACES_MAX).await;
         let seq = read.as_ref().ok().and_then(|page| Some(page.as_ref()?.seq)).unwrap_or(0);
-        let read = read.map(|page| page.map(|page| (page.generation.clone(), (page.generation, page.rows))));
+        let read =
+            read.map(|page| page.map(|page| (page.generation.clone(), page.cursors, (page.generation, page.rows))));
         let Some((reading, (generation, rows))) = self.current(board, read) else {
             // Nothing leads on from a board that was computed from the ledger.
             let page = self.page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await?;
@@ -70,6 +73,7 @@ impl App {
     /// Places of products, as [`Self::page`].
     pub async fn entries(&self, board: &Arc<Board>, products: &[ProductId]) -> Result<BoardEntries> {
         let read = self.engine.entries(&board.id, products).await;
+        let read = read.map(|found| found.map(|found| (found.generation, found.cursors, found.entries)));
         match self.current(board, read) {
             Some((reading, entries)) => Ok(BoardEntries { reading, entries }),
             None => {
@@ -111,10 +115,10 @@ impl App {
     fn current<T>(
         &self,
         board: &Arc<Board>,
-        read: Result<Option<(Generation, T)>, EngineError>,
+        read: Result<Option<(Generation, Cursors, T)>, EngineError>,
     ) -> Option<(Reading, T)> {
         let epoch = self.epoch().ok()?;
-        let (generation, rows) = match read {
+        let (generation, cursors, rows) = match read {
             Ok(read) => read?,
             Err(error) => {
                 self.engine_error(epoch, error);
@@ -123,7 +127,8 @@ impl App {
         };
         let period = board.period_of_key(&generation.build.period)?;
         let freshness = Freshness { source: Source::Engine, as_of: self.now(), degraded: false };
-        (generation.build.epoch == epoch).then(|| (Reading { board: board.clone(), period, freshness }, rows))
+        let reading = Reading { board: board.clone(), period, freshness, basis: generation.build.basis, cursors };
+        (generation.build.epoch == epoch).then_some((reading, rows))
     }
 
     async fn computed(&self, board: &Arc<Board>) -> Result<(Reading, Arc<LedgerBoard>)> {
@@ -138,14 +143,20 @@ impl App {
             }
         };
         let freshness = Freshness { source: Source::Ledger, as_of: computed.computed_at, degraded: true };
-        Ok((Reading { board: board.clone(), period: computed.period.clone(), freshness }, computed))
+        let LedgerBoard { period, basis, cursors, .. } = &*computed;
+        let (period, cursors) = (period.clone(), cursors.clone());
+        Ok((Reading { board: board.clone(), period, freshness, basis: *basis, cursors }, computed))
     }
 
     async fn compute_board(&self, board: &Board) -> Result<LedgerBoard> {
         let computed_at = self.now();
         let period = board.period_at(computed_at);
-        let scoring = Scoring::new(board, period.clone(), &self.definitions().rules);
-        let (_, points) = compute(&self.ledger, &scoring).await?;
-        Ok(LedgerBoard { period, standings: points.into_iter().collect(), computed_at, computed: Instant::now() })
+        let rules = &self.definitions().rules;
+        let basis = rules.basis(computed_at);
+        let scoring = Scoring::new(board, period.clone(), rules, basis);
+        let carry_from = board.carries_from(&period).map(|period| period.key);
+        let Computed { cursors, points, .. } = compute(&self.ledger, scoring, carry_from.as_deref()).await?;
+        let standings = points.into_iter().collect();
+        Ok(LedgerBoard { period, basis, cursors, standings, computed_at, computed: Instant::now() })
     }
 }

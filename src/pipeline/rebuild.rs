@@ -1,6 +1,6 @@
 //! Rebuild: computes a board from the ledger, beside the one that is shown, which goes on meanwhile.
 //!
-//! Used for the first start, recovery, a new period, a weight rule, and whenever a board's revision grows. The new
+//! Used for the first start, recovery, a new period, a new board, a rule, and whenever a board's revision grows. The new
 //! generation is registered before the ledger is read, so the journal is kept from there on; the projector then folds
 //! what came since and switches.
 
@@ -10,43 +10,64 @@ use super::App;
 use super::fault::Fault;
 use super::project::Folding;
 use super::roll;
-use crate::domain::{Board, BoardId, Cursors, Points, ProductId, Scoring};
+use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring};
 use crate::engine::Build;
-use crate::ledger::{Ledger, Snapshot};
+use crate::ledger::{BoardDefinition, Ledger, Snapshot, Wanted};
 
 /// Scores in one step of loading: some 200 KB, which holds up the engine for a few milliseconds.
 const LOAD_COUNT: usize = 5_000;
 
-/// The formula over a snapshot of the ledger: each product's points, zeros left out, and the cursors they stand at.
-pub async fn compute(ledger: &Ledger, scoring: &Scoring) -> Result<(Cursors, HashMap<ProductId, Points>), Fault> {
-    let segments: Vec<_> = scoring.segments().collect();
-    let Snapshot { cursors, activity } = ledger.snapshot(&segments, &scoring.signals()).await?;
+/// The formula over a snapshot of the ledger.
+pub struct Computed {
+    /// Where the snapshot stands.
+    pub cursors: Cursors,
+    /// The formula, with what the snapshot says about the board's scope.
+    pub scoring: Scoring,
+    /// Each product's points; zeros are left out.
+    pub points: HashMap<ProductId, Points>,
+}
+
+/// Computes a period of a board. `carry_from` is the key of the period whose stored results carry over.
+pub async fn compute(ledger: &Ledger, scoring: Scoring, carry_from: Option<&str>) -> Result<Computed, Fault> {
+    let (segments, signals) = (scoring.segments(), scoring.signals());
+    let board = scoring.board().clone();
+    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, product: None };
+    let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
+    let scoring = scoring.with_members(members);
     let mut points: HashMap<ProductId, Points> = HashMap::new();
-    for (segment, rows) in segments.iter().zip(activity) {
-        for row in rows {
-            let part = scoring.points(row.signal, segment.first, row.count);
-            let sum = points.entry(row.product).or_default();
-            *sum = sum.plus(part);
-        }
+    for (product, at_close) in at_close {
+        let carry = scoring.carry(&product, at_close);
+        points.insert(product, carry);
+    }
+    for row in activity {
+        let part = scoring.points(&row.product, row.count.signal, row.count.bucket, row.count.count);
+        let sum = points.entry(row.product).or_default();
+        *sum = sum.plus(part);
     }
     points.retain(|_, points| *points != Points::ZERO);
-    Ok((cursors, points))
+    Ok(Computed { cursors, scoring, points })
 }
 
 /// Builds a generation up to a snapshot of the ledger. `None` where another projector has begun a newer one.
-pub async fn rebuild(app: &App, board: &Board, scoring: Scoring, build: Build) -> Result<Option<Folding>, Fault> {
-    roll::close_before(app, board, scoring.period()).await?;
+pub async fn rebuild(
+    app: &App,
+    definition: &BoardDefinition,
+    scoring: Scoring,
+    build: Build,
+) -> Result<Option<Folding>, Fault> {
+    let board = &definition.board;
+    let carry_from = roll::close_before(app, definition, scoring.period()).await?;
     let began = std::time::Instant::now();
     let registered = app.ledger.state(app.engine.limits().partitions).await?.cursors;
     let number = app.engine.begin_generation(&board.id, &registered).await?;
-    let (cursors, points) = compute(&app.ledger, &scoring).await?;
+    let Computed { cursors, scoring, points } = compute(&app.ledger, scoring, carry_from.as_deref()).await?;
     let products = points.len();
     if !load(app, &board.id, number, points, &cursors).await? {
         return Ok(None);
     }
     tracing::info!(board = %board.id, period = %build.period, reason = build.reason.name(), products,
         ms = began.elapsed().as_millis() as u64, "board rebuilt");
-    Ok(Some(Folding { number, build, scoring, cursors }))
+    Ok(Some(Folding::new(number, build, scoring, cursors, &app.definitions())))
 }
 
 async fn load(

@@ -1,33 +1,77 @@
 //! Roll: what is written when a period ends.
 //!
+//! Closed periods are a chain: what a period starts with comes from the results of the one before. Whatever is missing
+//! between the last results and the period to be built is computed in order, so a node that was away over several
+//! periods, a history that was imported, and results that were taken back are one path.
+//!
 //! Invariant: idempotent for each board and period. The first to write a period's results wins, so being killed half-way
-//! or running twice gives the same.
+//! or running twice gives the same. A period without results that the chain has passed had no points.
 
 use super::App;
 use super::fault::Fault;
 use super::progress::End;
-use super::rebuild::compute;
-use crate::domain::{Board, Period, Scoring, Standings};
+use super::rebuild::{Computed, compute};
+use crate::domain::{Basis, Period, Scoring, Standings};
 use crate::engine::EngineError;
+use crate::ledger::BoardDefinition;
 
-/// Writes the results of the period before `period`, where they are not written yet. Until then nobody builds `period`.
-pub async fn close_before(app: &App, board: &Board, period: &Period) -> Result<(), Fault> {
-    let Some(boundary) = period.starts_at else { return Ok(()) };
-    let closed = board.period_at(boundary.minus_ms(1));
-    if app.ledger.has_results(&board.id, &closed.key).await? {
-        return Ok(());
+/// Writes what is missing of the results before `period`. Until then nobody builds `period`. Returns the key of the
+/// period whose results carry over, if the board carries.
+pub async fn close_before(app: &App, definition: &BoardDefinition, period: &Period) -> Result<Option<String>, Fault> {
+    let board = &definition.board;
+    let Some(last) = board.period_before(period) else { return Ok(None) };
+    if !app.ledger.has_results(&board.id, &last.key).await? {
+        until_ledger_has_the_present(app).await?;
+        // Another node may have stored a rule just before the boundary.
+        app.refresh_definitions().await?;
+        let mut closing = first_missing(app, definition, &last).await?;
+        while let Some(period) = closing {
+            closing = close(app, definition, period, &last).await?;
+        }
     }
-    until_ledger_has_the_present(app).await?;
-    // Another node may have stored a rule just before the boundary.
-    app.refresh_definitions().await?;
+    Ok(board.window.can_carry().then_some(last.key))
+}
+
+/// Where the chain goes on: behind the last results; or where it is to begin; or, where nobody has said so, with `last`.
+async fn first_missing(app: &App, definition: &BoardDefinition, last: &Period) -> Result<Option<Period>, Fault> {
+    let board = &definition.board;
+    let (Some(last_starts_at), true) = (last.starts_at, board.window.can_carry()) else {
+        return Ok(Some(last.clone()));
+    };
+    let closed = app.ledger.latest_closed(&board.id, last_starts_at).await?;
+    let begins_at = closed.map(|(_, ended_at)| ended_at).or(definition.closed_from).unwrap_or(last_starts_at);
+    Ok(Some(board.period_at(begins_at.min(last_starts_at))))
+}
+
+/// Closes a period, and says which is the next one to close on the way to `last`.
+async fn close(
+    app: &App,
+    definition: &BoardDefinition,
+    period: Period,
+    last: &Period,
+) -> Result<Option<Period>, Fault> {
+    let board = &definition.board;
+    let before = board.carries_from(&period);
     let definitions = app.definitions();
-    let scoring = Scoring::new(board, closed.clone(), &definitions.rules);
-    let (_, points) = compute(&app.ledger, &scoring).await?;
+    // Product rules are those in force when the period ended, rules of weights all there are.
+    let ended_at = period.ends_at.unwrap_or_default().minus_ms(1);
+    let basis = Basis { rules_version: definitions.rules.version(), at: ended_at };
+    let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
+    let Computed { points, .. } = compute(&app.ledger, scoring, before.as_ref().map(|it| it.key.as_str())).await?;
     let places: Vec<_> = points.into_iter().collect::<Standings>().iter().collect();
-    if app.ledger.write_results(&board.id, &closed, &places, app.now()).await? {
-        tracing::info!(board = %board.id, period = %closed.key, products = places.len(), "period closed");
+    let closed_at = Basis { at: app.now(), ..basis };
+    let is_last = period.key == last.key;
+    if (is_last || !places.is_empty()) && app.ledger.write_results(&board.id, &period, &places, closed_at).await? {
+        tracing::info!(board = %board.id, period = %period.key, products = places.len(), "period closed");
     }
-    Ok(())
+    let (Some(ended_at), false) = (period.ends_at, is_last) else { return Ok(None) };
+    let next = board.period_at(ended_at);
+    if !places.is_empty() {
+        return Ok(Some(next));
+    }
+    // Nothing carries over, so the chain goes on where something was counted.
+    let active = app.ledger.next_active(next.first).await?.map(|bucket| board.period_at(bucket.starts_at()));
+    Ok(Some(active.filter(|active| active.starts_at < last.starts_at).unwrap_or_else(|| last.clone())))
 }
 
 /// Waits until the ledger has passed what the journals hold now, which is at least what they held at the boundary.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::rebuild::compute;
+use super::rebuild::{Computed, compute};
 use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
 use crate::domain::{Board, BoardId, Cursors, EntryBody, Place, Points, ProductId, Scoring};
 use crate::engine::Generation;
@@ -60,8 +60,14 @@ impl App {
         let Some(shown) = self.engine.board(&board.id).await?.shown else { return Ok(None) };
         let Some(period) = board.period_of_key(&shown.build.period) else { return Ok(None) };
         let definitions = self.definitions();
-        let scoring = Scoring::new(board, period, definitions.rules_up_to(shown.build.rules_version));
-        let (cursors, mut expected) = compute(&self.ledger, &scoring).await?;
+        // What was built from another definition, or before a rule, is about to be replaced.
+        if definitions.board(&board.id).is_none_or(|definition| definition.revision != shown.build.revision) {
+            return Ok(None);
+        }
+        let carry_from = board.carries_from(&period).map(|period| period.key);
+        let scoring = Scoring::new(board, period, &definitions.rules, shown.build.basis);
+        let computed = compute(&self.ledger, scoring, carry_from.as_deref()).await?;
+        let Computed { cursors, scoring, points: mut expected } = computed;
         let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
             return Ok(None);
         };
@@ -121,7 +127,7 @@ impl App {
                     cursors.insert(partition, entry.position);
                     if let EntryBody::Event(event) = &entry.body {
                         let sum = points.entry(event.product.clone()).or_default();
-                        *sum = sum.plus(scoring.points(event.signal, event.bucket(), event.count));
+                        *sum = sum.plus(scoring.points(&event.product, event.signal, event.bucket(), event.count));
                     }
                 }
             }

@@ -35,8 +35,9 @@ impl App {
                 continue;
             }
             let is_behind = |shown: Option<i32>| shown.is_none_or(|version| version < rule.version);
-            while is_behind(self.engine.board(id).await.ok().and_then(|survey| Some(survey.shown?.build.rules_version)))
-            {
+            while is_behind(
+                self.engine.board(id).await.ok().and_then(|survey| Some(survey.shown?.build.basis.rules_version)),
+            ) {
                 tokio::time::sleep(REWEIGH_LOOK).await;
             }
         }

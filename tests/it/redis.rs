@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use acclaim::domain::{
-    BoardId, Cursors, EntryBody, FeedState, IdempotencyKey, PageStart, Points, Position, ProductId, SnapshotReason,
-    Timestamp, UserId,
+    Basis, BoardId, Cursors, EntryBody, FeedState, IdempotencyKey, PageStart, Points, Position, ProductId,
+    SnapshotReason, Timestamp, UserId,
 };
 use acclaim::engine::redis::{RedisEngine, SettingsError};
 use acclaim::engine::{
@@ -57,7 +57,7 @@ async fn show(engine: &RedisEngine, board: &BoardId) -> u64 {
     let generation = engine.begin_generation(board, &cursors).await.unwrap();
     assert!(engine.load_scores(board, generation, &[(product("cup"), Points::from_millionths(5))]).await.unwrap());
     let reason = SnapshotReason::Initial;
-    let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, rules_version: 0, reason };
+    let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, basis: Basis::default(), reason };
     assert!(engine.switch(board, generation, &build).await.unwrap());
     generation
 }
@@ -279,6 +279,8 @@ async fn a_listener_that_nobody_drains_keeps_the_newest_of_each() {
             reason: SnapshotReason::Initial,
             period: "all".to_owned(),
             at: AT,
+            basis: Basis::default(),
+            cursors: Cursors::new(),
             total: 1,
             places: vec![],
         };
@@ -347,7 +349,7 @@ async fn large_users_boards_and_batches_pass() {
     let batch = Apply { board: board.clone(), generation, moves, deltas };
     assert!(engine.apply(&batch).await.unwrap());
     let reason = SnapshotReason::Initial;
-    let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, rules_version: 0, reason };
+    let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, basis: Basis::default(), reason };
     assert!(engine.switch(&board, generation, &build).await.unwrap());
     let (_, cursors, places) = engine.whole(&board).await.unwrap().unwrap();
     assert_eq!(cursors[&0], to);

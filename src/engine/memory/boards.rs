@@ -5,13 +5,10 @@
 use std::collections::VecDeque;
 
 use crate::domain::{Cursors, FeedState, PageStart, Place, Points, ProductId, Standings};
-use crate::engine::{Apply, BoardSurvey, Build, Generation, Page};
+use crate::engine::{Apply, BoardSurvey, Build, Entries, Generation, Page};
 
 /// Published states kept for clients that come back: one minute of ticks of 100 ms.
 const HISTORY_MAX: usize = 600;
-
-/// Rank and points of each product that was asked for.
-type Entries = Vec<Option<(u64, Points)>>;
 
 #[derive(Default)]
 pub struct BoardState {
@@ -21,6 +18,8 @@ pub struct BoardState {
     building: Option<(u64, Scores)>,
     /// Oldest first.
     history: VecDeque<FeedState>,
+    /// States published so far.
+    seq: u64,
 }
 
 #[derive(Default)]
@@ -77,14 +76,20 @@ impl BoardState {
         true
     }
 
-    pub fn page(&self, start: &PageStart, count: u64) -> Option<Page> {
-        let (generation, scores) = self.shown.as_ref()?;
-        Some(Page { generation: generation.clone(), seq: self.seq(), rows: scores.standings.rows(start, count) })
+    pub fn drop(&mut self) {
+        *self = Self { begun: self.begun, seq: self.seq, ..Self::default() };
     }
 
-    pub fn entries(&self, products: &[ProductId]) -> Option<(Generation, Entries)> {
+    pub fn page(&self, start: &PageStart, count: u64) -> Option<Page> {
         let (generation, scores) = self.shown.as_ref()?;
-        Some((generation.clone(), products.iter().map(|product| scores.standings.entry(product)).collect()))
+        let rows = scores.standings.rows(start, count);
+        Some(Page { generation: generation.clone(), cursors: scores.cursors.clone(), seq: self.seq, rows })
+    }
+
+    pub fn entries(&self, products: &[ProductId]) -> Option<Entries> {
+        let (generation, scores) = self.shown.as_ref()?;
+        let entries = products.iter().map(|product| scores.standings.entry(product)).collect();
+        Some(Entries { generation: generation.clone(), cursors: scores.cursors.clone(), entries })
     }
 
     pub fn whole(&self) -> Option<(Generation, Cursors, Vec<Place>)> {
@@ -94,13 +99,14 @@ impl BoardState {
 
     pub fn publish(&mut self, state: &FeedState) -> bool {
         let is_shown = self.shown.as_ref().is_some_and(|(generation, _)| generation.number == state.generation);
-        if !is_shown || state.seq != self.seq() + 1 {
+        if !is_shown || state.seq != self.seq + 1 {
             return false;
         }
         if self.history.len() == HISTORY_MAX {
             self.history.pop_front();
         }
         self.history.push_back(state.clone());
+        self.seq = state.seq;
         true
     }
 
@@ -113,10 +119,6 @@ impl BoardState {
         Some(self.history[index].clone())
     }
 
-    fn seq(&self) -> u64 {
-        self.history.back().map_or(0, |state| state.seq)
-    }
-
     fn building(&mut self, generation: u64) -> Option<&mut Scores> {
         self.building.as_mut().filter(|(number, _)| *number == generation).map(|(_, scores)| scores)
     }
@@ -125,13 +127,13 @@ impl BoardState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BoardId, SnapshotReason, Timestamp};
+    use crate::domain::{Basis, BoardId, SnapshotReason, Timestamp};
 
     #[test]
     fn the_history_keeps_the_last_minute_of_ticks() {
         let mut board = BoardState::default();
         let reason = SnapshotReason::Initial;
-        let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, rules_version: 0, reason };
+        let build = Build { epoch: 1, period: "all".to_owned(), revision: 0, basis: Basis::default(), reason };
         let generation = board.begin(&Cursors::new());
         assert!(board.switch(generation, &build));
         for seq in 1..=1_000 {
@@ -143,6 +145,8 @@ mod tests {
                 reason,
                 period: build.period.clone(),
                 at: Timestamp::from_ms(0),
+                basis: Basis::default(),
+                cursors: Cursors::new(),
                 total: 0,
                 places: Vec::new(),
             };
@@ -150,6 +154,6 @@ mod tests {
         }
         assert_eq!(board.history.len(), HISTORY_MAX);
         assert_eq!(board.history.front().map(|state| state.seq), Some(401));
-        assert_eq!(board.seq(), 1_000);
+        assert_eq!(board.seq, 1_000);
     }
 }

@@ -27,8 +27,8 @@ use self::expiring::Expiring;
 use self::journal::MemoryJournalReader;
 use self::partition::Partition;
 use super::{
-    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Generation, JournalReader, LikeOutcome, LikeRequest,
-    Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
+    LikeRequest, Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use crate::domain::{
     BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId, partition_of,
@@ -220,15 +220,16 @@ impl Engine for MemoryEngine {
         Ok(self.state().boards.get_mut(board).is_some_and(|board| board.switch(generation, build)))
     }
 
+    async fn drop_board(&self, board: &BoardId) -> Result<()> {
+        self.state().boards.entry(board.clone()).and_modify(BoardState::drop);
+        Ok(())
+    }
+
     async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
         Ok(self.state().boards.get(board).and_then(|board| board.page(start, count)))
     }
 
-    async fn entries(
-        &self,
-        board: &BoardId,
-        products: &[ProductId],
-    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
+    async fn entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
         Ok(self.state().boards.get(board).and_then(|board| board.entries(products)))
     }
 

@@ -6,7 +6,7 @@ use super::link::{Args, BULK_LIMIT, STEP_LIMIT, limit_for};
 use super::reply::{self, flag, generation, parse, tuple, unexpected};
 use super::{RedisEngine, script};
 use crate::domain::{BoardId, Cursors, PageStart, Place, Points, ProductId, Rows};
-use crate::engine::{Apply, BoardSurvey, Build, Generation, Page, Result};
+use crate::engine::{Apply, BoardSurvey, Build, Entries, Generation, Page, Result};
 
 /// Scores that one call brings: some 5 ms of Redis' time, during which likes wait.
 const LOAD_SCORES_MAX: usize = 5_000;
@@ -90,13 +90,19 @@ impl RedisEngine {
     pub(super) async fn do_switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool> {
         let keys = self.board_keys(board, ["meta", "scores", "cursor", "next:scores", "next:cursor"]);
         let mut args = Args::default();
-        args.push(generation).push(build.epoch).push(&build.period).push(build.revision).push(build.rules_version);
-        args.push(build.reason.name());
+        args.push(generation).push(build.epoch).push(&build.period).push(build.revision);
+        args.push(build.basis.rules_version).push(build.basis.at.as_ms()).push(build.reason.name());
         flag(&self.link.eval(&script::SWITCH, &keys, &args, STEP_LIMIT).await?)
     }
 
+    pub(super) async fn do_drop_board(&self, board: &BoardId) -> Result<()> {
+        let names = ["meta", "scores", "cursor", "next:scores", "next:cursor", "top", "feed"];
+        self.link.eval(&script::DROP_BOARD, &self.board_keys(board, names), &Args::default(), STEP_LIMIT).await?;
+        Ok(())
+    }
+
     pub(super) async fn do_page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
-        let keys = self.board_keys(board, ["meta", "scores"]);
+        let keys = self.board_keys(board, ["meta", "scores", "cursor"]);
         let mut args = Args::default();
         args.push(count.min(PLACES_MAX));
         match start {
@@ -108,18 +114,15 @@ impl RedisEngine {
         if reply == Value::Nil {
             return Ok(None);
         }
-        let [build, seq, above, total, places] = tuple(reply)?;
+        let [build, cursors, seq, above, total, places] = tuple(reply)?;
         let rows =
             Rows { first_rank: parse::<u64>(&above)? + 1, places: reply::places(places)?, total: parse(&total)? };
-        Ok(Some(Page { generation: generation(build)?, seq: parse(&seq)?, rows }))
+        let (generation, cursors) = (generation(build)?, reply::cursors(cursors)?);
+        Ok(Some(Page { generation, cursors, seq: parse(&seq)?, rows }))
     }
 
-    pub(super) async fn do_entries(
-        &self,
-        board: &BoardId,
-        products: &[ProductId],
-    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
-        let keys = self.board_keys(board, ["meta", "scores"]);
+    pub(super) async fn do_entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
+        let keys = self.board_keys(board, ["meta", "scores", "cursor"]);
         let mut args = Args::default();
         products.iter().for_each(|product| {
             args.push(product);
@@ -128,7 +131,7 @@ impl RedisEngine {
         if reply == Value::Nil {
             return Ok(None);
         }
-        let [build, entries] = tuple(reply)?;
+        let [build, cursors, entries] = tuple(reply)?;
         let entries = reply::pairs(entries, |rank, points| match rank {
             Value::Int(rank) => {
                 let above = u64::try_from(*rank).map_err(|_| unexpected(&Value::Int(*rank)))?;
@@ -139,7 +142,7 @@ impl RedisEngine {
         if entries.len() != products.len() {
             return Err(unexpected(&Value::Int(entries.len() as i64)));
         }
-        Ok(Some((generation(build)?, entries)))
+        Ok(Some(Entries { generation: generation(build)?, cursors: reply::cursors(cursors)?, entries }))
     }
 
     pub(super) async fn do_whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>> {

@@ -13,7 +13,7 @@
 //! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position>
 //! acc:{p3}:rate:<user>    string  when the next like of a steady stream would be due, in µs
 //! acc:{p3}:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
-//! acc:{daily}:meta        hash    generation, period, epoch, revision, rules_version, reason: of what is shown; seq, the
+//! acc:{daily}:meta        hash    generation, period, epoch, revision, rules_version, built_at, reason: of what is shown; seq, the
 //!                                 states published; generations, those begun so far; building, the one being built
 //! acc:{daily}:scores      zset    product -> points in millionths, of what is shown
 //! acc:{daily}:cursor      hash    partition -> position, of what is shown
@@ -56,8 +56,8 @@ use self::link::{Args, Link, STEP_LIMIT};
 use self::reply::flag;
 pub use self::settings::SettingsError;
 use super::{
-    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Generation, JournalReader, LikeOutcome, LikeRequest,
-    Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
+    LikeRequest, Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use crate::domain::{
     BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId, partition_of,
@@ -218,15 +218,15 @@ impl Engine for RedisEngine {
         self.do_switch(board, generation, build).await
     }
 
+    async fn drop_board(&self, board: &BoardId) -> Result<()> {
+        self.do_drop_board(board).await
+    }
+
     async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
         self.do_page(board, start, count).await
     }
 
-    async fn entries(
-        &self,
-        board: &BoardId,
-        products: &[ProductId],
-    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
+    async fn entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
         self.do_entries(board, products).await
     }
 

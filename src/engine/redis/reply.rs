@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use redis::Value;
 
-use crate::domain::{Cursors, Place, Points, ProductId};
+use crate::domain::{Basis, Cursors, Place, Points, ProductId, Timestamp};
 use crate::engine::{Build, EngineError, Generation, Result};
 
 /// What Redis answered is not what the step's script answers.
@@ -82,14 +82,18 @@ pub fn points(reply: &Value) -> Result<Points> {
 
 /// The build that the scripts of boards begin their reply with.
 pub fn generation(reply: Value) -> Result<Generation> {
-    let [number, epoch, period, revision, rules_version, reason] = tuple(reply)?;
+    let [number, epoch, period, revision, rules_version, built_at, reason] = tuple(reply)?;
     Ok(Generation {
         number: parse(&number)?,
         build: Build {
             epoch: parse(&epoch)?,
             period: text(&period)?.to_owned(),
             revision: parse(&revision)?,
-            rules_version: parse(&rules_version)?,
+            basis: Basis {
+                rules_version: parse(&rules_version)?,
+                // Not there in what an older version has built.
+                at: if built_at == Value::Nil { Timestamp::default() } else { Timestamp::from_ms(parse(&built_at)?) },
+            },
             reason: crate::domain::SnapshotReason::from_name(text(&reason)?).ok_or_else(|| unexpected(&reason))?,
         },
     })

@@ -32,6 +32,7 @@ pub static LOAD_SCORES: Script = Script::new(include_str!("lua/load_scores.lua")
 pub static SET_CURSORS: Script = Script::new(include_str!("lua/set_cursors.lua"));
 pub static APPLY: Script = Script::new(include_str!("lua/apply.lua"));
 pub static SWITCH: Script = Script::new(include_str!("lua/switch.lua"));
+pub static DROP_BOARD: Script = Script::new(include_str!("lua/drop_board.lua"));
 pub static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 pub static ENTRIES: Script = Script::new(include_str!("lua/entries.lua"));
 pub static WHOLE: Script = Script::new(include_str!("lua/whole.lua"));
@@ -41,7 +42,7 @@ pub static LEASE: Script = Script::new(include_str!("lua/lease.lua"));
 pub static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 
 /// All that `open` loads and `survey` looks for.
-pub static ALL: [&Script; 18] = [
+pub static ALL: [&Script; 19] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
@@ -53,6 +54,7 @@ pub static ALL: [&Script; 18] = [
     &SET_CURSORS,
     &APPLY,
     &SWITCH,
+    &DROP_BOARD,
     &PAGE,
     &ENTRIES,
     &WHOLE,

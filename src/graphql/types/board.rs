@@ -17,8 +17,12 @@ use crate::pipeline::{self, AppError, BoardPage, Reading, Source};
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 pub enum WindowKind {
+    Hour,
     Day,
+    Week,
+    Month,
     AllTime,
+    HalfLife,
 }
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +52,12 @@ impl Board {
 
     async fn window(&self) -> WindowKind {
         match self.0.window {
+            domain::Window::Hour => WindowKind::Hour,
             domain::Window::Day => WindowKind::Day,
+            domain::Window::Week => WindowKind::Week,
+            domain::Window::Month => WindowKind::Month,
             domain::Window::AllTime => WindowKind::AllTime,
+            domain::Window::HalfLife(_) => WindowKind::HalfLife,
         }
     }
 

@@ -106,7 +106,8 @@ impl View {
     fn snapshot(&self, state: &FeedState, reason: domain::SnapshotReason) -> BoardSnapshot {
         let period = self.board.period_of_key(&state.period).unwrap_or_else(|| self.board.period_at(state.at));
         let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
-        let reading = Arc::new(Reading { board: self.board.clone(), period, freshness });
+        let (basis, cursors) = (state.basis, state.cursors.clone());
+        let reading = Arc::new(Reading { board: self.board.clone(), period, freshness, basis, cursors });
         BoardSnapshot {
             position: state.position().to_string(),
             seq: state.seq.into(),

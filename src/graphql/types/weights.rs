@@ -4,7 +4,7 @@ use async_graphql::{Enum, ID, InputObject, SimpleObject};
 
 use super::ranking::PageInfo;
 use super::scalars::DateTime;
-use crate::domain::{self, Board, BoardId, Bucket, Scoring, Timestamp};
+use crate::domain::{self, Board, BoardId, Bucket, Rules, Scoring, Timestamp};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
 use crate::ledger::{KeysetPage, NewWeightRule, RuleOutcome};
@@ -60,20 +60,25 @@ impl From<domain::WeightRule> for WeightRule {
 impl WeightRule {
     /// What counts on a board at an instant: every signal's weight, signed as the newest rule that has a say. It has an
     /// id of its own, because it says more than that rule does.
-    pub fn in_force(board: &Board, rules: &[domain::WeightRule], at: Timestamp) -> Self {
+    pub fn in_force(board: &Board, rules: &Rules, at: Timestamp) -> Self {
         let period = board.period_at(at);
-        let newest =
-            rules.iter().filter(|rule| rule.applies_to(&board.id, &period)).max_by_key(|rule| rule.version).cloned();
-        let newest = newest.unwrap_or_else(|| domain::WeightRule {
+        let basis = rules.basis(at);
+        let applying = rules.weights_of(&board.id, basis.rules_version).into_iter();
+        let applying = applying.filter(|rule| rule.applies_to(&board.id, &period));
+        let newest = applying.max_by_key(|rule| rule.version).cloned().unwrap_or_else(|| domain::WeightRule {
             version: 0,
             board: None,
             weights: Vec::new(),
+            from: None,
+            until: None,
+            hours: None,
+            cancels: None,
             created_by: "acclaim".to_owned(),
             created_at: Timestamp::from_ms(0),
             note: "Defaults".to_owned(),
         });
-        let scoring = Scoring::new(board, period, rules);
-        let in_force = scoring.weights(Bucket::containing(at)).copied().unwrap_or(board.base_weights());
+        let scoring = Scoring::new(board, period, rules, basis);
+        let in_force = scoring.weights(Bucket::containing(at)).unwrap_or(board.base_weights());
         let id = ID(format!("{}:{}", board.id, newest.version));
         Self { id, weights: weights(in_force.iter()), ..newest.into() }
     }
@@ -169,7 +174,17 @@ impl AdjustWeightsInput {
             errors.push(UserError::invalid("note", message));
         }
         let expected_version = self.expected_version;
-        let rule = NewWeightRule { board, weights, created_by, created_at, note: self.note, expected_version };
+        let rule = NewWeightRule {
+            board,
+            weights,
+            from: None,
+            until: None,
+            hours: None,
+            created_by,
+            created_at,
+            note: self.note,
+            expected_version,
+        };
         if errors.is_empty() { Ok(rule) } else { Err(errors) }
     }
 }
@@ -209,7 +224,7 @@ mod tests {
     use crate::domain::Window;
 
     fn board() -> Board {
-        Board { id: BoardId::daily(), title: String::new(), window: Window::Day, time_zone: jiff::tz::TimeZone::UTC }
+        Board::new(BoardId::daily(), "Daily", Window::Day, jiff::tz::TimeZone::UTC)
     }
 
     fn input(weights: &[(Signal, f64)], note: &str) -> AdjustWeightsInput {
@@ -240,17 +255,21 @@ mod tests {
     #[test]
     fn what_is_in_force_names_every_signal() {
         let now = Timestamp::now();
-        let defaults = WeightRule::in_force(&board(), &[], now);
+        let defaults = WeightRule::in_force(&board(), &Rules::default(), now);
         assert_eq!((defaults.version, defaults.note.as_str(), defaults.weights.len()), (0, "Defaults", 5));
         let rule = domain::WeightRule {
             version: 3,
             board: None,
             weights: vec![(domain::Signal::Order, domain::Weight::from_f64(5.0).unwrap())],
+            from: None,
+            until: None,
+            hours: None,
+            cancels: None,
             created_by: "ann".to_owned(),
             created_at: now,
             note: "orders first".to_owned(),
         };
-        let changed = WeightRule::in_force(&board(), &[rule], now);
+        let changed = WeightRule::in_force(&board(), &Rules { weights: vec![rule], products: vec![] }, now);
         assert_eq!((changed.version, changed.created_by.as_str()), (3, "ann"));
         let shown: Vec<_> = changed.weights.iter().map(|weight| weight.weight).collect();
         assert_eq!(shown, [0.1, 0.2, 0.3, 0.4, 5.0]);

@@ -1,6 +1,6 @@
 //! Boards: generations that are built, folded into and switched, each with its cursors.
 
-use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, SnapshotReason};
+use acclaim::domain::{Basis, BoardId, Cursors, PageStart, Place, Points, SnapshotReason};
 use acclaim::engine::{Apply, BoardSurvey, Build, Generation, Move};
 
 use super::*;
@@ -10,7 +10,13 @@ pub fn points(millionths: i64) -> Points {
 }
 
 pub fn build(epoch: u64) -> Build {
-    Build { epoch, period: "2026-11-22".to_owned(), revision: 7, rules_version: 3, reason: SnapshotReason::Reweighted }
+    Build {
+        epoch,
+        period: "2026-11-22".to_owned(),
+        revision: 7,
+        basis: Basis { rules_version: 3, at: Timestamp::from_ms(3) },
+        reason: SnapshotReason::Reweighted,
+    }
 }
 
 pub fn scores(rows: &[(&str, i64)]) -> Vec<(ProductId, Points)> {
@@ -91,7 +97,13 @@ pub async fn builds_and_switches(make: Make) {
     assert_eq!(survey, BoardSurvey { shown: Some(first), cursors: vec![(1, cursors([3, 4])), (2, cursors([5, 5]))] });
     assert!(!engine.switch(&board, 3, &build(9)).await.unwrap());
     let reason = SnapshotReason::Rolled;
-    let rolled = Build { epoch: 9, period: "2026-11-23".to_owned(), revision: 8, rules_version: 4, reason };
+    let rolled = Build {
+        epoch: 9,
+        period: "2026-11-23".to_owned(),
+        revision: 8,
+        basis: Basis { rules_version: 4, at: Timestamp::from_ms(4) },
+        reason,
+    };
     assert!(engine.switch(&board, 2, &rolled).await.unwrap());
     let second = Generation { number: 2, build: rolled };
     assert_eq!(engine.whole(&board).await.unwrap(), Some((second.clone(), cursors([5, 5]), places(&[("tin", 2)]))));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use acclaim::domain::{BoardId, FeedState, PageStart, Place, SnapshotReason};
+use acclaim::domain::{Basis, BoardId, Cursors, FeedState, PageStart, Place, SnapshotReason};
 use acclaim::engine::{Notice, Progress};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -22,6 +22,8 @@ fn state(generation: u64, seq: u64) -> FeedState {
         reason: SnapshotReason::Recovered,
         period: "2026-11-22".to_owned(),
         at: at(seq as i64),
+        basis: Basis::default(),
+        cursors: Cursors::new(),
         total: 12_345,
         places,
     }

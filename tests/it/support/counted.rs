@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use acclaim::domain::{BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId};
 use acclaim::engine::{
-    Apply, BoardSurvey, Build, Engine, EngineLimits, Generation, JournalReader, LikeOutcome, LikeRequest, Notice, Page,
-    Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineLimits, Entries, Generation, JournalReader, LikeOutcome, LikeRequest,
+    Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -152,16 +152,16 @@ impl Engine for Counted {
         self.engine.switch(board, generation, build).await
     }
 
+    async fn drop_board(&self, board: &BoardId) -> Result<()> {
+        self.engine.drop_board(board).await
+    }
+
     async fn page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
         self.note(format!("page {board}"));
         self.engine.page(board, start, count).await
     }
 
-    async fn entries(
-        &self,
-        board: &BoardId,
-        products: &[ProductId],
-    ) -> Result<Option<(Generation, Vec<Option<(u64, Points)>>)>> {
+    async fn entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
         self.note(format!("entries {board}"));
         self.engine.entries(board, products).await
     }

@@ -1,9 +1,10 @@
 -- Rank and points of products on what a board shows.
--- KEYS  1 meta  2 scores
+-- KEYS  1 meta  2 scores  3 cursor
 -- ARGV  the products
--- Reply nil where nothing is shown, else: the build (see page.lua), then rank from 0 and points of each, '' for both
+-- Reply nil where nothing is shown, else: the build (see page.lua), its cursors, then rank from 0 and points of each, '' for both
 --       where it is not listed
-local build = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'period', 'revision', 'rules_version', 'reason')
+local build = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'period', 'revision', 'rules_version', 'built_at',
+  'reason')
 if not build[1] then return false end
 local entries = {}
 for i = 1, #ARGV do
@@ -11,4 +12,4 @@ for i = 1, #ARGV do
   entries[2 * i - 1] = points and redis.call('ZREVRANK', KEYS[2], ARGV[i]) or ''
   entries[2 * i] = points or ''
 end
-return {build, entries}
+return {build, redis.call('HGETALL', KEYS[3]), entries}

@@ -1,9 +1,11 @@
 -- Reads a page of what a board shows.
--- KEYS  1 meta  2 scores
+-- KEYS  1 meta  2 scores  3 cursor
 -- ARGV  1 count, then: rank N | after POINTS PRODUCT | around PRODUCT RADIUS
--- Reply nil where nothing is shown, else: the build, seq, places above the page, places on the board, product and
---       points of each place. A build is generation, epoch, period, revision, rules_version, reason.
-local build = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'period', 'revision', 'rules_version', 'reason')
+-- Reply nil where nothing is shown, else: the build, its cursors, seq, places above the page, places on the board, product and
+--       points of each place. A build is generation, epoch, period, revision, rules_version, built_at,
+--       reason.
+local build = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'period', 'revision', 'rules_version', 'built_at',
+  'reason')
 if not build[1] then return false end
 local scores, count, start = KEYS[2], tonumber(ARGV[1]), ARGV[2]
 
@@ -47,4 +49,4 @@ if count > 0 and skip < total then
   local last = math.min(skip + count, total) - 1
   places = redis.call('ZREVRANGE', scores, string.format('%.0f', skip), string.format('%.0f', last), 'WITHSCORES')
 end
-return {build, redis.call('HGET', KEYS[1], 'seq') or '0', skip, total, places}
+return {build, redis.call('HGETALL', KEYS[3]), redis.call('HGET', KEYS[1], 'seq') or '0', skip, total, places}

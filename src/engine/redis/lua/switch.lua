@@ -1,6 +1,7 @@
 -- Shows the generation that is being built, and drops the one shown before.
 -- KEYS  1 meta  2 scores  3 cursor  4 next scores  5 next cursor
--- ARGV  1 generation  2 epoch  3 period  4 revision  5 rules_version  6 reason
+-- ARGV  1 generation  2 epoch  3 period  4 revision  5 rules_version  6 built_at
+--       7 reason
 -- Reply 1, or 0 where it is not being built
 if redis.call('HGET', KEYS[1], 'building') ~= ARGV[1] then return 0 end
 -- UNLINK frees a large board off the main thread; RENAME onto it would not. A generation without scores has no key.
@@ -9,5 +10,5 @@ if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[2]
 if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[3]) end
 redis.call('HDEL', KEYS[1], 'building')
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'epoch', ARGV[2], 'period', ARGV[3], 'revision', ARGV[4],
-  'rules_version', ARGV[5], 'reason', ARGV[6])
+  'rules_version', ARGV[5], 'built_at', ARGV[6], 'reason', ARGV[7])
 return 1

@@ -9,7 +9,7 @@ mod ops;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, Cursors, FeedState, PageStart, Place, Points, Signal, SnapshotReason};
+use acclaim::domain::{Basis, BoardId, Cursors, FeedState, PageStart, Place, Points, Signal, SnapshotReason};
 use acclaim::engine::{Apply, Build, Move, Original, Progress, RecordRequest};
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
@@ -312,7 +312,7 @@ impl Pair {
                     epoch: self.epoch,
                     period: format!("period {generation}"),
                     revision: self.now_ms,
-                    rules_version: 2,
+                    basis: Basis { rules_version: 2, at: Timestamp::from_ms(self.now_ms) },
                     reason: SnapshotReason::Rolled,
                 };
                 both!(self, switch(&board, generation, &build))?;
@@ -344,6 +344,8 @@ impl Pair {
                     reason: SnapshotReason::Initial,
                     period: "all".to_owned(),
                     at: self.now(),
+                    basis: Basis::default(),
+                    cursors: Cursors::new(),
                     total: 3,
                     places: vec![Place { product: product_of(4), points: Points::MAX }],
                 };
