@@ -29,7 +29,7 @@ pub async fn close_before(app: &App, definition: &BoardDefinition, period: &Peri
             closing = close(app, definition, period, &last).await?;
         }
     }
-    Ok(board.window.can_carry().then_some(last.key))
+    Ok(board.carries_from(period).map(|from| from.key))
 }
 
 /// Where the chain goes on: behind the last results; or where it is to begin; or, where nobody has said so, with `last`.
