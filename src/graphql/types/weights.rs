@@ -4,7 +4,7 @@ use async_graphql::{Enum, ID, InputObject, SimpleObject};
 
 use super::ranking::PageInfo;
 use super::scalars::DateTime;
-use crate::domain::{self, Board, BoardId, Bucket, Rules, Scoring, Timestamp};
+use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timestamp};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
 use crate::ledger::{KeysetPage, NewWeightRule, RuleOutcome};
@@ -120,6 +120,50 @@ pub struct WeightInput {
     pub weight: f64,
 }
 
+/// What a rule sets and when it counts, checked: the part that several inputs share.
+pub struct Terms {
+    pub weights: Vec<(domain::Signal, domain::Weight)>,
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub hours: Option<Hours>,
+}
+
+impl Terms {
+    /// Adds everything that is wrong to `errors`, under the names that these fields have in every input.
+    pub fn parse(
+        weights: &[WeightInput],
+        from: Option<DateTime>,
+        until: Option<DateTime>,
+        hours: Option<&[i32]>,
+        errors: &mut Vec<UserError>,
+    ) -> Self {
+        if weights.is_empty() {
+            errors.push(UserError::invalid("weights", "name at least one signal"));
+        }
+        let mut checked: Vec<(domain::Signal, domain::Weight)> = Vec::with_capacity(domain::Signal::ALL.len());
+        for (index, input) in weights.iter().enumerate() {
+            let signal = domain::Signal::from(input.signal);
+            if weights[..index].iter().any(|earlier| earlier.signal == input.signal) {
+                let message = format!("{} is given twice", signal.name());
+                errors.push(UserError::invalid(&format!("weights.{index}.signal"), message));
+            }
+            match domain::Weight::from_f64(input.weight) {
+                Ok(weight) => checked.push((signal, weight)),
+                Err(error) => errors.push(UserError::invalid(&format!("weights.{index}.weight"), error)),
+            }
+        }
+        let (from, until) = (from.map(|at| at.0), until.map(|at| at.0));
+        if from.zip(until).is_some_and(|(from, until)| until <= from) {
+            errors.push(UserError::invalid("until", "a rule ends after it begins"));
+        }
+        let hours = hours.map(Hours::new).transpose().unwrap_or_else(|error| {
+            errors.push(UserError::invalid("hours", error));
+            None
+        });
+        Self { weights: checked, from, until, hours }
+    }
+}
+
 #[derive(InputObject)]
 pub struct AdjustWeightsInput {
     /// Null changes the default that every board without rules of its own uses.
@@ -150,21 +194,7 @@ impl AdjustWeightsInput {
             errors.push(error);
             None
         });
-        if self.weights.is_empty() {
-            errors.push(UserError::invalid("weights", "name at least one signal"));
-        }
-        let mut weights: Vec<(domain::Signal, domain::Weight)> = Vec::with_capacity(domain::Signal::ALL.len());
-        for (index, input) in self.weights.iter().enumerate() {
-            let signal = domain::Signal::from(input.signal);
-            if self.weights[..index].iter().any(|earlier| earlier.signal == input.signal) {
-                let message = format!("{} is given twice", signal.name());
-                errors.push(UserError::invalid(&format!("weights.{index}.signal"), message));
-            }
-            match domain::Weight::from_f64(input.weight) {
-                Ok(weight) => weights.push((signal, weight)),
-                Err(error) => errors.push(UserError::invalid(&format!("weights.{index}.weight"), error)),
-            }
-        }
+        let Terms { weights, from, until, hours } = Terms::parse(&self.weights, None, None, None, &mut errors);
         if self.expected_version.is_some_and(|version| version < 0) {
             errors.push(UserError::invalid("expectedVersion", "a version is 0 or more"));
         }
@@ -177,9 +207,9 @@ impl AdjustWeightsInput {
         let rule = NewWeightRule {
             board,
             weights,
-            from: None,
-            until: None,
-            hours: None,
+            from,
+            until,
+            hours,
             created_by,
             created_at,
             note: self.note,
@@ -250,6 +280,22 @@ mod tests {
         elsewhere.board = Some(ID("weekly".to_owned()));
         let errors = elsewhere.parse("ann".to_owned(), Timestamp::now(), |_| false).unwrap_err();
         assert_eq!(errors[0].code, crate::graphql::errors::UserErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_rule_ends_after_it_begins_and_hours_are_of_a_day() {
+        let weights = [WeightInput { signal: Signal::View, weight: 0.5 }];
+        let wrong = |from: Option<&str>, until: Option<&str>, hours: Option<&[i32]>| {
+            let at = |text: &str| DateTime(Timestamp::parse(text).unwrap());
+            let mut errors = Vec::new();
+            Terms::parse(&weights, from.map(at), until.map(at), hours, &mut errors);
+            errors.into_iter().map(|error| error.path.unwrap().join(".")).collect::<Vec<_>>()
+        };
+        let (noon, one) = (Some("2026-11-22T12:00:00Z"), Some("2026-11-22T13:00:00Z"));
+        assert_eq!(wrong(noon, one, Some(&[0, 23])), [""; 0]);
+        assert_eq!(wrong(None, noon, None), [""; 0]);
+        assert_eq!(wrong(one, noon, Some(&[24])), ["until", "hours"]);
+        assert_eq!(wrong(noon, noon, Some(&[])), ["until", "hours"]);
     }
 
     #[test]
