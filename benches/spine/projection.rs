@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use acclaim::domain::Basis;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::redis::RedisEngine;
 use acclaim::engine::{Engine, EngineLimits};
