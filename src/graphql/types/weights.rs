@@ -7,7 +7,7 @@ use super::scalars::DateTime;
 use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timestamp};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
-use crate::ledger::{KeysetPage, NewWeightRule, RuleOutcome};
+use crate::ledger::{Author, KeysetPage, NewWeightRule, RuleOutcome};
 
 /// Longest note, in bytes: a reason, not a report.
 const NOTE_LEN_MAX: usize = 500;
@@ -210,9 +210,7 @@ impl AdjustWeightsInput {
             from,
             until,
             hours,
-            created_by,
-            created_at,
-            note: self.note,
+            author: Author { name: created_by, at: created_at, note: self.note },
             expected_version,
         };
         if errors.is_empty() { Ok(rule) } else { Err(errors) }
