@@ -26,8 +26,8 @@ pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcom
     let weights = to_json(&rule.weights);
     in_tx!(db, |conn| {
         // Taking this row first lets one change of rules follow the other.
-        let version: i32 = diesel::update(versions::table)
-            .set(versions::rules.eq(versions::rules + 1))
+        let newest: i32 = diesel::update(versions::table)
+            .set(versions::rules.eq(versions::rules))
             .returning(versions::rules)
             .get_result(conn)
             .await?;
@@ -38,6 +38,8 @@ pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcom
         if rule.expected_version.is_some_and(|expected| expected != present) {
             return Ok(RuleOutcome::Conflict { present });
         }
+        let version = newest + 1;
+        diesel::update(versions::table).set(versions::rules.eq(version)).execute(conn).await?;
         let row = (
             weight_rules::version.eq(version),
             weight_rules::board.eq(board),

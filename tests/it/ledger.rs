@@ -5,6 +5,7 @@ mod commit;
 mod faults;
 mod reads;
 mod results;
+mod snapshot;
 
 use std::time::Duration;
 

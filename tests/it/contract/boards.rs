@@ -27,7 +27,7 @@ pub fn places(rows: &[(&str, i64)]) -> Vec<Place> {
     scores(rows).into_iter().map(|(product, points)| Place { product, points }).collect()
 }
 
-fn cursors(seqs: [u64; 2]) -> Cursors {
+pub fn cursors(seqs: [u64; 2]) -> Cursors {
     (0..).zip(seqs.map(|seq| Position::new(1, seq))).collect()
 }
 
@@ -197,4 +197,65 @@ pub async fn points_stop_and_vanish(make: Make) {
     assert_eq!(rows(engine).await, places(&[("jug", max - 1), ("cup", 1), ("pot", min + 1)]));
     assert!(engine.apply(&batch(generation, 2, 3, &[("jug", -max + 1), ("pot", max - 1)])).await.unwrap());
     assert_eq!(rows(engine).await, places(&[("cup", 1)]));
+}
+
+/// A build comes back as it was given, its time to the millisecond.
+pub async fn keeps_what_a_generation_was_built_under(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    for (version, ms) in [(0, 0), (1, 1_795_305_600_123), (i32::MAX, -62_135_596_800_000), (7, 253_402_300_799_999)] {
+        let basis = Basis { rules_version: version, at: Timestamp::from_ms(ms) };
+        let build = Build { basis, ..build(1) };
+        let number = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
+        assert!(engine.switch(&board, number, &build).await.unwrap());
+        let shown = Generation { number, build };
+        assert_eq!(engine.board(&board).await.unwrap().shown, Some(shown.clone()));
+        assert_eq!(engine.page(&board, &PageStart::Rank(1), 1).await.unwrap().unwrap().generation, shown);
+        assert_eq!(engine.entries(&board, &[]).await.unwrap().unwrap().generation, shown);
+        assert_eq!(engine.whole(&board).await.unwrap().unwrap().0, shown);
+    }
+}
+
+/// A board that is dropped is as one never built, but for its counts.
+pub async fn drops_a_board(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let (board, other) = (BoardId::daily(), BoardId::likes());
+    engine.drop_board(&board).await.unwrap();
+    assert_eq!(engine.board(&board).await.unwrap(), BoardSurvey::default(), "nothing comes of dropping nothing");
+
+    let shown = show(engine, &[("cup", 5), ("jug", 3)]).await;
+    assert!(engine.publish(&feed::state(shown, 1)).await.unwrap());
+    assert!(engine.publish(&feed::state(shown, 2)).await.unwrap());
+    let building = engine.begin_generation(&board, &cursors([4, 0])).await.unwrap();
+    assert!(engine.load_scores(&board, building, &scores(&[("tin", 50)])).await.unwrap());
+    let beside = engine.begin_generation(&other, &cursors([0, 0])).await.unwrap();
+    assert!(engine.switch(&other, beside, &build(1)).await.unwrap());
+
+    engine.drop_board(&board).await.unwrap();
+    assert_eq!(engine.board(&board).await.unwrap(), BoardSurvey::default(), "nothing holds the trim");
+    assert_eq!(engine.page(&board, &PageStart::Rank(1), 10).await.unwrap(), None);
+    assert_eq!(engine.entries(&board, &[product("cup")]).await.unwrap(), None);
+    assert_eq!(engine.whole(&board).await.unwrap(), None);
+    assert_eq!(engine.published(&board).await.unwrap(), None);
+    assert_eq!(engine.published_at(&board, 1).await.unwrap(), None);
+    assert_eq!(engine.published_at(&board, 2).await.unwrap(), None);
+    assert!(engine.whole(&other).await.unwrap().is_some(), "other boards stay");
+    // Whoever was at work on it is refused.
+    assert!(!engine.apply(&batch(shown, 0, 1, &[("cup", 1)])).await.unwrap());
+    assert!(!engine.apply(&batch(building, 4, 5, &[("tin", 1)])).await.unwrap());
+    assert!(!engine.load_scores(&board, building, &scores(&[("tin", 1)])).await.unwrap());
+    assert!(!engine.set_cursors(&board, building, &cursors([5, 0])).await.unwrap());
+    assert!(!engine.switch(&board, building, &build(1)).await.unwrap());
+    assert!(!engine.publish(&feed::state(shown, 3)).await.unwrap());
+    assert_eq!(engine.board(&board).await.unwrap(), BoardSurvey::default());
+
+    // Made anew under the same id, it counts on, so that no client takes a new state for an old one.
+    let anew = show(engine, &[("pot", 1)]).await;
+    assert_eq!(anew, building + 1);
+    assert_eq!(rows(engine).await, places(&[("pot", 1)]));
+    assert_eq!(engine.page(&board, &PageStart::Rank(1), 1).await.unwrap().unwrap().seq, 2);
+    assert!(!engine.publish(&feed::state(anew, 1)).await.unwrap());
+    assert!(engine.publish(&feed::state(anew, 3)).await.unwrap());
+    assert_eq!(engine.published(&board).await.unwrap(), Some(feed::state(anew, 3)));
+    assert_eq!(engine.published_at(&board, 2).await.unwrap(), None);
 }

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use super::boards::{build, points, show};
 use super::*;
 
-fn state(generation: u64, seq: u64) -> FeedState {
+pub fn state(generation: u64, seq: u64) -> FeedState {
     let places = (0..FeedState::PLACES_MAX)
         .map(|n| Place { product: product(&format!("\"é{n}\"")), points: points(9_007_199_254_740_991 - n as i64) })
         .collect();

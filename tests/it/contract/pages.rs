@@ -1,9 +1,9 @@
 //! Reading boards: pages by rank, behind a place and around a product, and entries.
 
 use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, Rows, Standings};
-use acclaim::engine::Generation;
+use acclaim::engine::{Apply, Entries, Generation};
 
-use super::boards::{batch, build, places, points, show};
+use super::boards::{batch, build, cursors, places, points, show, step};
 use super::*;
 
 async fn page(engine: &dyn Engine, start: PageStart, count: u64) -> Rows {
@@ -87,14 +87,44 @@ pub async fn agree_with_standings(make: Make) {
     assert_eq!(whole, standings.iter().collect::<Vec<_>>());
 }
 
+/// What was read, and what had been folded by then, are from one moment.
+pub async fn say_what_was_folded(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let board = BoardId::daily();
+    show(engine, &[("a", 5)]).await;
+    let read = async || {
+        let page = engine.page(&board, &PageStart::Rank(1), 1).await.unwrap().unwrap();
+        let entries = engine.entries(&board, &[product("a")]).await.unwrap().unwrap();
+        assert_eq!(page.cursors, entries.cursors);
+        (page.cursors, page.rows.places[0].points)
+    };
+    assert_eq!(read().await, (cursors([0, 0]), points(5)));
+    assert!(engine.apply(&batch(1, 0, 3, &[("a", 2)])).await.unwrap());
+    assert_eq!(read().await, (cursors([3, 0]), points(7)));
+    let both = Apply { moves: vec![step(0, 3, 4), step(1, 0, 9)], ..batch(1, 0, 0, &[]) };
+    assert!(engine.apply(&both).await.unwrap());
+    assert_eq!(read().await, (cursors([4, 9]), points(7)));
+    // What is being built has cursors of its own, until it is shown.
+    assert_eq!(engine.begin_generation(&board, &cursors([1, 1])).await.unwrap(), 2);
+    assert!(engine.load_scores(&board, 2, &[(product("a"), points(1))]).await.unwrap());
+    assert!(engine.set_cursors(&board, 2, &cursors([6, 9])).await.unwrap());
+    assert_eq!(read().await, (cursors([4, 9]), points(7)));
+    assert!(engine.switch(&board, 2, &build(1)).await.unwrap());
+    assert_eq!(read().await, (cursors([6, 9]), points(1)));
+}
+
 pub async fn look_up_entries(make: Make) {
     let engine = &*opened(make, plain()).await;
     let max = Points::MAX.millionths();
     show(engine, &[("a", 5), ("b", 5), ("c", max), ("d", -5)]).await;
     let ids = ["d", "x", "a", "c", "b", "a"].map(product);
-    let (generation, found) = engine.entries(&BoardId::daily(), &ids).await.unwrap().unwrap();
-    assert_eq!(generation, Generation { number: 1, build: build(1) });
+    let found = engine.entries(&BoardId::daily(), &ids).await.unwrap().unwrap();
+    let (generation, cursors) = (Generation { number: 1, build: build(1) }, cursors([0, 0]));
+    assert_eq!((&found.generation, &found.cursors), (&generation, &cursors));
     let entry = |rank, millionths| Some((rank, points(millionths)));
-    assert_eq!(found, [entry(4, -5), None, entry(3, 5), entry(1, max), entry(2, 5), entry(3, 5)]);
-    assert_eq!(engine.entries(&BoardId::daily(), &[]).await.unwrap(), Some((generation, vec![])));
+    assert_eq!(found.entries, [entry(4, -5), None, entry(3, 5), entry(1, max), entry(2, 5), entry(3, 5)]);
+    assert_eq!(
+        engine.entries(&BoardId::daily(), &[]).await.unwrap(),
+        Some(Entries { generation, cursors, entries: vec![] })
+    );
 }

@@ -1,6 +1,6 @@
 //! Closed periods.
 
-use acclaim::domain::{BoardId, Period, Place, Points};
+use acclaim::domain::{Basis, BoardId, Period, Place, Points};
 use acclaim::ledger::LedgerError;
 
 use super::*;
@@ -10,6 +10,8 @@ fn places(count: i64) -> Vec<Place> {
         .map(|n| Place { product: product(&format!("p{n}")), points: Points::from_millionths(1_000_000 - n) })
         .collect()
 }
+
+const BASIS: Basis = Basis { rules_version: 3, at: Timestamp::from_ms(1_795_305_600_000) };
 
 async fn day(ledger: &Ledger, date: &str) -> Period {
     let boards = ledger.definitions().await.unwrap().boards;
@@ -23,7 +25,7 @@ over_both! {
         assert!(!ledger.has_results(&daily, &period.key).await.unwrap());
         let tasks: Vec<_> = (1..=8).map(|n| {
             let (ledger, daily, period) = (ledger.ledger.clone(), daily.clone(), period.clone());
-            tokio::spawn(async move { ledger.write_results(&daily, &period, &places(n), at(0)).await.unwrap().then_some(n) })
+            tokio::spawn(async move { ledger.write_results(&daily, &period, &places(n), BASIS).await.unwrap().then_some(n) })
         }).collect();
         let mut winners = Vec::new();
         for task in tasks {
@@ -38,9 +40,9 @@ over_both! {
 
     async fn an_empty_period_is_written_too(ledger: Fresh) {
         let (daily, period) = (BoardId::daily(), day(&ledger, "2026-11-21").await);
-        assert!(ledger.write_results(&daily, &period, &[], at(0)).await.unwrap());
+        assert!(ledger.write_results(&daily, &period, &[], BASIS).await.unwrap());
         assert!(ledger.has_results(&daily, &period.key).await.unwrap());
-        assert!(!ledger.write_results(&daily, &period, &places(3), at(0)).await.unwrap());
+        assert!(!ledger.write_results(&daily, &period, &places(3), BASIS).await.unwrap());
         assert_eq!(ledger.results(&daily, &period.key, 100).await.unwrap(), []);
     }
 
@@ -48,7 +50,7 @@ over_both! {
         let daily = BoardId::daily();
         // The one in the middle is written last.
         for date in ["2026-11-19", "2026-11-21", "2026-11-20"] {
-            assert!(ledger.write_results(&daily, &day(&ledger, date).await, &places(12_345), at(0)).await.unwrap());
+            assert!(ledger.write_results(&daily, &day(&ledger, date).await, &places(12_345), BASIS).await.unwrap());
         }
         for (date, kept) in [("2026-11-19", 1_000), ("2026-11-20", 1_000), ("2026-11-21", 12_345)] {
             let results = ledger.results(&daily, date, 100_000).await.unwrap();
@@ -61,7 +63,7 @@ over_both! {
     async fn a_period_that_never_ends_has_no_results(ledger: Fresh) {
         let boards = ledger.definitions().await.unwrap().boards;
         let period = boards[0].board.period_at(at(0));
-        let refused = ledger.write_results(&BoardId::likes(), &period, &places(1), at(0)).await;
+        let refused = ledger.write_results(&BoardId::likes(), &period, &places(1), BASIS).await;
         assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
     }
 }

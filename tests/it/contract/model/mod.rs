@@ -332,20 +332,21 @@ impl Pair {
                 let products: Vec<_> = (0..8).map(product_of).collect();
                 both!(self, entries(&board_of(*board), &products))?;
             }
+            Op::Drop { board } => drop(both!(self, drop_board(&board_of(*board)))?),
             Op::Publish { board, generation, seq } => {
                 let board = board_of(*board);
-                let shown = self.generations(&board).await?.1.unwrap_or_default();
-                let published = both!(self, published(&board))?.flatten();
+                let (generations, shown) = self.generations(&board).await?;
+                let page = both!(self, page(&board, &PageStart::Rank(1), 0))?.flatten();
                 let state = FeedState {
                     board,
                     epoch: self.epoch,
-                    seq: drifted(published.map_or(0, |state| state.seq) + 1, *seq),
-                    generation: drifted(shown, *generation),
+                    seq: drifted(page.map_or(0, |page| page.seq) + 1, *seq),
+                    generation: drifted(shown.unwrap_or_default(), *generation),
                     reason: SnapshotReason::Initial,
                     period: "all".to_owned(),
                     at: self.now(),
-                    basis: Basis::default(),
-                    cursors: Cursors::new(),
+                    basis: Basis { rules_version: 2, at: self.now() },
+                    cursors: generations.first().map(|(_, cursors)| cursors.clone()).unwrap_or_default(),
                     total: 3,
                     places: vec![Place { product: product_of(4), points: Points::MAX }],
                 };
@@ -364,6 +365,9 @@ impl Pair {
             self.generations(&board).await?;
             both!(self, whole(&board))?;
             both!(self, published(&board))?;
+            for seq in 0..6 {
+                both!(self, published_at(&board, seq))?;
+            }
         }
         let products: Vec<_> = (0..4).map(product_of).collect();
         for user in (0..5).map(user_of) {

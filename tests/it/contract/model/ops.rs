@@ -85,6 +85,9 @@ pub enum Op {
     Entries {
         board: u8,
     },
+    Drop {
+        board: u8,
+    },
     Publish {
         board: u8,
         generation: Drift,
@@ -179,6 +182,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         4 => (board(), drift()).prop_map(|(board, generation)| Op::Switch { board, generation }),
         8 => (board(), start, 0..6_u64).prop_map(|(board, start, count)| Op::Page { board, start, count }),
         3 => board().prop_map(|board| Op::Entries { board }),
+        1 => board().prop_map(|board| Op::Drop { board }),
         5 => (board(), drift(), drift())
             .prop_map(|(board, generation, seq)| Op::Publish { board, generation, seq }),
     ]
