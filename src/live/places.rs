@@ -57,9 +57,17 @@ impl Places {
         self.moved.notify_one();
     }
 
-    /// Begins to follow products; told by the receiver's changes.
-    pub fn follow(&self, board: &BoardId, products: &[ProductId]) -> Result<watch::Receiver<()>, TooManyFollowed> {
+    /// Begins to follow products; told by the receiver's changes, which end when the board is deleted.
+    pub fn follow(
+        &self,
+        app: &App,
+        board: &BoardId,
+        products: &[ProductId],
+    ) -> Result<watch::Receiver<()>, TooManyFollowed> {
         let mut boards = self.lock();
+        if app.definitions().board(board).is_none() {
+            return Ok(watch::channel(()).1);
+        }
         let followed: usize = boards.values().map(|followed| followed.products.len()).sum();
         if followed + products.len() > FOLLOWED_MAX {
             return Err(TooManyFollowed);
@@ -73,9 +81,11 @@ impl Places {
         Ok(followed.read.subscribe())
     }
 
-    pub fn leave(&self, board: &BoardId, products: &[ProductId]) {
+    /// Ends what `read` was given for.
+    pub fn leave(&self, board: &BoardId, products: &[ProductId], read: &watch::Receiver<()>) {
         let mut boards = self.lock();
-        let Some(followed) = boards.get_mut(board) else { return };
+        // A board that was deleted and made anew is followed by others.
+        let Some(followed) = boards.get_mut(board).filter(|it| it.read.subscribe().same_channel(read)) else { return };
         for product in products {
             if let Some(known) = followed.products.get_mut(product) {
                 known.followers -= 1;
@@ -85,6 +95,11 @@ impl Places {
         if followed.products.is_empty() {
             boards.remove(board);
         }
+    }
+
+    /// Forgets the other boards.
+    pub fn retain(&self, is_kept: impl Fn(&BoardId) -> bool) {
+        self.lock().retain(|board, _| is_kept(board));
     }
 
     /// What is known of products, in the order asked; `None` for one that was not read yet.

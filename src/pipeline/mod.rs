@@ -343,6 +343,11 @@ impl App {
         self.definitions.borrow().clone()
     }
 
+    /// Told whenever boards or rules change.
+    pub fn follow_definitions(&self) -> watch::Receiver<Arc<Definitions>> {
+        self.definitions.subscribe()
+    }
+
     /// A visible board's definition.
     pub fn board(&self, id: &BoardId) -> Option<Arc<Board>> {
         let definitions = self.definitions();

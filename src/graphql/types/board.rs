@@ -6,7 +6,7 @@ use async_graphql::{Context, Enum, ID, Object, Result, SimpleObject};
 use tokio::sync::OnceCell;
 
 use super::ranking::{RankingConnection, RankingEntry};
-use super::scalars::DateTime;
+use super::scalars::{DateTime, Duration};
 use super::weights::WeightRule;
 use crate::domain::{self, FeedPosition, PageStart};
 use crate::graphql::arguments::{self, RADIUS_MAX};
@@ -37,6 +37,20 @@ pub enum DataSource {
     Ledger,
 }
 
+impl WindowKind {
+    /// `None` for HALF_LIFE without a half-life.
+    pub fn window(self, half_life: Option<domain::HalfLife>) -> Option<domain::Window> {
+        Some(match self {
+            Self::Hour => domain::Window::Hour,
+            Self::Day => domain::Window::Day,
+            Self::Week => domain::Window::Week,
+            Self::Month => domain::Window::Month,
+            Self::AllTime => domain::Window::AllTime,
+            Self::HalfLife => domain::Window::HalfLife(half_life?),
+        })
+    }
+}
+
 pub struct Board(pub Arc<domain::Board>);
 
 /// A leaderboard: what is counted, over which window, for which products.
@@ -61,13 +75,38 @@ impl Board {
         }
     }
 
+    /// Only for HALF_LIFE.
+    async fn half_life(&self) -> Option<Duration> {
+        self.0.window.half_life().map(|half_life| Duration::from_ms(half_life.ms()))
+    }
+
+    /// Null means every product.
+    async fn category(&self) -> Option<&str> {
+        self.0.scope.category.as_deref()
+    }
+
+    async fn brand(&self) -> Option<&str> {
+        self.0.scope.brand.as_deref()
+    }
+
     async fn time_zone(&self) -> &str {
         self.0.time_zone.iana_name().unwrap_or("UTC")
     }
 
+    /// Share of the closed period's score that the next period starts with.
+    async fn carry_over(&self) -> f64 {
+        self.0.carry_over.as_f64()
+    }
+
     /// In force now, then what is scheduled.
     async fn weights(&self, ctx: &Context<'_>) -> Vec<WeightRule> {
-        vec![WeightRule::in_force(&self.0, &app(ctx).definitions().rules, app(ctx).now())]
+        WeightRule::of_board(&self.0, &app(ctx).definitions().rules, app(ctx).now())
+    }
+
+    /// Whether what is shown follows from the board as it is defined now, from all rules and, where that was asked for, from
+    /// periods that were computed anew.
+    async fn is_current(&self, ctx: &Context<'_>) -> Result<bool> {
+        Ok(app(ctx).is_current(&self.0.id).await?)
     }
 
     async fn next_roll_at(&self, ctx: &Context<'_>) -> Option<scalars::DateTime> {

@@ -104,10 +104,12 @@ impl View {
     }
 
     fn snapshot(&self, state: &FeedState, reason: domain::SnapshotReason) -> BoardSnapshot {
-        let period = self.board.period_of_key(&state.period).unwrap_or_else(|| self.board.period_at(state.at));
+        // It may have been given another title or time zone since.
+        let board = self.app.board(&self.board.id).unwrap_or_else(|| self.board.clone());
+        let period = board.period_of_key(&state.period).unwrap_or_else(|| board.period_at(state.at));
         let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
         let (basis, cursors) = (state.basis, state.cursors.clone());
-        let reading = Arc::new(Reading { board: self.board.clone(), period, freshness, basis, cursors });
+        let reading = Arc::new(Reading { board, period, freshness, basis, cursors });
         BoardSnapshot {
             position: state.position().to_string(),
             seq: state.seq.into(),

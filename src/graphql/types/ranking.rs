@@ -98,6 +98,14 @@ pub struct PageInfo {
     pub end_cursor: Option<String>,
 }
 
+impl PageInfo {
+    /// Of a page whose rows have these cursors.
+    pub fn new(cursors: &[String], has_next_page: bool, has_previous_page: bool) -> Self {
+        let (start_cursor, end_cursor) = (cursors.first().cloned(), cursors.last().cloned());
+        Self { has_next_page, has_previous_page, start_cursor, end_cursor }
+    }
+}
+
 #[derive(SimpleObject)]
 pub struct RankingEdge {
     #[graphql(complexity = 0)]
