@@ -77,7 +77,7 @@ impl Board {
 
     /// Only for HALF_LIFE.
     async fn half_life(&self) -> Option<Duration> {
-        self.0.window.half_life().map(|half_life| Duration::from_ms(half_life.ms()))
+        self.0.window.half_life().map(|half_life| Duration(half_life.to_string()))
     }
 
     /// Null means every product.

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::board::{Board, WindowKind};
 use super::scalars::{DateTime, Duration};
-use crate::domain::{self, BoardId, Factor, HalfLife, Period, Scope, Timestamp, Window};
+use crate::domain::{self, BoardId, Factor, HalfLife, Period, Scope, Timestamp};
 use crate::graphql::errors::UserError;
 use crate::graphql::inputs;
 use crate::ledger::{Author, NewProductRule, ReopenOutcome, SaveOutcome};
@@ -73,9 +73,8 @@ impl BoardInput {
 fn half_life(window: WindowKind, given: Option<&Duration>) -> Result<Option<HalfLife>, String> {
     match (window, given) {
         (WindowKind::HalfLife, None) => Err("the window HALF_LIFE needs one, for example PT1H".to_owned()),
-        (WindowKind::HalfLife, Some(given)) => {
-            let ms = given.ms().ok_or_else(|| format!("{:?} is not a duration such as PT1H or P2D", given.0))?;
-            HalfLife::from_ms(ms).map(Some).map_err(|error| format!("{error}; {:?} is not", given.0))
+        (WindowKind::HalfLife, Some(Duration(given))) => {
+            given.parse().map(Some).map_err(|error| format!("{error}; {given:?} is not"))
         }
         (_, None) => Ok(None),
         (_, Some(_)) => Err("only the window HALF_LIFE has one".to_owned()),

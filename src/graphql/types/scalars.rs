@@ -1,9 +1,6 @@
 //! Scalars that GraphQL lacks.
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
-use jiff::SignedDuration;
-use jiff::SpanRelativeTo;
-use jiff::fmt::temporal::SpanParser;
 
 use crate::domain::Timestamp;
 
@@ -49,19 +46,6 @@ impl ScalarType for Decimal {
 /// Kept as text until the input that holds it is checked, as [`Decimal`] is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Duration(pub String);
-
-impl Duration {
-    pub fn from_ms(ms: i64) -> Self {
-        Self(SignedDuration::from_millis(ms).to_string())
-    }
-
-    /// Milliseconds, where it is a duration of known length: a week has 7 days of 24 hours, a month has no length.
-    pub fn ms(&self) -> Option<i64> {
-        let span = SpanParser::new().parse_span(&self.0).ok()?;
-        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-        i64::try_from(duration.as_millis()).ok()
-    }
-}
 
 /// ISO 8601 duration, for example PT1H.
 #[Scalar]
@@ -114,23 +98,4 @@ impl ScalarType for Long {
 /// GraphQL's `Int` for a count or rank. A board of over 2^31 products does not fit into any engine.
 pub fn int(number: u64) -> i32 {
     number.try_into().unwrap_or(i32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_those_of_iso_8601() {
-        let ms = |text: &str| Duration(text.to_owned()).ms();
-        assert_eq!([ms("PT1H"), ms("PT90M"), ms("PT1H30M")], [Some(3_600_000), Some(5_400_000), Some(5_400_000)]);
-        assert_eq!([ms("P1D"), ms("P1DT12H"), ms("P30D")], [Some(86_400_000), Some(129_600_000), Some(2_592_000_000)]);
-        assert_eq!([ms("PT0.5S"), ms("-PT5M")], [Some(500), Some(-300_000)]);
-        for bad in ["", "1 hour", "1h", "PT", "P1M", "P1Y", "PT1H ", "3600", "PT99999999999999999H"] {
-            assert_eq!(ms(bad), None, "{bad}");
-        }
-        for text in ["PT5M", "PT1H", "PT1H30M", "PT720H"] {
-            assert_eq!(Duration::from_ms(ms(text).unwrap()).0, text);
-        }
-    }
 }
