@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use acclaim::domain::Basis;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::redis::RedisEngine;
 use acclaim::engine::{Engine, EngineLimits};
@@ -43,10 +44,7 @@ async fn rate(engine: Arc<dyn Engine>) -> f64 {
         let period = definition.board.period_at(app.now());
         if let Some(start) = period.starts_at {
             let before = definition.board.period_at(start.minus_ms(1));
-            ledger
-                .write_results(&definition.board.id, &before, &[], Basis { rules_version: 0, at: app.now() })
-                .await
-                .unwrap();
+            ledger.write_results(definition, &before, &[], Basis { rules_version: 0, at: app.now() }).await.unwrap();
         }
     }
     fill(engine.as_ref(), epoch, ENTRIES).await;

@@ -1,10 +1,12 @@
 -- Boards of every window and scope. `carry_over` is in millionths. `closed_from` is where the chain of closed periods
--- begins, if somebody has asked for one. A deleted board keeps its row, so that its revision never comes again.
+-- begins, if somebody has asked for one, and `reopened` how often closed periods were taken back. A deleted board keeps
+-- its row, so that its revision never comes again.
 ALTER TABLE boards ADD COLUMN half_life_ms BIGINT;
 ALTER TABLE boards ADD COLUMN category TEXT;
 ALTER TABLE boards ADD COLUMN brand TEXT;
 ALTER TABLE boards ADD COLUMN carry_over BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE boards ADD COLUMN closed_from TIMESTAMPTZ;
+ALTER TABLE boards ADD COLUMN reopened BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE boards ADD COLUMN deleted BOOLEAN NOT NULL DEFAULT FALSE;
 UPDATE boards SET carry_over = 300000, revision = revision + 1 WHERE id = 'daily';
 INSERT INTO boards (id, title, time_window, half_life_ms, time_zone, revision) VALUES
@@ -62,3 +64,6 @@ CREATE TABLE versions (
     audit BIGINT NOT NULL
 );
 INSERT INTO versions (id, rules, audit) SELECT 1, COALESCE(MAX(version), 0), 0 FROM weight_rules;
+
+-- The newest first.
+CREATE INDEX dead_letters_by_position ON dead_letters (epoch, seq, partition, id);

@@ -59,9 +59,14 @@ impl Board {
         Some(self.period_at(period.starts_at?.minus_ms(1)))
     }
 
-    /// The period whose points at the close a period starts with, where the board's window can carry.
+    /// Whether points pass from one period to the next.
+    pub fn carries(&self) -> bool {
+        self.window.can_carry() && self.carry_over != Factor::ZERO
+    }
+
+    /// The period whose points at the close a period starts with, where the board carries anything over.
     pub fn carries_from(&self, period: &Period) -> Option<Period> {
-        self.period_before(period).filter(|_| self.window.can_carry())
+        self.period_before(period).filter(|_| self.carries())
     }
 
     /// What a product starts the next period with, from its points at this one's close.

@@ -1,6 +1,6 @@
 //! Events, and the journal entries that hold them.
 
-use super::{Bucket, EventId, Position, ProductId, Signal, Timestamp, UserId};
+use super::{Bucket, EventId, InvalidId, Position, ProductId, Signal, Timestamp, UserId};
 
 /// One recorded signal.
 ///
@@ -25,6 +25,29 @@ pub struct Event {
 impl Event {
     /// Counts per event: one, up to what a producer that counts by the hour sends.
     pub const COUNT_MAX: i64 = 1_000_000;
+
+    /// The event that the fields of a journal entry are, or why they are none. `field` gives a field's text, or why there is
+    /// none.
+    pub fn from_fields<'a>(field: impl Fn(&str) -> Result<&'a str, String>) -> Result<Self, String> {
+        let number = |name: &str| {
+            let value = field(name)?;
+            value.parse::<i64>().map_err(|_| format!("{name} is {value:?}, not a whole number"))
+        };
+        let invalid = |error: InvalidId| error.to_string();
+        let signal = number("signal")?;
+        let signal_code = i16::try_from(signal).ok().and_then(Signal::from_code);
+        let optional = |name: &str| field(name).map(|text| (!text.is_empty()).then_some(text));
+        Ok(Self {
+            id: EventId::new(field("id")?).map_err(invalid)?,
+            signal: signal_code.ok_or_else(|| format!("there is no signal {signal}"))?,
+            product: ProductId::new(field("product")?).map_err(invalid)?,
+            user: optional("user")?.map(UserId::new).transpose().map_err(invalid)?,
+            count: number("count")?,
+            occurred_at: Timestamp::from_ms(number("occurred_at")?),
+            recorded_at: Timestamp::from_ms(number("recorded_at")?),
+            reverses: optional("reverses")?.map(EventId::new).transpose().map_err(invalid)?,
+        })
+    }
 
     pub fn bucket(&self) -> Bucket {
         Bucket::containing(self.occurred_at)

@@ -342,8 +342,8 @@ mod tests {
         assert_eq!(of(vec![own.clone(), product_rule(2, None, true, None)], noon()), 2.0);
         let until = Some(noon().plus_ms(1));
         let short = ProductRule { until, ..own };
-        assert_eq!(of(vec![product_rule(2, None, false, Some(1.5)), short.clone()], noon()), 2.0);
-        let rules = Rules { weights: vec![], products: vec![product_rule(2, None, false, Some(1.5)), short] };
+        assert_eq!(of(vec![short.clone(), product_rule(2, None, false, Some(1.5))], noon()), 2.0);
+        let rules = Rules { weights: vec![], products: vec![short, product_rule(2, None, false, Some(1.5))] };
         assert_eq!(rules.next_end(&daily.id, rules.basis(noon())), until);
         assert_eq!(view(&scoring(&daily, &rules, noon().plus_ms(1)), noon()), 1.5);
     }

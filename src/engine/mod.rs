@@ -310,6 +310,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Answers when the engine does.
     async fn ping(&self) -> Result<()>;
 
+    /// Memory that the engine's server uses; `None` for one without a server, or that does not say.
+    async fn used_bytes(&self) -> Result<Option<u64>>;
+
     /// What is there. Never fails with [`EngineError::Lost`].
     async fn survey(&self) -> Result<Survey>;
 

@@ -39,7 +39,7 @@ impl Admin {
         Ok(app(ctx).product_rules().into_iter().map(ProductRule::from).collect())
     }
 
-    /// Journal entries that the ledger could not take, oldest first.
+    /// Journal entries that the ledger could not take, newest first.
     #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn dead_letters(
         &self,
@@ -81,6 +81,6 @@ impl Admin {
 
     async fn system(&self, ctx: &Context<'_>) -> Result<SystemStatus> {
         let subscriptions = ctx.data_unchecked::<OpenSubscriptions>().count();
-        Ok(SystemStatus::new(app(ctx).system().await?, subscriptions))
+        Ok(SystemStatus::new(app(ctx).system().await, subscriptions))
     }
 }

@@ -73,9 +73,7 @@ impl Mutation {
     /// Makes a board, filled from the ledger before it is shown, or changes the one with this id.
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn save_board(&self, ctx: &Context<'_>, input: BoardInput) -> Result<BoardPayload> {
-        let definitions = app(ctx).definitions();
-        let ids = definitions.boards.iter().map(|known| &known.board.id).filter(|id| !id.is_hidden());
-        match input.parse(&ids.cloned().collect::<Vec<_>>()) {
+        match input.parse() {
             Ok(board) => Ok(app(ctx).save_board(&board, &author(ctx)?(String::new())).await?.into()),
             Err(errors) => Ok(BoardPayload::refused(errors)),
         }

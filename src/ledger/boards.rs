@@ -3,14 +3,16 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use jiff::tz::TimeZone;
+use serde_json::{Value, json};
 
+use super::audit::{Deed, differing, enter, take_turn, time_told, told};
 use super::db::{Db, in_snapshot, in_tx};
 use super::error::{LedgerError, Result};
 use super::instant::At;
 use super::rules::{ProductRuleRow, RuleRow, to_product_rule, to_rule};
-use super::schema::{boards, product_rules, weight_rules};
-use super::{BoardDefinition, Definitions};
-use crate::domain::{Board, BoardId, Factor, HalfLife, Rules, Scope, Window};
+use super::schema::{boards, closed_periods, period_results, product_rules, weight_rules};
+use super::{Author, BoardDefinition, Definitions, ReopenOutcome, SaveOutcome};
+use crate::domain::{Board, BoardId, Factor, HalfLife, Period, Rules, Scope, Timestamp, Window};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = boards)]
@@ -25,6 +27,58 @@ struct BoardRow {
     carry_over: i64,
     revision: i64,
     closed_from: Option<At>,
+    reopened: i64,
+}
+
+/// What an admin says about a board.
+#[derive(AsChangeset, Insertable)]
+#[diesel(table_name = boards, treat_none_as_null = true)]
+struct Saying<'a> {
+    title: &'a str,
+    time_window: &'static str,
+    half_life_ms: Option<i64>,
+    category: Option<&'a str>,
+    brand: Option<&'a str>,
+    time_zone: &'a str,
+    carry_over: i64,
+}
+
+/// Boards that a ledger may have, hidden ones not counted: the projector folds every entry into each of them.
+const BOARDS_MAX: u32 = 64;
+
+/// Raises the revision of a board, or of all that rules reach; says of how many.
+macro_rules! raise {
+    ($conn:expr, $board:expr) => {{
+        use $crate::ledger::schema::boards::dsl;
+        let raised = diesel::update(dsl::boards).set(dsl::revision.eq(dsl::revision + 1));
+        let raised = raised.filter(dsl::deleted.eq(false)).filter(dsl::id.ne(BoardId::likes().as_str().to_owned()));
+        match $board {
+            Some(board) => raised.filter(dsl::id.eq(board)).execute($conn).await?,
+            None => raised.execute($conn).await?,
+        }
+    }};
+}
+pub(super) use raise;
+
+/// Takes back the results of a board's periods that ended after an instant, or of all.
+macro_rules! take_back {
+    ($conn:expr, $board:expr, $after:expr) => {{
+        let after: Option<Timestamp> = $after;
+        let of_board = || closed_periods::table.filter(closed_periods::board.eq($board));
+        let results = period_results::table.filter(period_results::board.eq($board));
+        match after {
+            Some(after) => {
+                let later = || of_board().filter(closed_periods::ends_at.gt(At(after)));
+                let results = results.filter(period_results::period.eq_any(later().select(closed_periods::period)));
+                diesel::delete(results).execute($conn).await?;
+                diesel::delete(later()).execute($conn).await?
+            }
+            None => {
+                diesel::delete(results).execute($conn).await?;
+                diesel::delete(of_board()).execute($conn).await?
+            }
+        }
+    }};
 }
 
 /// Boards and rules, read together.
@@ -60,7 +114,173 @@ fn to_definition(row: BoardRow) -> Result<BoardDefinition> {
         time_zone,
         carry_over: Factor::from_millionths(row.carry_over),
     };
-    Ok(BoardDefinition { board, revision: row.revision, closed_from: row.closed_from.map(|at| at.0) })
+    let (revision, closed_from, reopened) = (row.revision, row.closed_from.map(|at| at.0), row.reopened);
+    Ok(BoardDefinition { board, revision, closed_from, reopened })
+}
+
+fn saying(board: &Board) -> Result<Saying<'_>> {
+    let time_zone = board.time_zone.iana_name();
+    let unnamed = || LedgerError::Rejected(format!("the time zone of {} has no name", board.id));
+    Ok(Saying {
+        title: &board.title,
+        time_window: board.window.name(),
+        half_life_ms: board.window.half_life().map(HalfLife::ms),
+        category: board.scope.category.as_deref(),
+        brand: board.scope.brand.as_deref(),
+        time_zone: time_zone.ok_or_else(unnamed)?,
+        carry_over: board.carry_over.millionths(),
+    })
+}
+
+/// A board, for the audit log.
+fn board_told(board: &Board) -> Value {
+    told([
+        ("title", json!(board.title)),
+        ("window", json!(board.window.name())),
+        ("halfLifeMs", json!(board.window.half_life().map(HalfLife::ms))),
+        ("category", json!(board.scope.category)),
+        ("brand", json!(board.scope.brand)),
+        ("timeZone", json!(board.time_zone.iana_name())),
+        ("carryOver", json!(board.carry_over.as_f64())),
+    ])
+}
+
+/// Makes a board, or changes one of the same kind of window.
+pub(super) async fn save_board(db: &Db, board: &Board, author: &Author) -> Result<SaveOutcome> {
+    if board.id.is_hidden() {
+        return Err(LedgerError::Rejected(format!("{} is a hidden board's id", board.id)));
+    }
+    let (id, saying) = (board.id.as_str(), &saying(board)?);
+    in_tx!(db, |conn| {
+        take_turn!(conn);
+        let row = boards::table.find(id).select((boards::deleted, BoardRow::as_select()));
+        let present: Option<(bool, BoardRow)> = row.first(conn).await.optional()?;
+        let was = match present {
+            Some((false, row)) => Some(to_definition(row)?),
+            Some((true, _)) | None => None,
+        };
+        match &was {
+            Some(was) if was.board == *board => return Ok(SaveOutcome::Saved(was.clone())),
+            Some(was) if was.board.window.name() != board.window.name() => {
+                return Ok(SaveOutcome::Taken(was.board.window));
+            }
+            Some(was) => {
+                // Another title alone is nothing to compute anew.
+                let is_same = Board { title: board.title.clone(), ..was.board.clone() } == *board;
+                let revision = boards::revision.eq(boards::revision + i64::from(!is_same));
+                diesel::update(boards::table.find(id)).set((saying, revision)).execute(conn).await?;
+            }
+            None => {
+                let others = boards::table.filter(boards::deleted.eq(false));
+                let others = others.filter(boards::id.ne(BoardId::likes().as_str().to_owned()));
+                if others.count().get_result::<i64>(conn).await? >= i64::from(BOARDS_MAX) {
+                    return Ok(SaveOutcome::Full { most: BOARDS_MAX });
+                }
+                // The revision of one that was deleted goes on.
+                let row = (boards::id.eq(id), saying, boards::revision.eq(0_i64));
+                diesel::insert_into(boards::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+                let begun = (
+                    saying,
+                    boards::revision.eq(boards::revision + 1),
+                    boards::reopened.eq(boards::reopened + 1),
+                    boards::closed_from.eq(None::<At>),
+                    boards::deleted.eq(false),
+                );
+                diesel::update(boards::table.find(id)).set(begun).execute(conn).await?;
+            }
+        }
+        let is = to_definition(boards::table.find(id).select(BoardRow::as_select()).first(conn).await?)?;
+        let before = was.as_ref().map_or(Value::Null, |was| board_told(&was.board));
+        let (before, after) = differing(before, board_told(&is.board));
+        enter!(conn, author, Deed { action: "saveBoard", target: format!("board {id}"), before, after });
+        Ok(SaveOutcome::Saved(is))
+    })
+}
+
+/// Deletes a board with its closed periods; its row stays.
+pub(super) async fn delete_board(db: &Db, board: &BoardId, author: &Author) -> Result<Option<BoardDefinition>> {
+    if board.is_hidden() || *board == BoardId::daily() {
+        return Err(LedgerError::Rejected(format!("the board {board} can not be deleted")));
+    }
+    let id = board.as_str();
+    in_tx!(db, |conn| {
+        take_turn!(conn);
+        let shown = || boards::table.find(id).filter(boards::deleted.eq(false));
+        let Some(row) = shown().select(BoardRow::as_select()).first(conn).await.optional()? else { return Ok(None) };
+        let was = to_definition(row)?;
+        // First, since it waits for whoever closes a period.
+        let gone = (boards::deleted.eq(true), boards::reopened.eq(boards::reopened + 1));
+        diesel::update(shown()).set(gone).execute(conn).await?;
+        take_back!(conn, id, None);
+        let (before, after) = (board_told(&was.board), Value::Null);
+        enter!(conn, author, Deed { action: "deleteBoard", target: format!("board {id}"), before, after });
+        Ok(Some(was))
+    })
+}
+
+/// Has a board computed anew, with its closed periods from one on.
+pub(super) async fn reopen_board(
+    db: &Db,
+    board: &BoardId,
+    from: Option<&Period>,
+    author: &Author,
+) -> Result<ReopenOutcome> {
+    let id = board.as_str();
+    in_tx!(db, |conn| {
+        take_turn!(conn);
+        let shown = || boards::table.find(id).filter(boards::deleted.eq(false));
+        // Holds the row, so that nobody closes a period beside this.
+        let raised = diesel::update(shown()).set(boards::revision.eq(boards::revision + 1));
+        let Some(row) = raised.returning(BoardRow::as_returning()).get_result(conn).await.optional()? else {
+            return Ok(ReopenOutcome::Unknown);
+        };
+        let definition = to_definition(row)?;
+        let mut begins_at = from.and_then(|period| period.starts_at);
+        if let Some(starts_at) = begins_at {
+            let earlier = closed_periods::table
+                .filter(closed_periods::board.eq(id))
+                .filter(closed_periods::ends_at.le(At(starts_at)))
+                .order(closed_periods::ends_at.desc())
+                .select((
+                    closed_periods::starts_at,
+                    closed_periods::ends_at,
+                    closed_periods::places,
+                    closed_periods::kept,
+                ));
+            if definition.board.carries() {
+                begins_at = Some(exact_from(starts_at, &earlier.load(conn).await?));
+            }
+        }
+        let mut taken_back = 0;
+        if let Some(begins_at) = begins_at {
+            taken_back = take_back!(conn, id, Some(begins_at));
+            let chain = (boards::closed_from.eq(At(begins_at)), boards::reopened.eq(boards::reopened + 1));
+            diesel::update(shown()).set(chain).execute(conn).await?;
+        }
+        let after = told([
+            ("revision", json!(definition.revision)),
+            ("closedFrom", time_told(begins_at)),
+            ("periodsTakenBack", json!(taken_back)),
+        ]);
+        let before =
+            told([("revision", json!(definition.revision - 1)), ("closedFrom", time_told(definition.closed_from))]);
+        enter!(conn, author, Deed { action: "rebuildBoard", target: format!("board {id}"), before, after });
+        Ok(ReopenOutcome::Reopened { from: begins_at })
+    })
+}
+
+/// Start, end, places and places kept of a closed period.
+type Closed = (Option<At>, At, i64, i64);
+
+/// Where a chain that is to begin at an instant can begin, so that what it starts with is known to the last place: there,
+/// or where the latest of the `earlier` periods (latest first) that was not cut ended, or with the very first of them,
+/// which started with nothing.
+fn exact_from(starts_at: Timestamp, earlier: &[Closed]) -> Timestamp {
+    match earlier.iter().position(|(_, _, places, kept)| kept >= places) {
+        Some(0) => starts_at,
+        Some(cut) => earlier[cut].1.0,
+        None => earlier.last().and_then(|(first, ..)| *first).map_or(starts_at, |first| first.0),
+    }
 }
 
 /// Raises the revision of every board, so that they are rebuilt.

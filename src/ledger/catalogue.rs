@@ -6,12 +6,13 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 
-use super::NewProduct;
+use super::audit::take_turn;
 use super::db::{Db, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::{At, Instant};
 use super::schema::products;
 use super::statement::Statement;
+use super::{NewProduct, Upserted};
 use crate::domain::{Money, Product, ProductId, Timestamp};
 
 type Row = (String, String, Option<String>, Option<String>, Option<String>, Option<String>, Option<String>, At);
@@ -53,8 +54,32 @@ macro_rules! upsert {
     };
 }
 
-/// Inserts or replaces by id (the last of a repeated id wins); returns how many distinct products.
-pub(super) async fn upsert_products(db: &Db, products: &[NewProduct], at: Timestamp) -> Result<u64> {
+/// Raises the revision of every board whose scope one of the products in a list of JSON objects leaves or enters. Without
+/// such boards the list is not looked at.
+macro_rules! raise_scoped {
+    ($rows:literal) => {
+        concat!(
+            "UPDATE boards SET revision = revision + 1
+            WHERE NOT deleted AND (category IS NOT NULL OR brand IS NOT NULL) AND EXISTS (
+                SELECT 1
+                FROM ",
+            $rows,
+            " LEFT JOIN products ON products.id = value ->> 'id'
+                WHERE (
+                    products.id IS NOT NULL
+                    AND COALESCE(products.category = boards.category, boards.category IS NULL)
+                    AND COALESCE(products.brand = boards.brand, boards.brand IS NULL)
+                ) <> (
+                    COALESCE(value ->> 'category' = boards.category, boards.category IS NULL)
+                    AND COALESCE(value ->> 'brand' = boards.brand, boards.brand IS NULL)
+                )
+            )"
+        )
+    };
+}
+
+/// Inserts or replaces by id (the last of a repeated id wins).
+pub(super) async fn upsert_products(db: &Db, products: &[NewProduct], at: Timestamp) -> Result<Upserted> {
     // Distinct, because one statement may not touch a row twice; in order, so that two callers with the same products
     // never wait for each other in a circle.
     let distinct: BTreeMap<&ProductId, &NewProduct> = products.iter().map(|product| (&product.id, product)).collect();
@@ -63,14 +88,21 @@ pub(super) async fn upsert_products(db: &Db, products: &[NewProduct], at: Timest
     }
     let rows: Vec<_> = distinct.values().map(|product| to_json(product)).collect();
     let rows = serde_json::Value::Array(rows).to_string();
-    let text =
+    let upsert =
         db.either(upsert!("json_array_elements(CAST({rows} AS json)) AS listed (value)"), upsert!("json_each({rows})"));
-    in_tx!(db, |conn| {
-        let upsert = Statement::new(text).bind::<Instant, _>(At(at)).bind::<Text, _>(&rows);
-        upsert.execute(conn).await?;
-        Ok(())
+    let raise = db.either(
+        raise_scoped!("json_array_elements(CAST({rows} AS json)) AS listed (value)"),
+        raise_scoped!("json_each({rows})"),
+    );
+    let boards = in_tx!(db, |conn| {
+        // Two that move one product at once would each compare it with what was there before both, and so would a board
+        // that is being made.
+        take_turn!(conn);
+        let boards = Statement::new(raise).bind::<Text, _>(&rows).execute(conn).await?;
+        Statement::new(upsert).bind::<Instant, _>(At(at)).bind::<Text, _>(&rows).execute(conn).await?;
+        Ok(boards as u64)
     })?;
-    Ok(distinct.len() as u64)
+    Ok(Upserted { products: distinct.len() as u64, boards })
 }
 
 fn texts(product: &NewProduct) -> impl Iterator<Item = &str> {

@@ -7,10 +7,13 @@
 //! Invariants: an event's id is there once; `likes` and `activity` change only together with `cursors`, in one
 //! transaction that compares the cursors first; a database that is away is never a reason to drop an entry.
 
+mod audit;
 mod boards;
 mod catalogue;
 mod check;
 mod db;
+mod dead_letters;
+mod desk;
 mod error;
 mod instant;
 mod likes;
@@ -30,12 +33,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::domain::{
-    Basis, Board, BoardId, Bucket, Count, Cursors, Event, EventId, Hours, IdempotencyKey, Money, Period, Place, Points,
-    Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId, Weight, WeightRule,
+    Basis, Board, BoardId, Bucket, Count, Cursors, Event, EventId, IdempotencyKey, Money, Period, Place, Points,
+    Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
 use db::{Db, to_the_end};
+pub use desk::{
+    AuditEntry, Author, CancelOutcome, NewProductRule, NewWeightRule, ReopenOutcome, Replayed, RuleOutcome,
+    SaveOutcome, StoredDeadLetter,
+};
 pub use error::{LedgerError, Result};
 pub use lock::LedgerLock;
 
@@ -44,6 +51,15 @@ pub use lock::LedgerLock;
 pub enum LedgerKind {
     Sqlite,
     Postgres,
+}
+
+impl LedgerKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
 }
 
 /// The handle. Cheap to clone; connections are pooled.
@@ -108,6 +124,8 @@ pub struct BoardDefinition {
     pub revision: i64,
     /// Where the chain of closed periods begins, if somebody has asked for one.
     pub closed_from: Option<Timestamp>,
+    /// Grows whenever closed periods are taken back, so that nobody goes on with a chain that is no more.
+    pub reopened: i64,
 }
 
 /// Boards and rules, read together.
@@ -155,6 +173,15 @@ pub struct Snapshot {
     pub at_close: Vec<(ProductId, Points)>,
 }
 
+/// What an upsert of products did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Upserted {
+    /// Distinct ones.
+    pub products: u64,
+    /// Boards whose scope one of them has entered or left.
+    pub boards: u64,
+}
+
 /// A product as producers send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProduct {
@@ -164,30 +191,6 @@ pub struct NewProduct {
     pub price: Option<Money>,
     pub category: Option<String>,
     pub brand: Option<String>,
-}
-
-/// A change of weights, as an admin asks for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewWeightRule {
-    pub board: Option<BoardId>,
-    pub weights: Vec<(Signal, Weight)>,
-    pub from: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-    pub hours: Option<Hours>,
-    pub created_by: String,
-    pub created_at: Timestamp,
-    pub note: String,
-    /// Refused as a conflict unless this is the newest version of the rules for that board (0 for none).
-    pub expected_version: Option<i32>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum RuleOutcome {
-    Added(WeightRule),
-    /// Somebody else has changed the weights since; this is the present version.
-    Conflict {
-        present: i32,
-    },
 }
 
 /// A page of a keyset-paged list: `rows`, and whether more follow.
@@ -328,32 +331,17 @@ impl Ledger {
         catalogue::products(&self.db, ids).await
     }
 
-    /// Inserts or replaces by id (the last of a repeated id wins); returns how many distinct products.
-    pub async fn upsert_products(&self, products: &[NewProduct], at: Timestamp) -> Result<u64> {
+    /// Inserts or replaces by id (the last of a repeated id wins). Raises, in the same transaction, the revision of every
+    /// board whose scope one of them enters or leaves.
+    pub async fn upsert_products(&self, products: &[NewProduct], at: Timestamp) -> Result<Upserted> {
         let (db, products) = (Arc::clone(&self.db), products.to_vec());
         to_the_end(async move { catalogue::upsert_products(&db, &products, at).await }).await
     }
 
-    // ------------------------------------------------------------ boards and weights
+    // ------------------------------------------------------------ boards
 
     pub async fn definitions(&self) -> Result<Definitions> {
         boards::definitions(&self.db).await
-    }
-
-    /// Adds a rule and raises the revision of the boards it reaches, in one transaction that no other rule can overlap.
-    pub async fn add_rule(&self, rule: &NewWeightRule) -> Result<RuleOutcome> {
-        let (db, rule) = (Arc::clone(&self.db), rule.clone());
-        to_the_end(async move { rules::add_rule(&db, &rule).await }).await
-    }
-
-    /// Rules, newest first, below a version; with a board, its own and the shared ones.
-    pub async fn rules(
-        &self,
-        board: Option<&BoardId>,
-        below: Option<i32>,
-        first: u32,
-    ) -> Result<KeysetPage<WeightRule>> {
-        rules::rules(&self.db, board, below, first).await
     }
 
     /// The products in a board's scope; empty, and not looked up, where that is every product.
@@ -387,17 +375,19 @@ impl Ledger {
         results::next_active(&self.db, from).await
     }
 
-    /// Writes a closed period's results under the rules of `basis`, best first, and cuts older periods of the board to their first 1,000; does
-    /// nothing and says false where they are written already. One transaction.
+    /// Writes a closed period's results under the rules of `basis`, best first, and cuts older periods of the board to
+    /// their first 1,000; does nothing and says false where they are written already. `Rejected` where the board was
+    /// deleted, or its periods taken back, since it was read. One transaction.
     pub async fn write_results(
         &self,
-        board: &BoardId,
+        definition: &BoardDefinition,
         period: &Period,
         places: &[Place],
         basis: Basis,
     ) -> Result<bool> {
-        let (db, board, period, places) = (Arc::clone(&self.db), board.clone(), period.clone(), places.to_vec());
-        to_the_end(async move { results::write_results(&db, &board, &period, &places, basis).await }).await
+        let (db, places) = (Arc::clone(&self.db), places.to_vec());
+        let (definition, period) = (definition.clone(), period.clone());
+        to_the_end(async move { results::write_results(&db, &definition, &period, &places, basis).await }).await
     }
 
     /// A closed period's results, best first.

@@ -5,10 +5,11 @@ use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 use serde_json::json;
 
+use super::BoardDefinition;
 use super::db::{Db, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
-use super::schema::{activity, closed_periods, period_results};
+use super::schema::{activity, boards, closed_periods, period_results};
 use super::statement::Statement;
 use crate::domain::{Basis, BoardId, Bucket, Period, Place, Points, ProductId, Timestamp};
 
@@ -63,19 +64,27 @@ pub(super) async fn has_results(db: &Db, board: &BoardId, period: &str) -> Resul
 /// already.
 pub(super) async fn write_results(
     db: &Db,
-    board: &BoardId,
+    definition: &BoardDefinition,
     period: &Period,
     places: &[Place],
     basis: Basis,
 ) -> Result<bool> {
+    let (board, key) = (definition.board.id.as_str(), period.key.as_str());
     let Some(ends_at) = period.ends_at else {
-        return Err(LedgerError::Rejected(format!("the period {} of {board} never ends", period.key)));
+        return Err(LedgerError::Rejected(format!("the period {key} of {board} never ends")));
     };
-    let (board, key) = (board.as_str(), period.key.as_str());
     let chunks: Vec<String> = places.chunks(CHUNK).zip(0..).map(|(chunk, n)| to_json(chunk, n * CHUNK + 1)).collect();
     let text =
         db.either(insert!("json_array_elements(CAST({rows} AS json)) AS listed (value)"), insert!("json_each({rows})"));
     in_tx!(db, |conn| {
+        // Changes nothing, and holds the row: whoever takes periods back comes before, and is seen here, or after.
+        let unchanged = boards::table.find(board).filter(boards::deleted.eq(false));
+        let unchanged = unchanged.filter(boards::reopened.eq(definition.reopened));
+        let held = diesel::update(unchanged).set(boards::reopened.eq(boards::reopened)).execute(conn).await?;
+        if held == 0 {
+            let reason = format!("the board {board} was deleted, or its periods taken back, meanwhile");
+            return Err(LedgerError::Rejected(reason).into());
+        }
         let header = (
             closed_periods::board.eq(board),
             closed_periods::period.eq(key),

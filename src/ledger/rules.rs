@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::{Value, json};
 
+use super::audit::{Deed, enter, next_version, take_turn, time_told, told};
+use super::boards::raise;
 use super::db::{Db, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
-use super::schema::{boards, versions, weight_rules};
-use super::{KeysetPage, NewWeightRule, RuleOutcome};
+use super::schema::{product_rules, weight_rules};
+use super::{Author, CancelOutcome, KeysetPage, NewProductRule, NewWeightRule, RuleOutcome};
 use crate::domain::{BoardId, Factor, Hours, ProductId, ProductRule, Signal, Weight, WeightRule};
 
 #[rustfmt::skip]
@@ -19,27 +22,19 @@ pub(super) type ProductRuleRow = (i32, String, Option<String>, bool, Option<i64>
 
 /// Adds a rule under the next version.
 pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcome> {
-    if rule.board.as_ref().is_some_and(BoardId::is_hidden) {
-        return Err(LedgerError::Rejected("a hidden board has no rules".to_owned()));
-    }
-    let board = rule.board.as_ref().map(BoardId::as_str);
+    let board = visible(rule.board.as_ref())?;
     let weights = to_json(&rule.weights);
     in_tx!(db, |conn| {
-        // Taking this row first lets one change of rules follow the other.
-        let newest: i32 = diesel::update(versions::table)
-            .set(versions::rules.eq(versions::rules))
-            .returning(versions::rules)
-            .get_result(conn)
-            .await?;
-        let all: Vec<(i32, Option<String>)> =
-            weight_rules::table.select((weight_rules::version, weight_rules::board)).load(conn).await?;
-        let reaching = all.iter().filter(|(_, of)| of.is_none() || of.as_deref() == board);
-        let present = reaching.map(|(version, _)| *version).max().unwrap_or(0);
+        take_turn!(conn);
+        let reaching = weight_rules::table.filter(
+            weight_rules::board.is_null().or(weight_rules::board.eq(board.unwrap_or_default()).assume_not_null()),
+        );
+        let present: Option<i32> = reaching.select(diesel::dsl::max(weight_rules::version)).first(conn).await?;
+        let present = present.unwrap_or(0);
         if rule.expected_version.is_some_and(|expected| expected != present) {
             return Ok(RuleOutcome::Conflict { present });
         }
-        let version = newest + 1;
-        diesel::update(versions::table).set(versions::rules.eq(version)).execute(conn).await?;
+        let version = next_version!(conn);
         let row = (
             weight_rules::version.eq(version),
             weight_rules::board.eq(board),
@@ -47,28 +42,136 @@ pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcom
             weight_rules::from_at.eq(rule.from.map(At)),
             weight_rules::until_at.eq(rule.until.map(At)),
             weight_rules::hours.eq(rule.hours.map(hours_to_json)),
-            weight_rules::created_by.eq(&rule.created_by),
-            weight_rules::created_at.eq(At(rule.created_at)),
-            weight_rules::note.eq(&rule.note),
+            weight_rules::created_by.eq(&rule.author.name),
+            weight_rules::created_at.eq(At(rule.author.at)),
+            weight_rules::note.eq(&rule.author.note),
         );
         diesel::insert_into(weight_rules::table).values(row).execute(conn).await?;
-        let raise = boards::revision.eq(boards::revision + 1);
-        let raised = match board {
-            Some(board) => {
-                let shown = boards::table.filter(boards::id.eq(board)).filter(boards::deleted.eq(false));
-                diesel::update(shown).set(raise).execute(conn).await?
-            }
-            None => {
-                let shown = boards::table.filter(boards::id.ne(BoardId::likes().as_str().to_owned()));
-                diesel::update(shown).set(raise).execute(conn).await?
-            }
-        };
+        let raised = raise!(conn, board);
         if let (0, Some(board)) = (raised, board) {
             return Err(LedgerError::Rejected(format!("there is no board {board:?}")).into());
         }
         let added: RuleRow = weight_rules::table.find(version).get_result(conn).await?;
-        Ok(RuleOutcome::Added(to_rule(added)?))
+        let added = to_rule(added)?;
+        let deed = Deed {
+            action: "adjustWeights",
+            target: format!("rule {version}"),
+            before: json!({ "version": present }),
+            after: weights_told(&added),
+        };
+        enter!(conn, &rule.author, deed);
+        Ok(RuleOutcome::Added(added))
     })
+}
+
+/// Takes a rule back under the next version.
+pub(super) async fn cancel_rule(db: &Db, version: i32, author: &Author) -> Result<CancelOutcome> {
+    in_tx!(db, |conn| {
+        take_turn!(conn);
+        let made = weight_rules::table.find(version).filter(weight_rules::cancels.is_null());
+        let Some(row) = made.first::<RuleRow>(conn).await.optional()? else { return Ok(CancelOutcome::Unknown) };
+        let rule = to_rule(row)?;
+        let cancellation = weight_rules::table.filter(weight_rules::cancels.eq(version).assume_not_null());
+        if cancellation.count().get_result::<i64>(conn).await? > 0 {
+            return Ok(CancelOutcome::Already);
+        }
+        let board = rule.board.as_ref().map(BoardId::as_str);
+        let cancelled_by = next_version!(conn);
+        let row = (
+            weight_rules::version.eq(cancelled_by),
+            weight_rules::board.eq(board),
+            weight_rules::weights.eq("{}"),
+            weight_rules::cancels.eq(version),
+            weight_rules::created_by.eq(&author.name),
+            weight_rules::created_at.eq(At(author.at)),
+            weight_rules::note.eq(&author.note),
+        );
+        diesel::insert_into(weight_rules::table).values(row).execute(conn).await?;
+        raise!(conn, board);
+        let deed = Deed {
+            action: "cancelWeights",
+            target: format!("rule {version}"),
+            before: weights_told(&rule),
+            after: json!({ "cancelledBy": cancelled_by }),
+        };
+        enter!(conn, author, deed);
+        Ok(CancelOutcome::Cancelled { rule, version: cancelled_by })
+    })
+}
+
+/// Adds a decision about a product under the next version; the one that stands where it says the same.
+pub(super) async fn set_product_rule(db: &Db, rule: &NewProductRule) -> Result<ProductRule> {
+    let board = visible(rule.board.as_ref())?;
+    in_tx!(db, |conn| {
+        take_turn!(conn);
+        let of_product = product_rules::table.filter(product_rules::product_id.eq(rule.product.as_str()));
+        let newest_first = of_product.order(product_rules::version.desc()).load::<ProductRuleRow>(conn).await?;
+        let present = newest_first.into_iter().map(to_product_rule).find(|known| known.board == rule.board);
+        if let Some(known) = &present
+            && (known.excluded, known.boost, known.until) == (rule.excluded, rule.boost, rule.until)
+        {
+            return Ok(known.clone());
+        }
+        let version = next_version!(conn);
+        let row = (
+            product_rules::version.eq(version),
+            product_rules::product_id.eq(rule.product.as_str()),
+            product_rules::board.eq(board),
+            product_rules::excluded.eq(rule.excluded),
+            product_rules::boost.eq(rule.boost.map(Factor::millionths)),
+            product_rules::until_at.eq(rule.until.map(At)),
+            product_rules::created_by.eq(&rule.author.name),
+            product_rules::created_at.eq(At(rule.author.at)),
+            product_rules::note.eq(&rule.author.note),
+        );
+        diesel::insert_into(product_rules::table).values(row).execute(conn).await?;
+        let raised = raise!(conn, board);
+        if let (0, Some(board)) = (raised, board) {
+            return Err(LedgerError::Rejected(format!("there is no board {board:?}")).into());
+        }
+        let added = to_product_rule(product_rules::table.find(version).get_result(conn).await?);
+        let deed = Deed {
+            action: "setProductRule",
+            target: format!("product {}", rule.product),
+            before: present.as_ref().map_or(Value::Null, product_told),
+            after: product_told(&added),
+        };
+        enter!(conn, &rule.author, deed);
+        Ok(added)
+    })
+}
+
+/// A board that rules may be made for.
+fn visible(board: Option<&BoardId>) -> Result<Option<&str>> {
+    match board {
+        Some(board) if board.is_hidden() => Err(LedgerError::Rejected("a hidden board has no rules".to_owned())),
+        board => Ok(board.map(BoardId::as_str)),
+    }
+}
+
+/// A rule, for the audit log.
+fn weights_told(rule: &WeightRule) -> Value {
+    let weights: serde_json::Map<_, _> =
+        rule.weights.iter().map(|(signal, weight)| (signal.name().to_owned(), json!(weight.as_f64()))).collect();
+    told([
+        ("version", json!(rule.version)),
+        ("board", json!(rule.board)),
+        ("weights", weights.into()),
+        ("from", time_told(rule.from)),
+        ("until", time_told(rule.until)),
+        ("hours", rule.hours.map_or(Value::Null, |hours| Value::from_iter(hours.iter()))),
+    ])
+}
+
+/// A decision about a product, for the audit log.
+fn product_told(rule: &ProductRule) -> Value {
+    told([
+        ("version", json!(rule.version)),
+        ("board", json!(rule.board)),
+        ("excluded", json!(rule.excluded)),
+        ("boost", json!(rule.boost.map(Factor::as_f64))),
+        ("until", time_told(rule.until)),
+    ])
 }
 
 fn hours_to_json(hours: Hours) -> String {
@@ -125,7 +228,7 @@ pub(super) fn to_product_rule(row: ProductRuleRow) -> ProductRule {
     }
 }
 
-/// Rules, newest first, below a version; with a board, its own and the shared ones.
+/// Rules, newest first, below a version, without the rows that take one back; with a board, its own and the shared ones.
 pub(super) async fn rules(
     db: &Db,
     board: Option<&BoardId>,
@@ -133,8 +236,8 @@ pub(super) async fn rules(
     first: u32,
 ) -> Result<KeysetPage<WeightRule>> {
     let rows: Vec<RuleRow> = with_conn!(db, |conn| {
-        let newest_first = weight_rules::version.desc();
-        let mut page = weight_rules::table.order(newest_first).limit(i64::from(first) + 1).into_boxed();
+        let made = weight_rules::table.filter(weight_rules::cancels.is_null());
+        let mut page = made.order(weight_rules::version.desc()).limit(i64::from(first) + 1).into_boxed();
         if let Some(board) = board {
             page =
                 page.filter(weight_rules::board.is_null().or(weight_rules::board.eq(board.as_str()).assume_not_null()));

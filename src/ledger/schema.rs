@@ -72,6 +72,7 @@ tables! {
         brand -> Nullable<Text>,
         carry_over -> BigInt,
         closed_from -> Nullable<Instant>,
+        reopened -> BigInt,
         deleted -> Bool,
     }
     weight_rules (version) {
@@ -141,3 +142,4 @@ tables! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(period_results, products);
+diesel::allow_tables_to_appear_in_same_query!(period_results, closed_periods);

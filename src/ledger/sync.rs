@@ -6,7 +6,8 @@
 //! counted it, are rebuilt even if the answer to the commit never arrives.
 
 use super::db::Db;
-use super::error::{LedgerError, Result};
+use super::dead_letters::entry_of;
+use super::error::{Failure, LedgerError, Result};
 use super::instant::can_be_stored;
 use super::{Batch, Commit, Refused, sync_postgres, sync_sqlite};
 use crate::domain::{Event, EventId, Position, ProductId, Signal, UserId};
@@ -37,6 +38,11 @@ pub(super) type Placed<'a> = (u16, Position, &'a Event);
 pub(super) enum Attempt<'a> {
     Done { refused: Vec<Placed<'a>> },
     CursorMoved,
+}
+
+/// A connection that takes runs over, in the transaction that it is in.
+pub(super) trait TakesOver {
+    async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure>;
 }
 
 pub(super) async fn commit(db: &Db, batches: &[Batch]) -> Result<Commit> {
@@ -89,13 +95,13 @@ fn halve<'a>(mut runs: Vec<Run<'a>>, reason: &str) -> Result<Vec<Vec<Run<'a>>>> 
         return Err(rejected());
     }
     for (position, event) in std::mem::take(&mut run.events) {
-        run.bury(position, describe(event), reason);
+        run.bury(position, entry_of(event), reason);
     }
     Ok(vec![vec![run]])
 }
 
 impl<'a> Run<'a> {
-    fn of(batch: &'a Batch) -> Self {
+    pub(super) fn of(batch: &'a Batch) -> Self {
         let mut run = Self { partition: batch.partition, from: batch.from, to: batch.to, ..Self::default() };
         for letter in &batch.dead_letters {
             run.bury(letter.position, letter.entry.clone(), &letter.error);
@@ -103,7 +109,7 @@ impl<'a> Run<'a> {
         for (position, event) in &batch.events {
             match flaw(event) {
                 None => run.events.push((*position, event)),
-                Some(flaw) => run.bury(*position, describe(event), &flaw),
+                Some(flaw) => run.bury(*position, entry_of(event), &flaw),
             }
         }
         run
@@ -122,7 +128,7 @@ impl<'a> Run<'a> {
 }
 
 /// Why an event can't be counted. The edge lets no such event in; the journal may hold what others wrote to it.
-fn flaw(event: &Event) -> Option<String> {
+pub(super) fn flaw(event: &Event) -> Option<String> {
     let ids = [
         EventId::new(event.id.as_str()).err(),
         ProductId::new(event.product.as_str()).err(),
@@ -146,19 +152,4 @@ fn flaw(event: &Event) -> Option<String> {
         return Some("the id is a like's, and the event is not one like or unlike of that user".to_owned());
     }
     None
-}
-
-/// The event in full, as JSON.
-fn describe(event: &Event) -> String {
-    serde_json::json!({
-        "id": event.id,
-        "signal": event.signal,
-        "product": event.product,
-        "user": event.user,
-        "count": event.count,
-        "occurredAtMs": event.occurred_at.as_ms(),
-        "recordedAtMs": event.recorded_at.as_ms(),
-        "reverses": event.reverses,
-    })
-    .to_string()
 }

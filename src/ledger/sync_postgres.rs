@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use diesel::pg::Pg;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Text};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::db::{Postgres, signed};
-use super::error::Result;
+use super::error::{Failure, Result};
 use super::instant::{At, Instant};
 use super::state::{partition_code, partition_of_code};
 use super::statement::Statement;
-use super::sync::{Attempt, Run};
+use super::sync::{Attempt, Run, TakesOver};
 use crate::domain::{Event, Position, Timestamp};
 
 #[derive(diesel::QueryableByName)]
@@ -30,16 +30,23 @@ struct Answer {
 
 pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
     let mut held = postgres.get().await?;
-    let answers: Result<Vec<Answer>, _> = statement(runs).load(&mut held.diesel).await;
-    let answers = answers.map_err(|error| held.explain(error.into()))?;
-    let [Answer { is_open: true, kept_count, .. }, ..] = answers[..] else { return Ok(Attempt::CursorMoved) };
-    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
-    if kept_count == events().count() as i64 {
-        return Ok(Attempt::Done { refused: Vec::new() });
+    let attempt = held.diesel.take_over(runs).await;
+    attempt.map_err(|failure| held.explain(failure))
+}
+
+impl TakesOver for AsyncPgConnection {
+    async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure> {
+        let answers: Vec<Answer> = statement(runs).load(self).await?;
+        let [Answer { is_open: true, kept_count, .. }, ..] = answers[..] else { return Ok(Attempt::CursorMoved) };
+        let events =
+            || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
+        if kept_count == events().count() as i64 {
+            return Ok(Attempt::Done { refused: Vec::new() });
+        }
+        let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
+        let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
+        Ok(Attempt::Done { refused: refused.collect() })
     }
-    let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
-    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
-    Ok(Attempt::Done { refused: refused.collect() })
 }
 
 impl Answer {

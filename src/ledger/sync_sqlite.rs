@@ -10,13 +10,13 @@ use diesel::sql_types::{BigInt, SmallInt, Text};
 use diesel::sqlite::Sqlite as Backend;
 use serde_json::{Value, json};
 
-use super::db::{Sqlite, signed};
+use super::db::{Sqlite, SqliteConn, signed};
 use super::error::{Failure, Result};
 use super::instant::microseconds;
 use super::schema::{boards, cursors};
 use super::state::partition_code;
 use super::statement::Statement;
-use super::sync::{Attempt, Run};
+use super::sync::{Attempt, Placed, Run, TakesOver};
 use crate::domain::{Event, Position, Timestamp};
 
 const EVENTS: &str = "
@@ -76,51 +76,73 @@ struct Rows {
 type Outcome = Option<Vec<usize>>;
 
 pub(super) async fn commit<'a>(sqlite: &Sqlite, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
-    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
-    let now = microseconds(Timestamp::now());
-    let letters = runs.iter().flat_map(|run| {
-        run.letters.iter().map(move |letter| {
-            let Position { epoch, seq } = letter.position;
-            json!([letter.id, run.partition, signed(epoch), signed(seq), letter.entry, letter.error, now])
-        })
-    });
-    let rows = Rows {
-        cursors: runs.iter().map(|run| (partition_code(run.partition), run.from, run.to)).collect(),
-        events: events().map(|(partition, at, event)| (partition, at, event.clone())).collect(),
-        letters: letters.collect(),
-    };
+    let rows = Rows::of(runs);
     let mut writer = sqlite.writer().await?;
     let outcome = writer.spawn_blocking(move |conn| transaction(conn, &rows)).await;
-    match outcome.map_err(|error| Failure::Sql(error).explain(None))? {
-        None => Ok(Attempt::CursorMoved),
-        Some(places) => {
-            let all: Vec<_> = events().collect();
-            Ok(Attempt::Done { refused: places.into_iter().map(|place| all[place]).collect() })
+    outcome.map(|outcome| attempt(runs, outcome)).map_err(|error| Failure::Sql(error).explain(None))
+}
+
+impl TakesOver for SqliteConn {
+    async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure> {
+        let rows = Rows::of(runs);
+        Ok(attempt(runs, self.spawn_blocking(move |conn| write(conn, &rows)).await?))
+    }
+}
+
+fn placed<'a>(runs: &[Run<'a>]) -> impl Iterator<Item = Placed<'a>> {
+    runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)))
+}
+
+fn attempt<'a>(runs: &[Run<'a>], outcome: Outcome) -> Attempt<'a> {
+    let Some(places) = outcome else { return Attempt::CursorMoved };
+    let all: Vec<_> = placed(runs).collect();
+    Attempt::Done { refused: places.into_iter().map(|place| all[place]).collect() }
+}
+
+impl Rows {
+    fn of(runs: &[Run<'_>]) -> Self {
+        let now = microseconds(Timestamp::now());
+        let letters = runs.iter().flat_map(|run| {
+            run.letters.iter().map(move |letter| {
+                let Position { epoch, seq } = letter.position;
+                json!([letter.id, run.partition, signed(epoch), signed(seq), letter.entry, letter.error, now])
+            })
+        });
+        Self {
+            cursors: runs.iter().map(|run| (partition_code(run.partition), run.from, run.to)).collect(),
+            events: placed(runs).map(|(partition, at, event)| (partition, at, event.clone())).collect(),
+            letters: letters.collect(),
         }
     }
 }
 
 fn transaction(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
-    conn.immediate_transaction(|conn| {
-        if !move_cursors(conn, &rows.cursors)? {
-            return Err(diesel::result::Error::RollbackTransaction);
-        }
-        if !rows.letters.is_empty() {
-            run(conn, DEAD_LETTERS, &rows.letters)?;
-        }
-        let refused = insert_events(conn, &rows.events)?;
-        if !refused.is_empty() {
-            diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn)?;
-        }
-        let refused_set: HashSet<_> = refused.iter().copied().collect();
-        let kept = rows.events.iter().enumerate().filter(|(place, _)| !refused_set.contains(place)).map(|(_, row)| row);
-        fold(conn, kept)?;
-        Ok(Some(refused))
-    })
-    .or_else(|error| match error {
+    let written = conn.immediate_transaction(|conn| match write(conn, rows)? {
+        None => Err(diesel::result::Error::RollbackTransaction),
+        written => Ok(written),
+    });
+    written.or_else(|error| match error {
         diesel::result::Error::RollbackTransaction => Ok(None),
         error => Err(error),
     })
+}
+
+/// Where it says that a cursor has moved, some of what it has done must be rolled back.
+fn write(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
+    if !move_cursors(conn, &rows.cursors)? {
+        return Ok(None);
+    }
+    if !rows.letters.is_empty() {
+        run(conn, DEAD_LETTERS, &rows.letters)?;
+    }
+    let refused = insert_events(conn, &rows.events)?;
+    if !refused.is_empty() {
+        diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn)?;
+    }
+    let refused_set: HashSet<_> = refused.iter().copied().collect();
+    let kept = rows.events.iter().enumerate().filter(|(place, _)| !refused_set.contains(place)).map(|(_, row)| row);
+    fold(conn, kept)?;
+    Ok(Some(refused))
 }
 
 fn move_cursors(conn: &mut SqliteConnection, moves: &[(i16, Position, Position)]) -> QueryResult<bool> {

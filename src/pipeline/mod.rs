@@ -1,12 +1,13 @@
 //! What follows the journal, and the ways in and out of it.
 //!
 //! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
-//! counts), `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild`
+//! counts), `desk` (what admins do), `system` and `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild`
 //! and `roll`.
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
 
 mod catalogue;
+mod desk;
 mod fault;
 mod intake;
 mod lead;
@@ -18,9 +19,9 @@ mod rebuild;
 mod recover;
 mod roll;
 mod sync;
+mod system;
 mod together;
 mod verify;
-mod weights;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -35,10 +36,11 @@ use crate::domain::{
     Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
 use crate::engine::{Engine, EngineError};
-use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct};
+use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
+pub use system::{EngineState, LedgerState, System};
 
 use catalogue::Catalogue;
 use fault::Fault;
@@ -357,8 +359,11 @@ impl App {
 
     /// Inserts or replaces products; returns how many.
     pub async fn upsert_products(&self, products: &[NewProduct]) -> Result<u64> {
-        let upserted = self.ledger.upsert_products(products, self.now()).await?;
+        let Upserted { products: upserted, boards } = self.ledger.upsert_products(products, self.now()).await?;
         self.catalogue.forget(products.iter().map(|product| &product.id));
+        if boards > 0 {
+            self.tell_definitions().await?;
+        }
         Ok(upserted)
     }
 

@@ -29,7 +29,7 @@ pub async fn close_before(app: &App, definition: &BoardDefinition, period: &Peri
             closing = close(app, definition, period, &last).await?;
         }
     }
-    Ok(board.window.can_carry().then_some(last.key))
+    Ok(board.carries_from(period).map(|from| from.key))
 }
 
 /// Where the chain goes on: behind the last results; or where it is to begin; or, where nobody has said so, with `last`.
@@ -61,7 +61,7 @@ async fn close(
     let places: Vec<_> = points.into_iter().collect::<Standings>().iter().collect();
     let closed_at = Basis { at: app.now(), ..basis };
     let is_last = period.key == last.key;
-    if (is_last || !places.is_empty()) && app.ledger.write_results(&board.id, &period, &places, closed_at).await? {
+    if (is_last || !places.is_empty()) && app.ledger.write_results(definition, &period, &places, closed_at).await? {
         tracing::info!(board = %board.id, period = %period.key, products = places.len(), "period closed");
     }
     let (Some(ended_at), false) = (period.ends_at, is_last) else { return Ok(None) };

@@ -207,7 +207,7 @@ async fn what_can_not_work_is_said_in_one_line() {
     for (url, arguments, token, code, said) in [
         (away, "fanout", None, 1, "http://127.0.0.1:9 does not answer"),
         (&server.url, "fanout --products 5", Some("wrong"), 1, "UNAUTHENTICATED"),
-        (&server.url, "fanout --board weekly", Some(&user), 1, "has no board weekly"),
+        (&server.url, "fanout --board yearly", Some(&user), 1, "has no board yearly"),
         (&server.url, "fanout --products 5", Some(&user), 1, "--role ingest"),
         (&server.url, "rankings", Some(&user), 1, "--products 20"),
         (&server.url, "rankings --server-pid 4194305", Some(&user), 1, "no such process"),

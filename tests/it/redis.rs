@@ -226,7 +226,7 @@ async fn what_is_no_event_stands_in_the_journal_as_malformed() {
     let mut reader = engine.journal_reader().await.unwrap();
     let read = reader.read(&[(0, Position::new(1, 0))], 10, Duration::ZERO).await.unwrap();
     let bodies: Vec<_> = read[0].1.iter().map(|entry| &entry.body).collect();
-    let raw = r#""signal" "ninety""#;
+    let raw = r#"["signal","ninety"]"#;
     assert!(matches!(bodies[0], EntryBody::Malformed { raw: shown, .. } if shown == raw), "{:?}", bodies[0]);
     assert!(matches!(bodies[1], EntryBody::Event(_)));
 }

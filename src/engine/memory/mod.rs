@@ -113,6 +113,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    async fn used_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     async fn survey(&self) -> Result<Survey> {
         let partitions = self.state().partitions.iter().map(|partition| partition.journal.survey()).collect();
         Ok(Survey { has_scripts: true, partitions })

@@ -15,7 +15,7 @@ use super::keys::Keys;
 use super::link::{Args, BULK_LIMIT, Link, STEP_LIMIT, connect_with, refusal};
 use super::reply::{list, parse, text, tuple, unexpected};
 use super::{RedisEngine, script};
-use crate::domain::{Entry, EntryBody, Event, EventId, Position, ProductId, Signal, Timestamp, UserId};
+use crate::domain::{Entry, EntryBody, Event, Position};
 use crate::engine::{EngineError, JournalReader, PartitionSurvey, Result, Survey};
 
 impl RedisEngine {
@@ -206,38 +206,25 @@ fn decode_event(fields: &[Value]) -> Result<Event, String> {
         let [_, value] = named.ok_or_else(|| format!("there is no {name}"))?;
         text(value).map_err(|_| format!("{name} is not valid UTF-8"))
     };
-    let number = |name: &str| {
-        let value = field(name)?;
-        value.parse::<i64>().map_err(|_| format!("{name} is {value:?}, not a whole number"))
-    };
-    let invalid = |error: crate::domain::InvalidId| error.to_string();
-    let signal = number("signal")?;
-    let signal_code = i16::try_from(signal).ok().and_then(Signal::from_code);
-    let optional = |name: &str| field(name).map(|text| (!text.is_empty()).then_some(text));
-    Ok(Event {
-        id: EventId::new(field("id")?).map_err(invalid)?,
-        signal: signal_code.ok_or_else(|| format!("there is no signal {signal}"))?,
-        product: ProductId::new(field("product")?).map_err(invalid)?,
-        user: optional("user")?.map(UserId::new).transpose().map_err(invalid)?,
-        count: number("count")?,
-        occurred_at: Timestamp::from_ms(number("occurred_at")?),
-        recorded_at: Timestamp::from_ms(number("recorded_at")?),
-        reverses: optional("reverses")?.map(EventId::new).transpose().map_err(invalid)?,
-    })
+    Event::from_fields(field)
 }
 
-/// The fields word for word, as far as text can show them.
+/// The fields word for word, as a JSON list: texts, and bytes where they are not UTF-8.
 fn raw(fields: &[Value]) -> String {
     let words = fields.iter().map(|value| match value {
-        Value::BulkString(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
-        other => format!("{other:?}"),
+        Value::BulkString(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => serde_json::Value::from_iter(bytes.iter().copied()),
+        },
+        other => serde_json::json!({ "reply": format!("{other:?}") }),
     });
-    words.collect::<Vec<_>>().join(" ")
+    if fields.is_empty() { String::new() } else { serde_json::Value::from_iter(words).to_string() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Signal;
 
     fn bulk(bytes: &[u8]) -> Value {
         Value::BulkString(bytes.to_vec())
@@ -283,7 +270,7 @@ mod tests {
         assert_eq!(reason("id", b""), "the event id is empty");
         assert_eq!(reason("user", &[b'u'; 129]), "the user id has 129 bytes; at most 128 are allowed");
         let EntryBody::Malformed { raw, reason } = entry(&[("x", b"\xff")]).body else { panic!() };
-        assert_eq!((raw.as_str(), reason.as_str()), ("\"x\" \"\u{fffd}\"", "there is no signal"));
+        assert_eq!((raw.as_str(), reason.as_str()), (r#"["x",[255]]"#, "there is no signal"));
         let EntryBody::Malformed { raw, .. } = entry(&[]).body else { panic!() };
         assert_eq!(raw, "");
     }

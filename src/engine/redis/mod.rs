@@ -134,6 +134,10 @@ impl Engine for RedisEngine {
         self.link.call(&redis::cmd("PING"), STEP_LIMIT).await.map(drop)
     }
 
+    async fn used_bytes(&self) -> Result<Option<u64>> {
+        self.do_used_bytes().await
+    }
+
     async fn survey(&self) -> Result<Survey> {
         self.do_survey().await
     }

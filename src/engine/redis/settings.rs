@@ -1,9 +1,9 @@
-//! Whether a Redis is set up so that Acclaim's promises hold.
+//! What a Redis says of itself: whether it is set up so that Acclaim's promises hold, and how much memory it uses.
 
 use std::collections::HashMap;
 
 use super::RedisEngine;
-use super::link::BULK_LIMIT;
+use super::link::{BULK_LIMIT, STEP_LIMIT};
 use super::reply::text;
 use crate::engine::EngineError;
 
@@ -32,10 +32,19 @@ impl RedisEngine {
         let reply = self.link.call(&redis::cmd("INFO"), BULK_LIMIT).await?;
         check(text(&reply)?)
     }
+
+    pub(super) async fn do_used_bytes(&self) -> Result<Option<u64>, EngineError> {
+        let reply = self.link.call(redis::cmd("INFO").arg("memory"), STEP_LIMIT).await?;
+        Ok(fields(text(&reply)?).get("used_memory").and_then(|bytes| bytes.parse().ok()))
+    }
+}
+
+fn fields(info: &str) -> HashMap<&str, &str> {
+    info.lines().filter_map(|line| line.split_once(':')).collect()
 }
 
 fn check(info: &str) -> Result<Vec<String>, SettingsError> {
-    let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
+    let info = fields(info);
     let field = |name: &str| info.get(name).copied();
     let version = field("redis_version").unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());

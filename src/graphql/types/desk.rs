@@ -14,8 +14,6 @@ use crate::ledger::{Author, NewProductRule, ReopenOutcome, SaveOutcome};
 
 /// Longest title, in bytes: a line on a page.
 const TITLE_LEN_MAX: usize = 100;
-/// Boards in all: every event is counted on each of them, and `boards` lists them without pages.
-pub const BOARDS_MAX: usize = 100;
 
 #[derive(InputObject)]
 pub struct BoardInput {
@@ -36,17 +34,14 @@ pub struct BoardInput {
 }
 
 impl BoardInput {
-    /// Checks everything that is wrong; `boards` are the ids of those that there are.
-    pub fn parse(self, boards: &[BoardId]) -> Result<domain::Board, Vec<UserError>> {
+    /// Checks everything that is wrong.
+    pub fn parse(self) -> Result<domain::Board, Vec<UserError>> {
         let mut errors = Vec::new();
         let mut check = |path: &str, problem: Option<String>| {
             errors.extend(problem.map(|message| UserError::invalid(path, message)));
         };
         let id = BoardId::new(&self.id);
         check("id", id.as_ref().err().map(ToString::to_string));
-        let is_new = id.as_ref().is_ok_and(|id| !boards.contains(id));
-        let is_full = is_new && boards.len() >= BOARDS_MAX;
-        check("id", is_full.then(|| format!("there are {BOARDS_MAX} boards, which is as many as there may be")));
         check("title", inputs::text_problem(&self.title, TITLE_LEN_MAX));
         let half_life = half_life(self.window, self.half_life.as_ref());
         check("halfLife", half_life.as_ref().err().cloned());
@@ -174,6 +169,10 @@ impl From<SaveOutcome> for BoardPayload {
             SaveOutcome::Taken(window) => {
                 let message = format!("is taken by a board with the window {}", window.name());
                 Self::refused(vec![UserError::conflict("id", message)])
+            }
+            SaveOutcome::Full { most } => {
+                let message = format!("there are {most} boards already, which is as many as there may be");
+                Self::refused(vec![UserError::invalid("id", message)])
             }
         }
     }

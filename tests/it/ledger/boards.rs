@@ -1,9 +1,13 @@
 //! Boards and the rules of their weights.
 
 use acclaim::domain::{BoardId, Factor, HalfLife, Hours, Signal, Weight, WeightRule, Window};
-use acclaim::ledger::{LedgerError, NewWeightRule, RuleOutcome};
+use acclaim::ledger::{Author, LedgerError, NewWeightRule, RuleOutcome};
 
 use super::*;
+
+fn ada() -> Author {
+    Author { name: "ada".to_owned(), at: at(1), note: "it's a \"sale\"".to_owned() }
+}
 
 fn rule(board: Option<BoardId>, signal: Signal, weight: f64, expected_version: Option<i32>) -> NewWeightRule {
     NewWeightRule {
@@ -12,9 +16,7 @@ fn rule(board: Option<BoardId>, signal: Signal, weight: f64, expected_version: O
         from: None,
         until: None,
         hours: None,
-        created_by: "ada".to_owned(),
-        created_at: at(1),
-        note: "it's a \"sale\"".to_owned(),
+        author: ada(),
         expected_version,
     }
 }

@@ -2,7 +2,7 @@
 
 use acclaim::domain::{Event, EventId, Money, Position, Signal};
 use acclaim::engine::{LikeAnswer, Original};
-use acclaim::ledger::{Difference, LedgerError, NewProduct};
+use acclaim::ledger::{Difference, LedgerError, NewProduct, Upserted};
 
 use super::*;
 
@@ -104,7 +104,7 @@ over_both! {
             ..new_product("mug")
         };
         let twice = [new_product("mug"), new_product("pen"), full.clone()];
-        assert_eq!(ledger.upsert_products(&twice, at(0)).await.unwrap(), 2);
+        assert_eq!(ledger.upsert_products(&twice, at(0)).await.unwrap().products, 2);
         let ids = [product("mug"), product("pen"), product("none")];
         let read = || async {
             let mut read = ledger.products(&ids).await.unwrap();
@@ -119,11 +119,11 @@ over_both! {
         assert_eq!((found[1].price.clone(), found[1].name.as_str(), found[1].created_at), (None, "The pen", at(0)));
         // Replacing keeps when it was first there, and takes away what is no longer said.
         let exact = NewProduct { price: price("79228162514264337593543950335"), ..new_product("pen") };
-        assert_eq!(ledger.upsert_products(&[exact.clone(), new_product("mug")], at(9)).await.unwrap(), 2);
+        assert_eq!(ledger.upsert_products(&[exact.clone(), new_product("mug")], at(9)).await.unwrap().products, 2);
         let found = read().await;
         assert_eq!((found[0].price.clone(), found[0].brand.clone(), found[0].created_at), (None, None, at(0)));
         assert_eq!(found[1].price, exact.price);
-        assert_eq!(ledger.upsert_products(&[], at(9)).await.unwrap(), 0);
+        assert_eq!(ledger.upsert_products(&[], at(9)).await.unwrap(), Upserted::default());
     }
 
     async fn a_text_that_one_database_can_not_hold_is_refused_by_both(ledger: Fresh) {
@@ -135,7 +135,7 @@ over_both! {
 
     async fn a_crowd_of_products_is_one_statement(ledger: Fresh) {
         let crowd: Vec<_> = (0..2_000).map(|n| new_product(&format!("p{n}"))).collect();
-        assert_eq!(ledger.upsert_products(&crowd, at(0)).await.unwrap(), 2_000);
+        assert_eq!(ledger.upsert_products(&crowd, at(0)).await.unwrap(), Upserted { products: 2_000, boards: 0 });
         let ids: Vec<_> = crowd.iter().map(|product| product.id.clone()).collect();
         assert_eq!(ledger.products(&ids).await.unwrap().len(), 2_000);
     }

@@ -1,7 +1,7 @@
 //! Closed periods.
 
 use acclaim::domain::{Basis, BoardId, Period, Place, Points};
-use acclaim::ledger::LedgerError;
+use acclaim::ledger::{BoardDefinition, LedgerError};
 
 use super::*;
 
@@ -13,18 +13,21 @@ fn places(count: i64) -> Vec<Place> {
 
 const BASIS: Basis = Basis { rules_version: 3, at: Timestamp::from_ms(1_795_305_600_000) };
 
+pub async fn daily(ledger: &Ledger) -> BoardDefinition {
+    ledger.definitions().await.unwrap().board(&BoardId::daily()).unwrap().clone()
+}
+
 async fn day(ledger: &Ledger, date: &str) -> Period {
-    let boards = ledger.definitions().await.unwrap().boards;
-    let daily = boards.into_iter().find(|definition| definition.board.id == BoardId::daily()).unwrap();
-    daily.board.period_of_key(date).unwrap()
+    daily(ledger).await.board.period_of_key(date).unwrap()
 }
 
 over_both! {
     async fn the_first_to_write_results_wins(ledger: Fresh) {
-        let (daily, period) = (BoardId::daily(), day(&ledger, "2026-11-21").await);
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
+        let period = day(&ledger, "2026-11-21").await;
         assert!(!ledger.has_results(&daily, &period.key).await.unwrap());
         let tasks: Vec<_> = (1..=8).map(|n| {
-            let (ledger, daily, period) = (ledger.ledger.clone(), daily.clone(), period.clone());
+            let (ledger, daily, period) = (ledger.ledger.clone(), definition.clone(), period.clone());
             tokio::spawn(async move { ledger.write_results(&daily, &period, &places(n), BASIS).await.unwrap().then_some(n) })
         }).collect();
         let mut winners = Vec::new();
@@ -39,18 +42,19 @@ over_both! {
     }
 
     async fn an_empty_period_is_written_too(ledger: Fresh) {
-        let (daily, period) = (BoardId::daily(), day(&ledger, "2026-11-21").await);
-        assert!(ledger.write_results(&daily, &period, &[], BASIS).await.unwrap());
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
+        let period = day(&ledger, "2026-11-21").await;
+        assert!(ledger.write_results(&definition, &period, &[], BASIS).await.unwrap());
         assert!(ledger.has_results(&daily, &period.key).await.unwrap());
-        assert!(!ledger.write_results(&daily, &period, &places(3), BASIS).await.unwrap());
+        assert!(!ledger.write_results(&definition, &period, &places(3), BASIS).await.unwrap());
         assert_eq!(ledger.results(&daily, &period.key, 100).await.unwrap(), []);
     }
 
     async fn all_of_the_last_period_is_kept_and_a_thousand_of_older_ones(ledger: Fresh) {
-        let daily = BoardId::daily();
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
         // The one in the middle is written last.
         for date in ["2026-11-19", "2026-11-21", "2026-11-20"] {
-            assert!(ledger.write_results(&daily, &day(&ledger, date).await, &places(12_345), BASIS).await.unwrap());
+            assert!(ledger.write_results(&definition, &day(&ledger, date).await, &places(12_345), BASIS).await.unwrap());
         }
         for (date, kept) in [("2026-11-19", 1_000), ("2026-11-20", 1_000), ("2026-11-21", 12_345)] {
             let results = ledger.results(&daily, date, 100_000).await.unwrap();
@@ -63,7 +67,7 @@ over_both! {
     async fn a_period_that_never_ends_has_no_results(ledger: Fresh) {
         let boards = ledger.definitions().await.unwrap().boards;
         let period = boards[0].board.period_at(at(0));
-        let refused = ledger.write_results(&BoardId::likes(), &period, &places(1), BASIS).await;
+        let refused = ledger.write_results(&boards[0], &period, &places(1), BASIS).await;
         assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
     }
 }

@@ -167,8 +167,10 @@ over_both! {
         let period = |key: &str| board.period_of_key(key).unwrap();
         let place = |id: &str, millionths| Place { product: product(id), points: Points::from_millionths(millionths) };
         let basis = Basis::default();
+        let definitions = ledger.definitions().await.unwrap();
         let write = async |board: &BoardId, period: &Period, places: &[Place]| {
-            assert!(ledger.write_results(board, period, places, basis).await.unwrap());
+            let definition = definitions.board(board).unwrap();
+            assert!(ledger.write_results(definition, period, places, basis).await.unwrap());
         };
         let places = [place("gone", 9_000_000), place("mug", 7_000_001), place("pen", -5)];
         write(&board.id, &period("2026-11-21"), &places).await;

@@ -64,6 +64,10 @@ impl Engine for Counted {
         self.engine.ping().await
     }
 
+    async fn used_bytes(&self) -> Result<Option<u64>> {
+        self.engine.used_bytes().await
+    }
+
     async fn survey(&self) -> Result<Survey> {
         self.engine.survey().await
     }

@@ -1,0 +1,139 @@
+//! How engine and ledger are, and how far what follows the journal is behind.
+//!
+//! Invariant: there is always an answer within a second. What a part that is down can't say is taken for nothing.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::App;
+use crate::domain::{Cursors, EntryBody, Position, Timestamp};
+use crate::engine::{Result, Survey};
+
+/// How long one part may take to say what it is asked; both are asked at once, the engine twice.
+const ASK_LIMIT: Duration = Duration::from_millis(400);
+/// Entries looked at for a time: those that are no events have none.
+const LOOKED_AT: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineState {
+    /// `memory` or `redis`.
+    pub kind: &'static str,
+    pub up: bool,
+    /// The epoch this node works in, or the ledger's while it recovers; 0 where neither is known.
+    pub epoch: u64,
+    /// Memory that the engine's server uses; `None` where there is none, or it does not say.
+    pub used_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerState {
+    /// `sqlite` or `postgres`.
+    pub kind: &'static str,
+    pub up: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct System {
+    pub engine: EngineState,
+    pub ledger: LedgerState,
+    /// Entries in the journal that the ledger has not committed.
+    pub pending: u64,
+    /// Age of the oldest of them; 0 where there is none.
+    pub oldest_pending_ms: u64,
+    /// Age of the oldest entry that some board does not show; 0 where there is none.
+    pub projection_lag_ms: u64,
+    pub dead_letters: u64,
+}
+
+/// What the engine says.
+#[derive(Default)]
+struct Asked {
+    survey: Option<Survey>,
+    /// The lowest cursors of the boards that are shown.
+    shown: Cursors,
+    used_bytes: Option<u64>,
+}
+
+impl App {
+    pub async fn system(&self) -> System {
+        let partitions = self.engine.limits().partitions;
+        let state = async { self.ledger.state(partitions).await.ok() };
+        let dead_letters = async { self.ledger.dead_letter_count().await.ok() };
+        let (asked, state, dead_letters) = tokio::join!(
+            timeout(ASK_LIMIT, self.ask_engine()),
+            timeout(ASK_LIMIT, state),
+            timeout(ASK_LIMIT, dead_letters)
+        );
+        let (asked, state) = (asked.ok().and_then(Result::ok), state.ok().flatten());
+        let engine_up = asked.is_some() && self.epoch().is_ok();
+        let Asked { survey, shown, used_bytes } = asked.unwrap_or_default();
+        let (epoch, ledger_up) = (state.as_ref().map(|state| state.epoch), state.is_some());
+        let in_ledger = match state {
+            Some(state) => state.cursors,
+            None => (0..partitions).map(|partition| (partition, self.waits.in_ledger(partition))).collect(),
+        };
+        let (pending, [oldest_pending_ms, projection_lag_ms]) = match &survey {
+            None => (0, [0, 0]),
+            Some(survey) => {
+                let ages = timeout(ASK_LIMIT, self.ages(survey, [&in_ledger, &shown])).await;
+                (written_after(survey, &in_ledger), ages.ok().and_then(Result::ok).unwrap_or_default())
+            }
+        };
+        let epoch = self.epoch().ok().or(epoch).unwrap_or(0);
+        System {
+            engine: EngineState { kind: self.engine.kind(), up: engine_up, epoch, used_bytes },
+            ledger: LedgerState { kind: self.ledger.kind().name(), up: ledger_up },
+            pending,
+            oldest_pending_ms,
+            projection_lag_ms,
+            dead_letters: dead_letters.ok().flatten().unwrap_or(0),
+        }
+    }
+
+    async fn ask_engine(&self) -> Result<Asked> {
+        let survey = self.engine.survey().await?;
+        let used_bytes = self.engine.used_bytes().await?;
+        let mut shown = Cursors::new();
+        for definition in &self.definitions().boards {
+            let board = self.engine.board(&definition.board.id).await?;
+            let number = board.shown.map(|shown| shown.number);
+            let cursors = board.cursors.into_iter().filter(|(generation, _)| Some(*generation) == number);
+            for (partition, position) in cursors.flat_map(|(_, cursors)| cursors) {
+                let low = shown.entry(partition).or_insert(position);
+                *low = position.min(*low);
+            }
+        }
+        Ok(Asked { survey: Some(survey), shown, used_bytes })
+    }
+
+    /// For each set of cursors the age of the oldest entry behind them.
+    async fn ages(&self, survey: &Survey, cursors: [&Cursors; 2]) -> Result<[u64; 2]> {
+        let mut ages = [0; 2];
+        for (age, cursors) in ages.iter_mut().zip(cursors) {
+            // A reader has a connection of its own, which is made only where there is something to read.
+            if written_after(survey, cursors) == 0 {
+                continue;
+            }
+            let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
+            let read = self.engine.journal_reader().await?.read(&after, LOOKED_AT, Duration::ZERO).await?;
+            let times = read.iter().filter_map(|(_, entries)| {
+                entries.iter().find_map(|entry| match &entry.body {
+                    EntryBody::Event(event) => Some(event.recorded_at),
+                    EntryBody::Malformed { .. } => None,
+                })
+            });
+            *age = times.min().map_or(0, |oldest: Timestamp| self.now().since_ms(oldest).max(0) as u64);
+        }
+        Ok(ages)
+    }
+}
+
+/// Entries that the journals have written after some cursors.
+fn written_after(survey: &Survey, cursors: &Cursors) -> u64 {
+    let after = |(partition, from): (&u16, &Position)| {
+        let last = survey.partitions.get(usize::from(*partition))?.last?;
+        Some(if last.epoch == from.epoch { last.seq.saturating_sub(from.seq) } else { last.seq })
+    };
+    cursors.iter().filter_map(after).sum()
+}
