@@ -10,6 +10,7 @@
 mod boards;
 mod catalogue;
 mod check;
+mod closed;
 mod db;
 mod error;
 mod instant;
@@ -35,6 +36,7 @@ use crate::domain::{
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
+pub use closed::{ClosedPeriod, StoredEntries};
 use db::{Db, to_the_end};
 pub use error::{LedgerError, Result};
 pub use lock::LedgerLock;

@@ -141,3 +141,4 @@ tables! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(period_results, products);
+diesel::allow_tables_to_appear_in_same_query!(closed_periods, period_results);
