@@ -16,6 +16,8 @@ pub enum Cursor {
     Like(Timestamp, ProductId),
     /// In the list of weight rules.
     Rule(i32),
+    /// In the list of a board's periods: those follow that ended before this.
+    Period(Timestamp),
 }
 
 impl Cursor {
@@ -24,6 +26,7 @@ impl Cursor {
             Self::Place(place) => format!("p:{}:{}", place.points.millionths(), place.product),
             Self::Like(at, product) => format!("l:{}:{product}", at.as_ms()),
             Self::Rule(version) => format!("w:{version}"),
+            Self::Period(before) => format!("t:{}", before.as_ms()),
         })
     }
 
@@ -42,6 +45,7 @@ impl Cursor {
             }
             "l" => number_and_product().map(|(ms, product)| Self::Like(Timestamp::from_ms(ms), product)),
             "w" => rest.parse().ok().map(Self::Rule),
+            "t" => rest.parse().ok().map(|ms| Self::Period(Timestamp::from_ms(ms))),
             _ => None,
         }
     }
@@ -72,6 +76,7 @@ mod tests {
             Cursor::Place(Place { product: product.clone(), points: Points::from_millionths(-1_200_000) }),
             Cursor::Like(Timestamp::from_ms(1_290_000_000_123), product),
             Cursor::Rule(7),
+            Cursor::Period(Timestamp::from_ms(-1)),
         ];
         for cursor in cursors {
             assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));

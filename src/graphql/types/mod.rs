@@ -3,6 +3,7 @@
 pub mod board;
 pub mod likes;
 pub mod live;
+pub mod period;
 pub mod product;
 pub mod ranking;
 pub mod record;
