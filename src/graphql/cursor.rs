@@ -20,6 +20,8 @@ pub enum Cursor {
     Audit(i64),
     /// In the list of dead letters.
     Letter(String),
+    /// In the list of a board's periods: those follow that ended before this.
+    Period(Timestamp),
 }
 
 impl Cursor {
@@ -30,6 +32,7 @@ impl Cursor {
             Self::Rule(version) => format!("w:{version}"),
             Self::Audit(id) => format!("a:{id}"),
             Self::Letter(id) => format!("d:{id}"),
+            Self::Period(before) => format!("t:{}", before.as_ms()),
         })
     }
 
@@ -50,6 +53,7 @@ impl Cursor {
             "w" => rest.parse().ok().map(Self::Rule),
             "a" => rest.parse().ok().map(Self::Audit),
             "d" => Some(Self::Letter(rest.to_owned())),
+            "t" => rest.parse().ok().map(|ms| Self::Period(Timestamp::from_ms(ms))),
             _ => None,
         }
     }
@@ -82,6 +86,7 @@ mod tests {
             Cursor::Rule(7),
             Cursor::Audit(8),
             Cursor::Letter("3:1-7".to_owned()),
+            Cursor::Period(Timestamp::from_ms(-1)),
         ];
         for cursor in cursors {
             assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));

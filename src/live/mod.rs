@@ -48,7 +48,7 @@ pub enum Topic {
 #[derive(Debug, Clone)]
 pub enum Update {
     Board(BoardUpdate),
-    /// `place` is rank and points now; `previous_rank` what was told before, if anything was.
+    /// `place` is rank and score now; `previous_rank` what was told before, if anything was.
     Rank {
         at: Timestamp,
         product: ProductId,

@@ -5,6 +5,7 @@ pub mod board;
 pub mod desk;
 pub mod likes;
 pub mod live;
+pub mod period;
 pub mod product;
 pub mod ranking;
 pub mod record;
