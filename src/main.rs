@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acclaim::client::import::{self, Contents};
-use acclaim::client::{Caller, Client, bench, demo, verify};
+use acclaim::client::{Caller, Client, bench, demo, rebuild, verify};
 use acclaim::domain::Timestamp;
 use acclaim::engine::Engine;
 use acclaim::engine::memory::MemoryEngine;
@@ -108,6 +108,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let report = verify::verify(&client(&settings.remote)?, settings.board.as_ref()).await?;
             print(&report.to_string())?;
             return Ok(if report.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Rebuild(settings) => {
+            let (board, from) = (settings.board.as_ref(), settings.from.as_deref());
+            let patience = Duration::from_secs(settings.wait_max);
+            rebuild::rebuild(&client(&settings.remote)?, board, from, patience).await?;
         }
         Command::Bench(kind) => return run_bench(kind).await,
         Command::Schema => print(acclaim::graphql::sdl().trim_end())?,

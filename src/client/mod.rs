@@ -7,6 +7,7 @@ pub mod bench;
 pub mod demo;
 pub mod import;
 mod progress;
+pub mod rebuild;
 mod rows;
 pub mod verify;
 

@@ -1,4 +1,4 @@
-//! How an import shows itself: a bar on a terminal, plain lines anywhere else. Bad rows are lines in both.
+//! How an import and a rebuild show themselves: a bar on a terminal, plain lines anywhere else. Bad rows are lines in both.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -88,5 +88,47 @@ impl Progress for Terminal {
         if self.bar.is_hidden() && due {
             eprintln!("waiting: {why}");
         }
+    }
+}
+
+/// Shows on standard error what is going on where nobody can say how much is left.
+pub struct Spinner {
+    bar: ProgressBar,
+    said_at: Mutex<Option<Instant>>,
+}
+
+impl Spinner {
+    pub fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {msg}  [{elapsed}]");
+        bar.set_style(style.expect("the template is correct"));
+        Self { bar, said_at: Mutex::default() }
+    }
+
+    pub fn show(&self, text: String) {
+        if self.bar.is_hidden() {
+            let mut said_at = self.said_at.lock().expect("nothing panics while it holds the lock");
+            if said_at.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+                *said_at = Some(Instant::now());
+                eprintln!("{text}");
+            }
+        }
+        self.bar.set_message(text);
+        self.bar.tick();
+    }
+
+    /// Does something that writes to the terminal.
+    pub fn hidden(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Default for Spinner {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -74,6 +74,17 @@ pub enum Command {
     #[command(after_help = "Examples:\n  acclaim verify\n  acclaim verify daily --url https://acclaim.example.com")]
     Verify(Verify),
 
+    /// Have a running server compute boards anew from its ledger
+    ///
+    /// What is shown follows the ledger by itself; this is for when it should be worked out once more, above all after
+    /// events of past days were loaded: closed periods stand as they were, unless --from names where to begin again. Each
+    /// period from there on is computed in order, with what it carries over from the one before. Boards go on as they are
+    /// until that is done. Needs the role ADMIN.
+    #[command(after_help = "Examples:\n  \
+        acclaim rebuild\n  \
+        acclaim rebuild --board daily --from 2010-12-01")]
+    Rebuild(Rebuild),
+
     /// Load a running server, measure it, and check what it answers
     ///
     /// A client that prints rates, latencies and what they cost, and exits with 1 when an answer can't be right. It
@@ -163,6 +174,24 @@ pub struct Verify {
 }
 
 #[derive(Debug, Args)]
+pub struct Rebuild {
+    /// The board to compute anew; every board where it is not given
+    #[arg(long, value_parser = checks::board)]
+    pub board: Option<BoardId>,
+
+    /// The first closed period to compute anew: its key, such as 2010-12-01 or 2010-W48, or a day, for boards whose periods
+    /// are others. Only what is open where it is not given
+    #[arg(long, value_name = "PERIOD")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    pub remote: Remote,
+
+    /// How long to wait for a server that does not answer, in seconds, before giving up
+    #[arg(long, env = "ACCLAIM_WAIT_MAX", default_value_t = 300, value_name = "SECONDS")]
+    pub wait_max: u64,
+}
+
+#[derive(Debug, Args)]
 pub struct Token {
     #[command(flatten)]
     pub jwt: JwtSecret,
@@ -186,7 +215,7 @@ pub enum Role {
     User,
     /// Record events and keep the catalogue
     Ingest,
-    /// Change weights, see who changed them, verify
+    /// Change weights, boards and product rules, see who changed them, verify, rebuild
     Admin,
 }
 

@@ -4,8 +4,9 @@
 //! period's key leads back to it.
 
 use jiff::civil::{Date, ISOWeekDate, Weekday};
+use jiff::fmt::temporal::SpanParser;
 use jiff::tz::{Offset, TimeZone};
-use jiff::{SignedDuration, ToSpan, Zoned};
+use jiff::{SignedDuration, SpanRelativeTo, ToSpan, Zoned};
 
 use super::{Bucket, Timestamp};
 
@@ -33,7 +34,7 @@ pub struct HalfLife {
 
 /// A half-life from outside that is out of bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a half-life is 5 minutes (PT5M) to 30 days (P30D)")]
+#[error("a half-life is an ISO 8601 duration from 5 minutes (PT5M) to 30 days (P30D)")]
 pub struct InvalidHalfLife;
 
 impl HalfLife {
@@ -76,6 +77,24 @@ impl HalfLife {
             starts_at: Some(landmark.starts_at()),
             ends_at: Some(end.starts_at()),
         }
+    }
+}
+
+/// ISO 8601, for example PT1H.
+impl std::fmt::Display for HalfLife {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        SignedDuration::from_millis(self.ms).fmt(f)
+    }
+}
+
+/// Takes an ISO 8601 duration of known length: a week has 7 days of 24 hours, a month has no length.
+impl std::str::FromStr for HalfLife {
+    type Err = InvalidHalfLife;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHalfLife> {
+        let span = SpanParser::new().parse_span(text).map_err(|_| InvalidHalfLife)?;
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| InvalidHalfLife)?;
+        Self::from_ms(duration.as_millis().try_into().map_err(|_| InvalidHalfLife)?)
     }
 }
 
@@ -291,6 +310,19 @@ mod tests {
         assert_eq!(hour.growth(at("2026-11-25T12:00:00Z"), at("2026-11-25T14:00:00Z")), 4.0);
         assert_eq!(HalfLife::from_ms(HalfLife::MS_MIN - 1), Err(InvalidHalfLife));
         assert_eq!(HalfLife::from_ms(HalfLife::MS_MAX + 1), Err(InvalidHalfLife));
+    }
+
+    #[test]
+    fn a_half_life_is_written_as_iso_8601_does() {
+        let ms = |text: &str| text.parse::<HalfLife>().map(HalfLife::ms).ok();
+        assert_eq!([ms("PT1H"), ms("PT90M"), ms("PT1H30M")], [Some(3_600_000), Some(5_400_000), Some(5_400_000)]);
+        assert_eq!([ms("P1D"), ms("P1W"), ms("P30D")], [Some(86_400_000), Some(604_800_000), Some(2_592_000_000)]);
+        for bad in ["", "1 hour", "1h", "PT", "P1M", "P1Y", "PT1H ", "-PT1H", "PT4M59S", "P31D", "PT99999999999999999H"] {
+            assert_eq!(ms(bad), None, "{bad}");
+        }
+        for text in ["PT5M", "PT1H", "PT1H30M", "PT720H"] {
+            assert_eq!(text.parse::<HalfLife>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Weight rules and product rules share one count of versions, so that a version names the rules of a moment.
 
-use super::{BoardId, Factor, Period, ProductId, Signal, Timestamp, Weight};
+use jiff::tz::TimeZone;
+
+use super::{BoardId, Bucket, Factor, Period, ProductId, Signal, Timestamp, Weight};
 
 /// A change of weights. Rules apply in the order of their versions; each sets only the signals it names.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +37,14 @@ impl WeightRule {
     pub fn applies_to(&self, board: &BoardId, period: &Period) -> bool {
         let is_meant = self.from.is_some() || period.ends_at.is_none_or(|end| end > self.created_at);
         is_meant && self.is_of(board)
+    }
+
+    /// Whether the rule has a say in a bucket of a period that it applies to, on a board with these clocks.
+    pub fn counts_in(&self, bucket: Bucket, zone: &TimeZone) -> bool {
+        let at = bucket.starts_at();
+        self.from.is_none_or(|from| from <= at)
+            && self.until.is_none_or(|until| at < until)
+            && self.hours.is_none_or(|hours| hours.contains(at.in_zone(zone).hour()))
     }
 }
 

@@ -16,6 +16,12 @@ pub enum Cursor {
     Like(Timestamp, ProductId),
     /// In the list of weight rules.
     Rule(i32),
+    /// In the audit log.
+    Audit(i64),
+    /// In the list of dead letters.
+    Letter(String),
+    /// In the list of a board's periods: those follow that ended before this.
+    Period(Timestamp),
 }
 
 impl Cursor {
@@ -24,6 +30,9 @@ impl Cursor {
             Self::Place(place) => format!("p:{}:{}", place.points.millionths(), place.product),
             Self::Like(at, product) => format!("l:{}:{product}", at.as_ms()),
             Self::Rule(version) => format!("w:{version}"),
+            Self::Audit(id) => format!("a:{id}"),
+            Self::Letter(id) => format!("d:{id}"),
+            Self::Period(before) => format!("t:{}", before.as_ms()),
         })
     }
 
@@ -42,6 +51,9 @@ impl Cursor {
             }
             "l" => number_and_product().map(|(ms, product)| Self::Like(Timestamp::from_ms(ms), product)),
             "w" => rest.parse().ok().map(Self::Rule),
+            "a" => rest.parse().ok().map(Self::Audit),
+            "d" => Some(Self::Letter(rest.to_owned())),
+            "t" => rest.parse().ok().map(|ms| Self::Period(Timestamp::from_ms(ms))),
             _ => None,
         }
     }
@@ -72,6 +84,9 @@ mod tests {
             Cursor::Place(Place { product: product.clone(), points: Points::from_millionths(-1_200_000) }),
             Cursor::Like(Timestamp::from_ms(1_290_000_000_123), product),
             Cursor::Rule(7),
+            Cursor::Audit(8),
+            Cursor::Letter("3:1-7".to_owned()),
+            Cursor::Period(Timestamp::from_ms(-1)),
         ];
         for cursor in cursors {
             assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));

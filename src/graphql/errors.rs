@@ -110,6 +110,10 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         {
             set(error, "retryAfterMs", i64::try_from(retry_after_ms).unwrap_or(i64::MAX).into());
         }
+        if let Some(AppError::TooMuch { limit, value, .. }) = error.source::<AppError>().cloned() {
+            set(error, "limit", limit.into());
+            set(error, "value", value.into());
+        }
         match error.source::<Failure>().cloned() {
             Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into()),
             Some(Failure::LimitExceeded { limit, value, .. }) => {
@@ -151,6 +155,7 @@ fn code_of(error: &ServerError) -> Code {
     match error.source::<AppError>() {
         Some(AppError::Unavailable { .. }) => Code::Unavailable,
         Some(AppError::RateLimited { .. }) => Code::RateLimited,
+        Some(AppError::TooMuch { .. }) => Code::LimitExceeded,
         Some(AppError::Internal(_)) => Code::Internal,
         None if error.source.is_some() => Code::Internal,
         None => Code::BadUserInput,
@@ -216,7 +221,9 @@ mod tests {
     #[test]
     fn every_failure_has_its_code() {
         let away = AppError::Unavailable { reason: "no Redis".into(), retry_after_ms: 250 };
-        let cases: [(Error, &str); 8] = [
+        let far = AppError::TooMuch { limit: "periods", value: 1_000, message: "too far".into() };
+        let cases: [(Error, &str); 9] = [
+            (far.into(), "LIMIT_EXCEEDED"),
             (Failure::Unauthenticated("who?".into()).into(), "UNAUTHENTICATED"),
             (Failure::Forbidden(Role::Admin).into(), "FORBIDDEN"),
             (Failure::bad("first", "1 to 100").into(), "BAD_USER_INPUT"),

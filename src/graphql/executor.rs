@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::documents::{Documents, Prepared};
 use super::errors::{self, Failure};
-use super::groups::{Groups, Key, Member};
+use super::groups::{Groups, Key, Member, OpenSubscriptions};
 use super::guards::{Audience, Caller};
 use super::limits::DocumentLimits;
 use super::{Schema, schema, sharing};
@@ -41,12 +41,13 @@ pub struct Api {
 impl Api {
     /// The API of a running node.
     pub fn new(hub: Arc<Hub>, limits: DocumentLimits) -> Self {
-        Self::over(schema(hub.app().clone(), &limits), hub, limits)
+        let open = OpenSubscriptions::default();
+        Self::over(schema(hub.app().clone(), &limits, open.clone()), hub, limits, open)
     }
 
-    /// The schema must have been made with the same limits.
-    pub(crate) fn over(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits) -> Self {
-        let groups = Groups::new(schema.clone(), hub, limits);
+    /// The schema must have been made with the same limits and count of subscriptions.
+    pub(crate) fn over(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits, open: OpenSubscriptions) -> Self {
+        let groups = Groups::new(schema.clone(), hub, limits, open);
         Self { groups, documents: Arc::new(Documents::new(limits)), schema }
     }
 

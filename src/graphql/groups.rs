@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -55,11 +55,36 @@ pub struct Key {
     pub audience: Audience,
 }
 
+/// How many members there are. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct OpenSubscriptions(Arc<AtomicUsize>);
+
+impl OpenSubscriptions {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) -> Opening {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Opening(self.clone())
+    }
+}
+
+/// One of them, until it is dropped.
+struct Opening(OpenSubscriptions);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub struct Groups {
     schema: Schema,
     hub: Arc<Hub>,
     groups: Mutex<HashMap<Key, Weak<Group>>>,
     limits: DocumentLimits,
+    open: OpenSubscriptions,
     executions: AtomicU64,
 }
 
@@ -75,6 +100,8 @@ struct Frame {
     /// Of what is shown at this step.
     build: Option<ShownBuild>,
     payloads: Arc<[Payload]>,
+    /// Whether the subscription is over after it.
+    is_last: bool,
 }
 
 /// A member's wish for what leads to the present step.
@@ -94,8 +121,8 @@ enum Want {
 }
 
 impl Groups {
-    pub fn new(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits) -> Arc<Self> {
-        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, executions: AtomicU64::new(0) })
+    pub fn new(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits, open: OpenSubscriptions) -> Arc<Self> {
+        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, open, executions: AtomicU64::new(0) })
     }
 
     /// How often an event was executed.
@@ -115,7 +142,8 @@ impl Groups {
         let frames = group.frames.clone();
         let want = held.map_or(Want::All, Want::Since);
         let first = group.ask(want).await.map_err(Response::from_errors)?;
-        Ok(Member { group, frames, step: first.step, build: first.build, ready: first.payloads, given: 0 })
+        let Frame { step, build, payloads: ready, is_last } = first;
+        Ok(Member { group, frames, step, build, ready, given: 0, is_last, _opening: self.open.one_more() })
     }
 
     fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
@@ -124,7 +152,7 @@ impl Groups {
             return group;
         }
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (frames, frames_seen) = watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]) });
+        let (frames, frames_seen) = watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false });
         let group = Arc::new(Group { asks, frames: frames_seen });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
@@ -204,7 +232,7 @@ impl<'a> Running<'a> {
                 },
                 updates = self.sequence.next() => match updates {
                     Some(updates) => self.advance(updates, &frames).await,
-                    None => return,
+                    None => return self.end(&frames),
                 },
             };
             if done.is_none() {
@@ -247,11 +275,23 @@ impl<'a> Running<'a> {
     }
 
     fn frame(&self, payloads: Arc<[Payload]>) -> Frame {
-        Frame { step: self.step, build: self.sequence.build(), payloads }
+        Frame { step: self.step, build: self.sequence.build(), payloads, is_last: false }
+    }
+
+    /// Tells all members why nothing more will come, where it is not that the node stops.
+    fn end(mut self, frames: &watch::Sender<Frame>) {
+        let Some(board) = self.sequence.deleted() else { return };
+        let deleted = Failure::bad("board", format!("the board {board} has been deleted"));
+        self.step += 1;
+        let payloads = Arc::new([payload(&errors::failed(deleted, &self.request_id))]);
+        frames.send_replace(Frame { is_last: true, ..self.frame(payloads) });
     }
 
     async fn advance(&mut self, updates: Vec<Update>, frames: &watch::Sender<Frame>) -> Option<()> {
-        let leads_nowhere = !matches!(updates[..], [Update::Board(BoardUpdate::Snapshot { .. })]);
+        let stands_alone = |update: &Update| {
+            matches!(update, Update::Board(BoardUpdate::Snapshot { .. }) | Update::Rule { .. })
+        };
+        let leads_nowhere = !updates.iter().all(stands_alone);
         let is_broken = std::mem::take(&mut self.is_broken);
         let updates = if is_broken && leads_nowhere { self.sequence.whole(SnapshotReason::Gap) } else { updates };
         let Executed { payloads, has_failed } = self.execute(updates).await?;
@@ -305,12 +345,20 @@ pub struct Member {
     ready: Arc<[Payload]>,
     /// How many of `ready` were given.
     given: usize,
+    /// Whether nothing follows `ready`.
+    is_last: bool,
+    _opening: Opening,
 }
 
 impl Member {
     /// All that is still to come, as a stream.
     pub fn into_stream(self) -> BoxStream<'static, Payload> {
         unfold(self, async |mut member| Some((member.next().await?, member))).boxed()
+    }
+
+    /// Whether the subscription has come to its end, and all was said.
+    pub fn is_complete(&self) -> bool {
+        self.is_last && self.given == self.ready.len()
     }
 
     /// The next payload; `None` when the subscription has ended. Can be cut off.
@@ -320,16 +368,20 @@ impl Member {
                 self.given += 1;
                 return Some(payload.clone());
             }
+            if self.is_last {
+                return None;
+            }
             self.frames.changed().await.ok()?;
             let mut frame = self.frames.borrow_and_update().clone();
             if frame.step <= self.step {
                 continue;
             }
-            if frame.step > self.step + 1 {
+            if frame.step > self.step + 1 && !frame.is_last {
                 // Steps went by while the client took nothing.
                 frame = self.group.ask(Want::After(self.build)).await.ok()?;
             }
             (self.step, self.build, self.ready, self.given) = (frame.step, frame.build, frame.payloads, 0);
+            self.is_last = frame.is_last;
         }
     }
 }

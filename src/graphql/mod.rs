@@ -4,6 +4,7 @@
 //! called in [`errors`], how a page of products asks together in [`siblings`]. [`Api`] runs operations for the transports.
 //! Nothing here knows HTTP, SQL or Redis.
 
+mod admin;
 mod arguments;
 mod cursor;
 mod documents;
@@ -12,6 +13,7 @@ mod executor;
 mod expansion;
 mod groups;
 pub mod guards;
+mod inputs;
 mod limits;
 mod mutation;
 mod query;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
 pub use executor::{Api, Outcome, Payload, new_request_id, payload};
-pub use groups::Member;
+pub use groups::{Member, OpenSubscriptions};
 pub use limits::DocumentLimits;
 
 use crate::pipeline::App;
@@ -40,8 +42,8 @@ pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
 }
 
 /// The schema over a running node, refusing what costs more than the limits allow.
-fn schema(app: Arc<App>, limits: &DocumentLimits) -> Schema {
-    builder().data(app).limit_complexity(limits.cost).finish()
+fn schema(app: Arc<App>, limits: &DocumentLimits, open: OpenSubscriptions) -> Schema {
+    builder().data(app).data(open).limit_complexity(limits.cost).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.

@@ -1,15 +1,19 @@
 //! Writing.
 
-use async_graphql::{Context, Object, Result};
+use async_graphql::{Context, ID, Object, Result};
 
 use super::app;
 use super::errors::Failure;
 use super::guards::{Caller, Needs, Role, SignedIn};
+use super::types::audit::{LETTERS_MAX, ReplayPayload};
+use super::types::desk::{self, BoardInput, BoardPayload, ProductRuleInput, ProductRulePayload};
 use super::types::likes::{LikePayload, SetLikeInput, ToggleLikeInput, Wish};
 use super::types::record::{Checked, EVENTS_MAX, RecordEventsInput, RecordEventsPayload};
 use super::types::scalars::int;
 use super::types::upsert::{self, PRODUCTS_MAX, UpsertProductsInput, UpsertProductsPayload};
-use super::types::weights::{AdjustWeightsInput, WeightsPayload};
+use super::types::weights::{self, AdjustWeightsInput, WeightsPayload};
+use crate::domain::{BoardId, ProductId};
+use crate::ledger::Author;
 
 #[derive(Default)]
 pub struct Mutation;
@@ -51,12 +55,96 @@ impl Mutation {
 
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn adjust_weights(&self, ctx: &Context<'_>, input: AdjustWeightsInput) -> Result<WeightsPayload> {
-        let who = Caller::of(ctx)?.user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
-        match input.parse(who, app(ctx).now(), |board| app(ctx).board(board).is_some()) {
+        match input.parse(author(ctx)?, is_board(ctx)) {
             Ok(rule) => Ok(app(ctx).adjust_weights(&rule).await?.into()),
             Err(errors) => Ok(WeightsPayload::refused(errors)),
         }
     }
+
+    /// Takes a rule back, as if it had never been made: boards are scored anew.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn cancel_weights(&self, ctx: &Context<'_>, id: ID, note: String) -> Result<WeightsPayload> {
+        match weights::rule_to_cancel(&id, &note) {
+            Ok(version) => Ok(app(ctx).cancel_weights(version, &author(ctx)?(note)).await?.into()),
+            Err(errors) => Ok(WeightsPayload::refused(errors)),
+        }
+    }
+
+    /// Makes a board, filled from the ledger before it is shown, or changes the one with this id.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn save_board(&self, ctx: &Context<'_>, input: BoardInput) -> Result<BoardPayload> {
+        match input.parse() {
+            Ok(board) => Ok(app(ctx).save_board(&board, &author(ctx)?(String::new())).await?.into()),
+            Err(errors) => Ok(BoardPayload::refused(errors)),
+        }
+    }
+
+    /// Its subscriptions end. The board `daily` stays: it is meant where no board is named.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn delete_board(&self, ctx: &Context<'_>, id: ID, note: String) -> Result<BoardPayload> {
+        let id = match desk::board_to_delete(&id, &note, is_board(ctx)) {
+            Ok(id) => id,
+            Err(errors) => return Ok(BoardPayload::refused(errors)),
+        };
+        let deleted = app(ctx).delete_board(&id, &author(ctx)?(note)).await?;
+        Ok(deleted.map_or_else(|| BoardPayload::unknown(&id), |definition| BoardPayload::of(definition.board)))
+    }
+
+    /// Excludes a product, or multiplies what it scores, on every board or one.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn set_product_rule(&self, ctx: &Context<'_>, input: ProductRuleInput) -> Result<ProductRulePayload> {
+        let known = match ProductId::new(&input.product_id) {
+            Ok(id) => app(ctx).products(&[id]).await?.iter().any(Option::is_some),
+            // The input's own check says what is wrong.
+            Err(_) => true,
+        };
+        match input.parse(author(ctx)?, app(ctx).now(), known, is_board(ctx)) {
+            Ok(rule) => Ok(ProductRulePayload::of(app(ctx).set_product_rule(&rule).await?)),
+            Err(errors) => Ok(ProductRulePayload::refused(errors)),
+        }
+    }
+
+    /// Computes a board anew from the ledger; with `fromPeriod`, the closed periods from that one on as well, each with its
+    /// carry. The board goes on as it is until that is done: `isCurrent` says when.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn rebuild_board(&self, ctx: &Context<'_>, id: ID, from_period: Option<String>) -> Result<BoardPayload> {
+        let board = match desk::board_to_rebuild(&id, |id| app(ctx).board(id)) {
+            Ok(board) => board,
+            Err(error) => return Ok(BoardPayload::refused(vec![error])),
+        };
+        let from = from_period.map(|key| desk::first_period(&board, &key, app(ctx).now())).transpose();
+        match from {
+            Ok(from) => {
+                let outcome = app(ctx).rebuild_board(&board.id, from.as_ref(), &author(ctx)?(String::new())).await?;
+                Ok(BoardPayload::reopened(&board, outcome))
+            }
+            Err(error) => Ok(BoardPayload::refused(vec![error])),
+        }
+    }
+
+    /// Takes entries into the ledger that it could not take before: all, or at most 500 by id.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn replay_dead_letters(&self, ctx: &Context<'_>, ids: Option<Vec<ID>>) -> Result<ReplayPayload> {
+        if let Some(ids) = &ids {
+            bounded("ids", ids.len(), LETTERS_MAX)?;
+        }
+        let ids: Option<Vec<String>> = ids.map(|ids| ids.into_iter().map(|id| id.0).collect());
+        let done = app(ctx).replay_dead_letters(ids.as_deref(), &author(ctx)?(String::new())).await?;
+        Ok(ReplayPayload::new(done, ids.as_deref()))
+    }
+}
+
+/// Signs a note with who calls, now.
+fn author(ctx: &Context<'_>) -> Result<impl FnOnce(String) -> Author + use<>> {
+    let name = Caller::of(ctx)?.user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
+    let at = app(ctx).now();
+    Ok(move |note| Author { name, at, note })
+}
+
+/// Says whether there is a visible board of that id.
+fn is_board<'a>(ctx: &Context<'a>) -> impl Fn(&BoardId) -> bool + use<'a> {
+    let app = app(ctx);
+    move |id| app.board(id).is_some()
 }
 
 /// A list in an input holds something, and not too much.

@@ -2,16 +2,15 @@
 
 use async_graphql::{Context, ID, Object, Result};
 
-use super::cursor::{self, Cursor};
+use super::admin::Admin;
 use super::errors::Failure;
 use super::guards::{Caller, Needs, Role};
 use super::siblings::Siblings;
-use super::types::board::{Board, Period};
+use super::types::board::Board;
+use super::types::period::Period;
 use super::types::product::Product;
 use super::types::ranking::RankingConnection;
-use super::types::verify::VerifyReport;
 use super::types::viewer::Viewer;
-use super::types::weights::WeightRuleConnection;
 use super::{app, arguments};
 use crate::domain::BoardId;
 
@@ -75,35 +74,5 @@ impl Query {
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn admin(&self) -> Admin {
         Admin
-    }
-}
-
-pub struct Admin;
-
-#[Object]
-impl Admin {
-    /// Every rule ever, newest first: who, when, why.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
-    async fn weight_rules(
-        &self,
-        ctx: &Context<'_>,
-        board: Option<ID>,
-        #[graphql(default_with = "Some(20)")] first: Option<i32>,
-        after: Option<String>,
-    ) -> Result<WeightRuleConnection> {
-        let board = board.map(|id| arguments::board(ctx, &id)).transpose()?;
-        let first = arguments::first(first)?;
-        let below = cursor::after(after, |cursor| match cursor {
-            Cursor::Rule(version) => Some(version),
-            _ => None,
-        })?;
-        let page = app(ctx).rules(board.as_ref().map(|board| &board.id), below, first).await?;
-        Ok(WeightRuleConnection::new(page, below.is_some()))
-    }
-
-    /// Recomputes from the ledger and compares with what is served: one board, or, with null, likes, activity and every board.
-    async fn verify(&self, ctx: &Context<'_>, board: Option<ID>) -> Result<VerifyReport> {
-        let board = board.map(|id| arguments::board(ctx, &id)).transpose()?;
-        Ok(app(ctx).verify(board.as_ref().map(|board| &board.id)).await?.into())
     }
 }

@@ -1,6 +1,6 @@
 //! Batching: products resolved together are siblings, and ask together.
 //!
-//! Whichever of them is asked first (for its catalogue row, its likes, its place on a board) asks for all of them in one
+//! Whichever of them is asked first (for its catalogue row, its likes, its place on a board now or before) asks for all of them in one
 //! call; the others wait for that answer. So a page costs the same few calls however long it is. A failure is an answer
 //! too: siblings never repeat a call that just failed.
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
 use super::guards::Viewing;
-use crate::domain::{Board, BoardId, Product, ProductId, Timestamp};
+use crate::domain::{Board, BoardId, Period, Product, ProductId, Timestamp};
 use crate::pipeline::{App, BoardEntries, Result};
 
 type Shared<T> = OnceCell<Result<T>>;
@@ -23,6 +23,8 @@ pub struct Siblings {
     like_counts: Shared<Vec<u64>>,
     viewer_likes: Shared<Vec<Option<Timestamp>>>,
     entries: Mutex<HashMap<BoardId, Arc<Shared<Arc<BoardEntries>>>>>,
+    /// By board and key of the period that came after.
+    entries_before: Mutex<HashMap<(BoardId, String), Arc<Shared<Option<Arc<BoardEntries>>>>>>,
 }
 
 impl Siblings {
@@ -35,6 +37,7 @@ impl Siblings {
             like_counts: OnceCell::new(),
             viewer_likes: OnceCell::new(),
             entries: Mutex::default(),
+            entries_before: Mutex::default(),
         })
     }
 
@@ -67,6 +70,16 @@ impl Siblings {
             boards.entry(board.id.clone()).or_default().clone()
         };
         let ask = async || self.app.entries(board, &self.ids).await.map(Arc::new);
+        cell.get_or_init(ask).await.clone()
+    }
+
+    /// Every sibling's place when the period before `period` ended; `None` where none is before.
+    pub async fn entries_before(&self, board: &Arc<Board>, period: &Period) -> Result<Option<Arc<BoardEntries>>> {
+        let cell = {
+            let mut periods = self.entries_before.lock().expect("no panic happens under this lock");
+            periods.entry((board.id.clone(), period.key.clone())).or_default().clone()
+        };
+        let ask = async || Ok(self.app.entries_before(board, period, &self.ids).await?.map(Arc::new));
         cell.get_or_init(ask).await.clone()
     }
 }

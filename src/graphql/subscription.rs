@@ -6,8 +6,12 @@ use futures_util::{Stream, StreamExt, future};
 use super::errors::Failure;
 use super::guards::Caller;
 use super::types::live::{BoardEvent, LikeEvent, ProductRankEvent, View};
+use super::types::weights::WeightRule;
 use super::{app, arguments, groups};
 use crate::live::{Topic, Update};
+
+/// How often a second new weight rules are looked for: admins make them one by one. None is left out.
+const RULES_RATE: f64 = 10.0;
 
 #[derive(Default)]
 pub struct Subscription;
@@ -36,7 +40,7 @@ impl Subscription {
         Ok(updates.filter_map(move |update| {
             future::ready(match update {
                 Update::Board(update) => Some(view.event(update)),
-                Update::Rank { .. } | Update::Likes { .. } => None,
+                Update::Rank { .. } | Update::Likes { .. } | Update::Rule { .. } => None,
             })
         }))
     }
@@ -73,5 +77,11 @@ impl Subscription {
         }
         let updates = groups::updates(ctx, Topic::Likes { products }, arguments::rate(max_rate, 2.0)?)?;
         Ok(updates.filter_map(|update| future::ready(LikeEvent::of(update))))
+    }
+
+    /// Each weight rule that is made from now on, and once more when it is cancelled.
+    async fn weights_changed(&self, ctx: &Context<'_>) -> Result<impl Stream<Item = WeightRule> + use<>> {
+        let updates = groups::updates(ctx, Topic::Rules, RULES_RATE)?;
+        Ok(updates.filter_map(|update| future::ready(WeightRule::of(update))))
     }
 }

@@ -11,6 +11,7 @@ mod audit;
 mod boards;
 mod catalogue;
 mod check;
+mod closed;
 mod db;
 mod dead_letters;
 mod desk;
@@ -38,6 +39,7 @@ use crate::domain::{
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
+pub use closed::{ClosedPeriod, StoredEntries};
 use db::{Db, to_the_end};
 pub use desk::{
     AuditEntry, Author, CancelOutcome, NewProductRule, NewWeightRule, ReopenOutcome, Replayed, RuleOutcome,

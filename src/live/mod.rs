@@ -21,7 +21,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::domain::{BoardId, FeedState, Points, ProductId, RankChange, SnapshotReason, Timestamp};
+use crate::domain::{BoardId, FeedState, Points, ProductId, RankChange, SnapshotReason, Timestamp, WeightRule};
 use crate::engine::{EngineError, Notice, Progress};
 use crate::pipeline::{App, Freshness, Source};
 use places::Places;
@@ -40,13 +40,15 @@ pub enum Topic {
     Rank { board: BoardId, product: ProductId },
     /// How many people like each product.
     Likes { products: Vec<ProductId> },
+    /// Changes of weights.
+    Rules,
 }
 
 /// What a subscriber is told.
 #[derive(Debug, Clone)]
 pub enum Update {
     Board(BoardUpdate),
-    /// `place` is rank and points now; `previous_rank` what was told before, if anything was.
+    /// `place` is rank and score now; `previous_rank` what was told before, if anything was.
     Rank {
         at: Timestamp,
         product: ProductId,
@@ -57,6 +59,11 @@ pub enum Update {
         at: Timestamp,
         product: ProductId,
         count: u64,
+    },
+    /// A new weight rule, or one that was cancelled.
+    Rule {
+        rule: Box<WeightRule>,
+        cancelled: bool,
     },
 }
 
@@ -92,6 +99,8 @@ impl Hub {
         hub.spawn(
             async move { reading.app.stopping().run_until_cancelled(reading.places.keep_read(&reading.app)).await },
         );
+        let forgetting = hub.clone();
+        hub.spawn(async move { forgetting.app.stopping().run_until_cancelled(forgetting.forget_deleted()).await });
         hub
     }
 
@@ -111,6 +120,7 @@ impl Hub {
         Sequence::new(self, topic, rate)
     }
 
+    /// The states of a board, which end when it is deleted.
     fn slot(self: &Arc<Self>, board: &BoardId) -> watch::Receiver<Option<Arc<FeedState>>> {
         let mut slots = self.slots.lock().expect("nothing panics while it holds the slots");
         if let Some(slot) = slots.get(board) {
@@ -118,11 +128,28 @@ impl Hub {
         }
         let slot = Slot::new(None);
         let newest = slot.subscribe();
+        if self.is_deleted(board) {
+            return newest;
+        }
         slots.insert(board.clone(), slot);
         // The first subscriber does not wait for the board to change.
         let (hub, board) = (self.clone(), board.clone());
         self.spawn(async move { hub.app.stopping().run_until_cancelled(hub.look(&board)).await });
         newest
+    }
+
+    fn is_deleted(&self, board: &BoardId) -> bool {
+        self.app.definitions().board(board).is_none()
+    }
+
+    /// Ends what follows boards that are deleted. Who begins to follow one later finds that by itself, under the same locks.
+    async fn forget_deleted(&self) {
+        let mut definitions = self.app.follow_definitions();
+        while definitions.changed().await.is_ok() {
+            let known = definitions.borrow_and_update().clone();
+            self.slots.lock().expect("as above").retain(|board, _| known.board(board).is_some());
+            self.places.retain(|board| known.board(board).is_some());
+        }
     }
 
     async fn follow(&self) {

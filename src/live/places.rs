@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::domain::{BoardId, Points, ProductId};
-use crate::pipeline::App;
+use crate::pipeline::{App, BoardEntries};
 
 /// How often places are read at most: twice as often as a subscriber is told unless it asks for more.
 const READ_EVERY: Duration = Duration::from_millis(250);
@@ -25,7 +25,7 @@ pub const FOLLOWED_MAX: usize = 20_000;
 #[error("this server follows as many single products as it may")]
 pub struct TooManyFollowed;
 
-/// Rank and points; `None` for a product that is not on the board.
+/// Rank and the score that was shown when this was read; `None` for a product that is not on the board.
 pub type Place = Option<(u64, Points)>;
 
 #[derive(Default)]
@@ -45,6 +45,8 @@ struct Known {
     followers: usize,
     /// `None` until it was first read.
     place: Option<Place>,
+    /// Rank and points, which stay while the score of a board with a half-life fades.
+    read: Option<(u64, Points)>,
 }
 
 impl Places {
@@ -57,9 +59,17 @@ impl Places {
         self.moved.notify_one();
     }
 
-    /// Begins to follow products; told by the receiver's changes.
-    pub fn follow(&self, board: &BoardId, products: &[ProductId]) -> Result<watch::Receiver<()>, TooManyFollowed> {
+    /// Begins to follow products; told by the receiver's changes, which end when the board is deleted.
+    pub fn follow(
+        &self,
+        app: &App,
+        board: &BoardId,
+        products: &[ProductId],
+    ) -> Result<watch::Receiver<()>, TooManyFollowed> {
         let mut boards = self.lock();
+        if app.definitions().board(board).is_none() {
+            return Ok(watch::channel(()).1);
+        }
         let followed: usize = boards.values().map(|followed| followed.products.len()).sum();
         if followed + products.len() > FOLLOWED_MAX {
             return Err(TooManyFollowed);
@@ -73,9 +83,11 @@ impl Places {
         Ok(followed.read.subscribe())
     }
 
-    pub fn leave(&self, board: &BoardId, products: &[ProductId]) {
+    /// Ends what `read` was given for.
+    pub fn leave(&self, board: &BoardId, products: &[ProductId], read: &watch::Receiver<()>) {
         let mut boards = self.lock();
-        let Some(followed) = boards.get_mut(board) else { return };
+        // A board that was deleted and made anew is followed by others.
+        let Some(followed) = boards.get_mut(board).filter(|it| it.read.subscribe().same_channel(read)) else { return };
         for product in products {
             if let Some(known) = followed.products.get_mut(product) {
                 known.followers -= 1;
@@ -85,6 +97,11 @@ impl Places {
         if followed.products.is_empty() {
             boards.remove(board);
         }
+    }
+
+    /// Forgets the other boards.
+    pub fn retain(&self, is_kept: impl Fn(&BoardId) -> bool) {
+        self.lock().retain(|board, _| is_kept(board));
     }
 
     /// What is known of products, in the order asked; `None` for one that was not read yet.
@@ -116,13 +133,18 @@ impl Places {
         boards.iter().map(|(board, followed)| (board.clone(), followed.products.keys().cloned().collect())).collect()
     }
 
-    fn take(&self, board: &BoardId, products: &[ProductId], places: &[Place]) {
+    fn take(&self, board: &BoardId, products: &[ProductId], BoardEntries { reading, entries }: &BoardEntries) {
         let mut boards = self.lock();
         let Some(followed) = boards.get_mut(board) else { return };
         let mut has_changed = false;
-        for (product, place) in products.iter().zip(places) {
+        for (product, read) in products.iter().zip(entries) {
             let Some(known) = followed.products.get_mut(product) else { continue };
-            has_changed |= known.place.replace(*place) != Some(*place);
+            if known.place.is_some() && known.read == *read {
+                continue;
+            }
+            known.read = *read;
+            known.place = Some(read.map(|(rank, points)| (rank, reading.score(points))));
+            has_changed = true;
         }
         if has_changed {
             followed.read.send_replace(());

@@ -13,12 +13,13 @@ use super::places::{Place, TooManyFollowed};
 use super::{BoardUpdate, Hub, Topic, Update};
 use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, rank_changes};
 use crate::engine::EngineError;
+use crate::ledger::Definitions;
 use crate::pipeline::like_count;
 
 /// After so much silence on a board its subscribers are told that the stream is alive.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
-/// Epoch and generation of a board.
+/// Epoch and generation of a board; of rules, 0 and the version.
 pub type ShownBuild = (u64, u64);
 
 pub struct Sequence {
@@ -37,6 +38,7 @@ pub struct Sequence {
 enum Source {
     Board(Board),
     Places(Places),
+    Rules(Rules),
 }
 
 struct Board {
@@ -57,16 +59,22 @@ struct Places {
     shown: Vec<Option<Place>>,
 }
 
+struct Rules {
+    newest: watch::Receiver<Arc<Definitions>>,
+    /// All of these were told.
+    shown: Arc<Definitions>,
+}
+
 impl Drop for Places {
     fn drop(&mut self) {
-        self.hub.places.leave(&self.board, &self.products);
+        self.hub.places.leave(&self.board, &self.products, &self.read);
     }
 }
 
 impl Sequence {
     pub(super) fn new(hub: &Arc<Hub>, topic: Topic, rate: f64) -> Result<Self, TooManyFollowed> {
         let places = |board: BoardId, products: Vec<ProductId>, is_count| {
-            let read = hub.places.follow(&board, &products)?;
+            let read = hub.places.follow(&hub.app, &board, &products)?;
             let shown = hub.places.of(&board, &products);
             Ok(Source::Places(Places { hub: hub.clone(), board, products, is_count, read, shown }))
         };
@@ -78,13 +86,18 @@ impl Sequence {
             }
             Topic::Rank { board, product } => places(board, vec![product], false)?,
             Topic::Likes { products } => places(BoardId::likes(), products, true)?,
+            Topic::Rules => {
+                let mut newest = hub.app.follow_definitions();
+                let shown = newest.borrow_and_update().clone();
+                Source::Rules(Rules { newest, shown })
+            }
         };
         let pause = Duration::from_secs_f64(1.0 / rate);
         let now = Instant::now();
         Ok(Self { hub: hub.clone(), source, pause, step_at: now, spoke_at: now, is_due: false })
     }
 
-    /// Waits for the next step: at least one update. `None` when the node stops. Can be cut off.
+    /// Waits for the next step: at least one update. `None` when the node stops, or the board is deleted. Can be cut off.
     pub async fn next(&mut self) -> Option<Vec<Update>> {
         loop {
             let silent = sleep_until(self.spoke_at + HEARTBEAT_EVERY);
@@ -119,10 +132,23 @@ impl Sequence {
         vec![Update::Board(BoardUpdate::Heartbeat { state: board.shown.clone(), freshness: self.hub.freshness() })]
     }
 
-    /// Which build of the board is shown: states of different ones are joined only by a snapshot that says why.
+    /// What is shown: states of different builds are joined only by a snapshot that says why.
     pub fn build(&self) -> Option<ShownBuild> {
-        let Source::Board(Board { shown: Some(shown), .. }) = &self.source else { return None };
-        Some((shown.epoch, shown.generation))
+        match &self.source {
+            Source::Board(board) => board.shown.as_ref().map(|shown| (shown.epoch, shown.generation)),
+            Source::Places(_) => None,
+            Source::Rules(rules) => Some((0, rules.shown.rules.version() as u64)),
+        }
+    }
+
+    /// The board whose deletion has ended the sequence, where that is why [`Self::next`] has said that it is over.
+    pub fn deleted(&self) -> Option<&BoardId> {
+        let board = match &self.source {
+            Source::Board(board) => &board.board,
+            Source::Places(places) => &places.board,
+            Source::Rules(_) => return None,
+        };
+        (!self.hub.app.stopping().is_cancelled()).then_some(board)
     }
 
     /// All there is to show at this step, for those who missed steps since they were shown `build`.
@@ -130,6 +156,9 @@ impl Sequence {
         match &self.source {
             Source::Board(Board { shown: Some(shown), .. }) if build.is_some() && build != self.build() => {
                 self.whole(shown.reason)
+            }
+            Source::Rules(rules) => {
+                build.map_or(Vec::new(), |(_, version)| Rules::since(&rules.shown, version as i32))
             }
             _ => self.whole(SnapshotReason::Lagged),
         }
@@ -146,6 +175,8 @@ impl Sequence {
                 let told = places.products.iter().zip(&places.shown);
                 told.filter_map(|(product, place)| Some(places.update(product, (*place)?, None))).collect()
             }
+            // They are told once, as they come.
+            Source::Rules(_) => Vec::new(),
         }
     }
 
@@ -195,11 +226,12 @@ impl Sequence {
 }
 
 impl Source {
-    /// Waits until something may have changed; `None` when the node stops.
+    /// Waits until something may have changed; `None` when the node stops, or the board is deleted.
     async fn changed(&mut self) -> Option<()> {
         let changed = match self {
             Self::Board(board) => board.newest.changed().await,
             Self::Places(places) => places.read.changed().await,
+            Self::Rules(rules) => rules.newest.changed().await,
         };
         changed.ok()
     }
@@ -208,6 +240,7 @@ impl Source {
         match self {
             Self::Board(board) => board.step().into_iter().map(Update::Board).collect(),
             Self::Places(places) => places.step(),
+            Self::Rules(rules) => rules.step(),
         }
     }
 }
@@ -238,6 +271,28 @@ impl Board {
         };
         self.shown = Some(state);
         Some(update)
+    }
+}
+
+impl Rules {
+    fn step(&mut self) -> Vec<Update> {
+        let newest = self.newest.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.shown, newest);
+        Self::since(&self.shown, before.rules.version())
+    }
+
+    /// The rules after a version. One that is cancelled is told again.
+    fn since(definitions: &Definitions, version: i32) -> Vec<Update> {
+        let rules = &definitions.rules.weights;
+        let new = rules.iter().filter(|rule| rule.version > version);
+        let told = new.filter_map(|new| {
+            let rule = match new.cancels {
+                Some(cancelled) => rules.iter().find(|rule| rule.version == cancelled)?,
+                None => new,
+            };
+            Some(Update::Rule { rule: Box::new(rule.clone()), cancelled: new.cancels.is_some() })
+        });
+        told.collect()
     }
 }
 

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream, StreamExt};
-
 use super::fault::Fault;
 use super::{App, Result};
 use crate::domain::{Board, BoardId, Period, ProductRule, WeightRule};
@@ -69,24 +67,6 @@ impl App {
         let stands =
             |rule: &ProductRule| (rule.excluded || rule.boost.is_some()) && rule.until.is_none_or(|until| now < until);
         newest.into_values().filter(stands).collect()
-    }
-
-    /// Each weight rule that is made from now on, and each that is taken back (then `true`).
-    pub fn rule_changes(&self) -> impl Stream<Item = (WeightRule, bool)> + Send + use<> {
-        let mut known = self.definitions.subscribe();
-        let seen = known.borrow_and_update().rules.version();
-        let changes = stream::unfold((known, seen), |(mut known, seen)| async move {
-            known.changed().await.ok()?;
-            let definitions = known.borrow_and_update().clone();
-            let rules = &definitions.rules;
-            let newer = rules.weights.iter().filter(|rule| rule.version > seen);
-            let changed = newer.filter_map(|rule| match rule.cancels {
-                None => Some((rule.clone(), rules.is_cancelled(rule.version, rules.version()))),
-                Some(version) => Some((rules.weights.iter().find(|rule| rule.version == version)?.clone(), true)),
-            });
-            Some((stream::iter(changed.collect::<Vec<_>>()), (known, seen.max(rules.version()))))
-        });
-        changes.flatten()
     }
 
     // ------------------------------------------------------------ boards

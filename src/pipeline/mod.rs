@@ -1,7 +1,8 @@
 //! What follows the journal, and the ways in and out of it.
 //!
 //! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
-//! counts), `desk` (what admins do), `system` and `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild`
+//! counts), `periods` (closed ones), `desk` (what admins do), `system` and `verify`. Beside it runs the background work that
+//! `lead` owns: `recover`, `sync`, `project` with `rebuild`
 //! and `roll`.
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
@@ -12,6 +13,7 @@ mod fault;
 mod intake;
 mod lead;
 mod notices;
+mod periods;
 mod progress;
 mod project;
 mod read;
@@ -37,6 +39,7 @@ use crate::domain::{
 };
 use crate::engine::{Engine, EngineError};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
+pub use periods::{Found, Meant};
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
@@ -44,6 +47,7 @@ pub use system::{EngineState, LedgerState, System};
 
 use catalogue::Catalogue;
 use fault::Fault;
+use periods::ClosedBoards;
 use progress::Waits;
 use read::LedgerBoards;
 use together::Together;
@@ -56,6 +60,9 @@ pub enum AppError {
     Unavailable { reason: String, retry_after_ms: u64 },
     #[error("too many likes; try again in {retry_after_ms} ms")]
     RateLimited { retry_after_ms: u64 },
+    /// More is asked for than one answer may take; `limit` is the bound's name, and `value` what it is.
+    #[error("{message}")]
+    TooMuch { limit: &'static str, value: usize, message: String },
     /// Not the caller's fault, and no use in trying again; the text is for the log, not for the client.
     #[error("{0}")]
     Internal(String),
@@ -150,7 +157,10 @@ pub enum EventResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Engine,
+    /// Computed from the ledger.
     Ledger,
+    /// Stored when the period was closed.
+    Results,
 }
 
 /// How fresh an answer is.
@@ -171,6 +181,23 @@ pub struct Reading {
     pub basis: Basis,
     /// What had been counted. Empty for results that were stored when the period was closed.
     pub cursors: Cursors,
+}
+
+impl Reading {
+    /// Whether this is about a closed period, and not about what the board shows: what is computed from the ledger in
+    /// place of what the board shows is marked degraded.
+    pub fn is_closed(&self) -> bool {
+        match self.freshness.source {
+            Source::Engine => false,
+            Source::Ledger => !self.freshness.degraded,
+            Source::Results => true,
+        }
+    }
+
+    /// The score that is shown for points.
+    pub fn score(&self, points: Points) -> Points {
+        self.board.score(&self.period, points, self.freshness.as_of)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -239,6 +266,7 @@ pub struct App {
     counts: Together<ProductId, u64>,
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
+    closed_boards: ClosedBoards,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Keeps a second process away from a ledger whose engine is this process's memory.
@@ -276,6 +304,7 @@ impl App {
             loads,
             counts,
             ledger_boards: LedgerBoards::default(),
+            closed_boards: ClosedBoards::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _alone: alone,
@@ -343,6 +372,11 @@ impl App {
     /// Boards and rules as this node knows them.
     pub fn definitions(&self) -> Arc<Definitions> {
         self.definitions.borrow().clone()
+    }
+
+    /// Told whenever boards or rules change.
+    pub fn follow_definitions(&self) -> watch::Receiver<Arc<Definitions>> {
+        self.definitions.subscribe()
     }
 
     /// A visible board's definition.

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::rebuild::{Computed, compute};
+use super::rebuild::Computed;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
 use crate::domain::{
-    Basis, Board, BoardId, Cursors, FeedPosition, FeedState, PageStart, Period, Points, ProductId, Scoring, Standings,
+    Basis, Board, BoardId, Cursors, FeedPosition, FeedState, PageStart, Period, Points, ProductId, Standings,
     Timestamp, UserId,
 };
 use crate::engine::{EngineError, Generation};
@@ -22,13 +22,27 @@ const LEDGER_BOARD_FRESH_FOR: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct LedgerBoards(tokio::sync::Mutex<HashMap<BoardId, Arc<LedgerBoard>>>);
 
-struct LedgerBoard {
+/// A period of a board, computed from the ledger.
+pub struct LedgerBoard {
     period: Period,
     basis: Basis,
     cursors: Cursors,
-    standings: Standings,
+    pub standings: Standings,
     computed_at: Timestamp,
-    computed: Instant,
+    pub computed: Instant,
+}
+
+impl LedgerBoard {
+    /// `degraded` where it stands for what the board should show.
+    pub fn reading(&self, board: &Arc<Board>, degraded: bool) -> Reading {
+        Reading {
+            board: board.clone(),
+            period: self.period.clone(),
+            freshness: Freshness { source: Source::Ledger, as_of: self.computed_at, degraded },
+            basis: self.basis,
+            cursors: self.cursors.clone(),
+        }
+    }
 }
 
 /// What a place on the board that counts likes says: each like is one point.
@@ -84,18 +98,18 @@ impl App {
         }
     }
 
-    /// Rank and points of products on any board, hidden ones too, in the order asked.
-    pub async fn places(&self, board: &BoardId, products: &[ProductId]) -> Result<Vec<Option<(u64, Points)>>> {
+    /// Places of products on any board, hidden ones too, as [`Self::entries`].
+    pub async fn places(&self, board: &BoardId, products: &[ProductId]) -> Result<BoardEntries> {
         let definitions = self.definitions();
         let found = definitions.boards.iter().find(|definition| definition.board.id == *board);
         let found = found.ok_or_else(|| AppError::Internal(format!("the ledger has no board {board}")))?;
-        Ok(self.entries(&Arc::new(found.board.clone()), products).await?.entries)
+        self.entries(&Arc::new(found.board.clone()), products).await
     }
 
     /// How many people like each product, in the order asked.
     pub async fn like_counts(&self, products: &[ProductId]) -> Result<Vec<u64>> {
         let places = self.places(&BoardId::likes(), products).await?;
-        Ok(places.into_iter().map(like_count).collect())
+        Ok(places.entries.into_iter().map(like_count).collect())
     }
 
     /// When the user liked each product, in the order asked. One engine call for a user who is loaded.
@@ -142,21 +156,20 @@ impl App {
                 computed
             }
         };
-        let freshness = Freshness { source: Source::Ledger, as_of: computed.computed_at, degraded: true };
-        let LedgerBoard { period, basis, cursors, .. } = &*computed;
-        let (period, cursors) = (period.clone(), cursors.clone());
-        Ok((Reading { board: board.clone(), period, freshness, basis: *basis, cursors }, computed))
+        Ok((computed.reading(board, true), computed))
     }
 
     async fn compute_board(&self, board: &Board) -> Result<LedgerBoard> {
-        let computed_at = self.now();
-        let period = board.period_at(computed_at);
-        let rules = &self.definitions().rules;
-        let basis = rules.basis(computed_at);
-        let scoring = Scoring::new(board, period.clone(), rules, basis);
-        let carry_from = board.carries_from(&period).map(|period| period.key);
-        let Computed { cursors, points, .. } = compute(&self.ledger, scoring, carry_from.as_deref()).await?;
+        let now = self.now();
+        let basis = self.definitions().rules.basis(now);
+        self.compute_period(board, board.period_at(now), basis).await
+    }
+
+    /// Computes a period of a board from the ledger, and what carries over to it where that is not stored.
+    pub(super) async fn compute_period(&self, board: &Board, period: Period, basis: Basis) -> Result<LedgerBoard> {
+        let (computed_at, computed) = (self.now(), Instant::now());
+        let Computed { cursors, points, .. } = self.compute_chain(board, &period, basis).await?;
         let standings = points.into_iter().collect();
-        Ok(LedgerBoard { period, basis, cursors, standings, computed_at, computed: Instant::now() })
+        Ok(LedgerBoard { period, basis, cursors, standings, computed_at, computed })
     }
 }

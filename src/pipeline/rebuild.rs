@@ -29,13 +29,23 @@ pub struct Computed {
 
 /// Computes a period of a board. `carry_from` is the key of the period whose stored results carry over.
 pub async fn compute(ledger: &Ledger, scoring: Scoring, carry_from: Option<&str>) -> Result<Computed, Fault> {
+    compute_after(ledger, scoring, carry_from, HashMap::new()).await
+}
+
+/// As [`compute`], with points at a close that is not stored: `unstored` stands beside to what `carry_from` names.
+pub async fn compute_after(
+    ledger: &Ledger,
+    scoring: Scoring,
+    carry_from: Option<&str>,
+    unstored: HashMap<ProductId, Points>,
+) -> Result<Computed, Fault> {
     let (segments, signals) = (scoring.segments(), scoring.signals());
     let board = scoring.board().clone();
     let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, product: None };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
     let scoring = scoring.with_members(members);
     let mut points: HashMap<ProductId, Points> = HashMap::new();
-    for (product, at_close) in at_close {
+    for (product, at_close) in at_close.into_iter().chain(unstored) {
         let carry = scoring.carry(&product, at_close);
         points.insert(product, carry);
     }

@@ -11,9 +11,9 @@ use super::App;
 use super::fault::Fault;
 use super::progress::End;
 use super::rebuild::{Computed, compute};
-use crate::domain::{Basis, Period, Scoring, Standings};
+use crate::domain::{Basis, Board, Period, Scoring, Standings};
 use crate::engine::EngineError;
-use crate::ledger::BoardDefinition;
+use crate::ledger::{BoardDefinition, Ledger, LedgerError};
 
 /// Writes what is missing of the results before `period`. Until then nobody builds `period`. Returns the key of the
 /// period whose results carry over, if the board carries.
@@ -64,14 +64,28 @@ async fn close(
     if (is_last || !places.is_empty()) && app.ledger.write_results(definition, &period, &places, closed_at).await? {
         tracing::info!(board = %board.id, period = %period.key, products = places.len(), "period closed");
     }
-    let (Some(ended_at), false) = (period.ends_at, is_last) else { return Ok(None) };
-    let next = board.period_at(ended_at);
-    if !places.is_empty() {
-        return Ok(Some(next));
+    if is_last {
+        return Ok(None);
     }
-    // Nothing carries over, so the chain goes on where something was counted.
-    let active = app.ledger.next_active(next.first).await?.map(|bucket| board.period_at(bucket.starts_at()));
-    Ok(Some(active.filter(|active| active.starts_at < last.starts_at).unwrap_or_else(|| last.clone())))
+    Ok(Some(next_of(&app.ledger, board, &period, places.is_empty(), last).await?))
+}
+
+/// The next link of a chain that leads to `last`: the period that follows; or, where a period without points carries
+/// nothing over, the one in which something was counted again.
+pub async fn next_of(
+    ledger: &Ledger,
+    board: &Board,
+    period: &Period,
+    is_empty: bool,
+    last: &Period,
+) -> Result<Period, LedgerError> {
+    let Some(ended_at) = period.ends_at else { return Ok(last.clone()) };
+    let next = board.period_at(ended_at);
+    if !is_empty {
+        return Ok(next);
+    }
+    let active = ledger.next_active(next.first).await?.map(|bucket| board.period_at(bucket.starts_at()));
+    Ok(active.filter(|active| active.starts_at < last.starts_at).unwrap_or_else(|| last.clone()))
 }
 
 /// Waits until the ledger has passed what the journals hold now, which is at least what they held at the boundary.

@@ -41,6 +41,7 @@ fn every_command_explains_itself_and_keeps_secrets() {
         "import events",
         "migrate",
         "verify",
+        "rebuild",
         "schema",
         "token",
         "bench fanout",
@@ -77,6 +78,8 @@ fn clients_of_a_server_that_is_away_say_so() {
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
     let error = refusal(1, &["verify", "--url", &url], &[]);
+    assert!(error.contains(&url), "{error}");
+    let error = refusal(1, &["rebuild", "--url", &url], &[]);
     assert!(error.contains(&url), "{error}");
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"id,name\na,A\n").unwrap();

@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod contract;
 mod crowd;
+mod desk;
 mod end_to_end;
 mod faults;
 mod graphql;

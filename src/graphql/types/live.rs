@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_graphql::{Enum, ID, Interface, Object, Result, SimpleObject};
 
-use super::board::{self, Period};
+use super::period::{self, Period};
 use super::product::Product;
 use super::ranking::RankingEntry;
 use super::scalars::{DateTime, Long, int};
-use crate::domain::{self, Board, FeedPosition, FeedState};
+use crate::domain::{self, Board, FeedPosition, FeedState, Points};
 use crate::graphql::guards::Viewing;
 use crate::graphql::siblings::Siblings;
 use crate::live::{BoardUpdate, Update};
@@ -81,7 +81,7 @@ pub struct BoardHeartbeat {
     position: String,
     seq: Long,
     at: DateTime,
-    freshness: board::Freshness,
+    freshness: period::Freshness,
 }
 
 /// One subscription's view of a board.
@@ -104,10 +104,10 @@ impl View {
     }
 
     fn snapshot(&self, state: &FeedState, reason: domain::SnapshotReason) -> BoardSnapshot {
-        let period = self.board.period_of_key(&state.period).unwrap_or_else(|| self.board.period_at(state.at));
+        let (board, period) = self.period(state);
         let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
         let (basis, cursors) = (state.basis, state.cursors.clone());
-        let reading = Arc::new(Reading { board: self.board.clone(), period, freshness, basis, cursors });
+        let reading = Arc::new(Reading { board, period, freshness, basis, cursors });
         BoardSnapshot {
             position: state.position().to_string(),
             seq: state.seq.into(),
@@ -119,10 +119,21 @@ impl View {
         }
     }
 
+    /// The board as it is now: it may have been given another title or half-life since this view began.
+    fn period(&self, state: &FeedState) -> (Arc<Board>, domain::Period) {
+        let board = self.app.board(&self.board.id).unwrap_or_else(|| self.board.clone());
+        let period = board.period_of_key(&state.period).unwrap_or_else(|| board.period_at(state.at));
+        (board, period)
+    }
+
     fn delta(&self, state: &FeedState, from_seq: u64, changes: Vec<domain::RankChange>) -> BoardDelta {
         let ids = changes.iter().map(|change| change.product.clone()).collect();
         let siblings = Siblings::new(&self.app, &self.viewer, ids);
-        let change = |(index, change)| RankChange { change, index, siblings: siblings.clone() };
+        let (board, period) = self.period(state);
+        let change = |(index, change): (usize, domain::RankChange)| {
+            let score = change.points.map(|points| board.score(&period, points, state.at));
+            RankChange { change, score, index, siblings: siblings.clone() }
+        };
         BoardDelta {
             position: state.position().to_string(),
             seq: state.seq.into(),
@@ -165,7 +176,7 @@ impl ProductRankEvent {
             product_id: ID(product.to_string()),
             rank: place.map(|(rank, _)| int(rank)),
             previous_rank: previous_rank.map(int),
-            score: place.map(|(_, points)| points.as_f64()),
+            score: place.map(|(_, score)| score.as_f64()),
         })
     }
 }
@@ -187,6 +198,8 @@ impl LikeEvent {
 
 pub struct RankChange {
     change: domain::RankChange,
+    /// What was shown for its points when the state was published.
+    score: Option<Points>,
     index: usize,
     siblings: Arc<Siblings>,
 }
@@ -213,7 +226,7 @@ impl RankChange {
 
     /// Null for LEFT.
     async fn score(&self) -> Option<f64> {
-        self.change.points.map(|points| points.as_f64())
+        self.score.map(Points::as_f64)
     }
 
     async fn product(&self) -> Result<Option<Product>> {

@@ -1,10 +1,11 @@
 //! Places on a board, and pages of them.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use async_graphql::{ID, Object, Result, SimpleObject};
+use async_graphql::{Enum, ID, Object, Result, SimpleObject};
 
-use super::board::Period;
+use super::period::Period;
 use super::product::Product;
 use super::scalars::int;
 use crate::domain::{FeedPosition, FeedState, Place, Points};
@@ -76,7 +77,7 @@ impl RankingEntry {
 
     #[graphql(complexity = 0)]
     async fn score(&self) -> f64 {
-        self.points.as_f64()
+        self.reading.score(self.points).as_f64()
     }
 
     #[graphql(complexity = 0)]
@@ -88,6 +89,51 @@ impl RankingEntry {
     async fn product(&self) -> Result<Option<Product>> {
         Ok(Product::of(&self.siblings, self.index).await?)
     }
+
+    /// Against the rank at the end of the previous period.
+    async fn movement(&self) -> Result<Movement> {
+        let Reading { board, period, .. } = &*self.reading;
+        let before = self.siblings.entries_before(board, period).await?;
+        let previous_rank = |before: &BoardEntries| before.entries[self.index].map(|(rank, _)| rank);
+        Ok(before.map_or(Movement::NONE, |before| Movement::new(self.rank, previous_rank(&before))))
+    }
+}
+
+#[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// The product was not on the board when the previous period ended.
+    New,
+    Up,
+    Down,
+    Same,
+}
+
+/// Where a board has no previous period, since it counts all time in one, every row is SAME without a previous rank.
+#[derive(SimpleObject, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Movement {
+    #[graphql(complexity = 0)]
+    direction: Direction,
+    /// The rank when the previous period ended. Null for NEW, and where there is no previous period.
+    #[graphql(complexity = 0)]
+    previous_rank: Option<i32>,
+    /// How many places up or down; 0 for NEW and SAME.
+    #[graphql(complexity = 0)]
+    places: i32,
+}
+
+impl Movement {
+    const NONE: Self = Self { direction: Direction::Same, previous_rank: None, places: 0 };
+
+    fn new(rank: u64, previous_rank: Option<u64>) -> Self {
+        let direction = match previous_rank.map(|previous| rank.cmp(&previous)) {
+            None => Direction::New,
+            Some(Ordering::Less) => Direction::Up,
+            Some(Ordering::Equal) => Direction::Same,
+            Some(Ordering::Greater) => Direction::Down,
+        };
+        let places = previous_rank.map_or(0, |previous| rank.abs_diff(previous));
+        Self { direction, previous_rank: previous_rank.map(int), places: int(places) }
+    }
 }
 
 #[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
@@ -96,6 +142,14 @@ pub struct PageInfo {
     pub has_previous_page: bool,
     pub start_cursor: Option<String>,
     pub end_cursor: Option<String>,
+}
+
+impl PageInfo {
+    /// Of a page whose rows have these cursors.
+    pub fn new(cursors: &[String], has_next_page: bool, has_previous_page: bool) -> Self {
+        let (start_cursor, end_cursor) = (cursors.first().cloned(), cursors.last().cloned());
+        Self { has_next_page, has_previous_page, start_cursor, end_cursor }
+    }
 }
 
 #[derive(SimpleObject)]
@@ -163,6 +217,15 @@ fn has_next(first_rank: u64, shown: usize, total: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_movement_is_told_against_the_rank_before() {
+        let movement = |direction, previous_rank, places| Movement { direction, previous_rank, places };
+        assert_eq!(Movement::new(3, Some(5)), movement(Direction::Up, Some(5), 2));
+        assert_eq!(Movement::new(5, Some(3)), movement(Direction::Down, Some(3), 2));
+        assert_eq!(Movement::new(3, Some(3)), movement(Direction::Same, Some(3), 0));
+        assert_eq!(Movement::new(3, None), movement(Direction::New, None, 0));
+    }
 
     #[test]
     fn the_last_page_has_no_next() {

@@ -43,6 +43,25 @@ impl ScalarType for Decimal {
     }
 }
 
+/// Kept as text until the input that holds it is checked, as [`Decimal`] is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Duration(pub String);
+
+/// ISO 8601 duration, for example PT1H.
+#[Scalar]
+impl ScalarType for Duration {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            _ => Err(InputValueError::expected_type(value)),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
 /// Whole numbers that may outgrow GraphQL's 32 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Long(pub i64);

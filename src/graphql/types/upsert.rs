@@ -6,6 +6,7 @@ use rust_decimal::Decimal as Amount;
 use super::scalars::Decimal;
 use crate::domain::{Money, ProductId};
 use crate::graphql::errors::UserError;
+use crate::graphql::inputs::{label_problem, text_problem};
 use crate::ledger::NewProduct;
 
 /// Most products in a call: with the lengths below, a call of usual rows is well below the body limit.
@@ -14,8 +15,6 @@ pub const PRODUCTS_MAX: usize = 500;
 const NAME_LEN_MAX: usize = 200;
 /// Longest image address, in bytes: what browsers and proxies take.
 const URL_LEN_MAX: usize = 2_048;
-/// Longest category or brand, in bytes: they name boards' scopes and stand in lists.
-const LABEL_LEN_MAX: usize = 64;
 /// Highest price: a million millions of any currency, which leaves a decimal's 28 digits room for sums.
 const PRICE_MAX: i64 = 1_000_000_000_000;
 /// ISO 4217 has currencies of up to 4 decimals.
@@ -44,7 +43,7 @@ impl ProductInput {
         let mut check = |field: &str, problem: Option<String>| {
             errors.extend(problem.map(|message| UserError::invalid(&format!("products.{index}.{field}"), message)));
         };
-        let label = |text: &Option<String>| text.as_deref().and_then(|text| text_problem(text, LABEL_LEN_MAX));
+        let label = |text: &Option<String>| text.as_deref().and_then(label_problem);
         let id = ProductId::new(&self.id);
         check("id", id.as_ref().err().map(ToString::to_string));
         check("name", text_problem(&self.name, NAME_LEN_MAX));
@@ -67,17 +66,6 @@ impl ProductInput {
             _ => Err(errors),
         }
     }
-}
-
-fn text_problem(text: &str, len_max: usize) -> Option<String> {
-    if text.is_empty() {
-        return Some("must not be empty".to_owned());
-    }
-    if text.len() > len_max {
-        return Some(format!("has {} bytes; at most {len_max} are allowed", text.len()));
-    }
-    // Postgres has no place for a NUL, and the rest only ever come from a broken export.
-    text.chars().any(char::is_control).then(|| "holds a control character".to_owned())
 }
 
 fn url_problem(url: &str) -> Option<String> {

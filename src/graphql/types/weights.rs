@@ -7,10 +7,9 @@ use super::scalars::DateTime;
 use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timestamp};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
-use crate::ledger::{Author, KeysetPage, NewWeightRule, RuleOutcome};
-
-/// Longest note, in bytes: a reason, not a report.
-const NOTE_LEN_MAX: usize = 500;
+use crate::graphql::inputs;
+use crate::live::Update;
+use crate::ledger::{Author, CancelOutcome, KeysetPage, NewWeightRule, RuleOutcome};
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
 #[graphql(remote = "domain::Signal")]
@@ -28,43 +27,75 @@ pub struct Weight {
     pub weight: f64,
 }
 
+/// A change of weights. Rules apply in the order of their versions, the shared ones first; each sets only the signals it
+/// names.
 #[derive(SimpleObject, Clone)]
 pub struct WeightRule {
     pub id: ID,
     pub version: i32,
+    /// Null for every board.
     pub board: Option<ID>,
     pub weights: Vec<Weight>,
+    /// Null for the start of every period that was open when the rule was made, and of all since.
+    pub from: Option<DateTime>,
+    pub until: Option<DateTime>,
+    /// Of the day, in the board's time zone. Null for all.
+    pub hours: Option<Vec<i32>>,
     pub created_by: String,
     pub created_at: DateTime,
     pub note: String,
+    /// Whether it was taken back: as if it had never been made.
+    pub cancelled: bool,
 }
 
 fn weights(weights: impl IntoIterator<Item = (domain::Signal, domain::Weight)>) -> Vec<Weight> {
     weights.into_iter().map(|(signal, weight)| Weight { signal: signal.into(), weight: weight.as_f64() }).collect()
 }
 
-impl From<domain::WeightRule> for WeightRule {
-    fn from(rule: domain::WeightRule) -> Self {
+impl WeightRule {
+    pub fn new(rule: domain::WeightRule, cancelled: bool) -> Self {
         Self {
             id: ID(rule.version.to_string()),
             version: rule.version,
             board: rule.board.map(|board| ID(board.to_string())),
             weights: weights(rule.weights),
+            from: rule.from.map(DateTime),
+            until: rule.until.map(DateTime),
+            hours: rule.hours.map(|hours| hours.iter().collect()),
             created_by: rule.created_by,
             created_at: DateTime(rule.created_at),
             note: rule.note,
+            cancelled,
         }
     }
-}
 
-impl WeightRule {
+    /// `None` for what is none.
+    pub fn of(update: Update) -> Option<Self> {
+        let Update::Rule { rule, cancelled } = update else { return None };
+        Some(Self::new(*rule, cancelled))
+    }
+
+    /// What counts on a board at an instant, then the rules that are still to come, or to come again at their hours.
+    pub fn of_board(board: &Board, rules: &Rules, at: Timestamp) -> Vec<Self> {
+        let bucket = Bucket::containing(at);
+        let mut coming = rules.weights_of(&board.id, rules.version());
+        coming.retain(|rule| {
+            let is_over = rule.until.is_some_and(|until| until <= at);
+            !is_over && !rule.counts_in(bucket, &board.time_zone)
+        });
+        coming.sort_by_key(|rule| (rule.from.map_or(at, |from| from.max(at)), rule.version));
+        let coming = coming.into_iter().map(|rule| Self::new(rule.clone(), false));
+        std::iter::once(Self::in_force(board, rules, at)).chain(coming).collect()
+    }
+
     /// What counts on a board at an instant: every signal's weight, signed as the newest rule that has a say. It has an
     /// id of its own, because it says more than that rule does.
-    pub fn in_force(board: &Board, rules: &Rules, at: Timestamp) -> Self {
-        let period = board.period_at(at);
+    fn in_force(board: &Board, rules: &Rules, at: Timestamp) -> Self {
+        let (period, bucket) = (board.period_at(at), Bucket::containing(at));
         let basis = rules.basis(at);
         let applying = rules.weights_of(&board.id, basis.rules_version).into_iter();
-        let applying = applying.filter(|rule| rule.applies_to(&board.id, &period));
+        let applying = applying
+            .filter(|rule| rule.applies_to(&board.id, &period) && rule.counts_in(bucket, &board.time_zone));
         let newest = applying.max_by_key(|rule| rule.version).cloned().unwrap_or_else(|| domain::WeightRule {
             version: 0,
             board: None,
@@ -78,9 +109,9 @@ impl WeightRule {
             note: "Defaults".to_owned(),
         });
         let scoring = Scoring::new(board, period, rules, basis);
-        let in_force = scoring.weights(Bucket::containing(at)).unwrap_or(board.base_weights());
+        let in_force = scoring.weights(bucket).unwrap_or(board.base_weights());
         let id = ID(format!("{}:{}", board.id, newest.version));
-        Self { id, weights: weights(in_force.iter()), ..newest.into() }
+        Self { id, weights: weights(in_force.iter()), ..Self::new(newest, false) }
     }
 }
 
@@ -100,16 +131,17 @@ pub struct WeightRuleConnection {
 }
 
 impl WeightRuleConnection {
-    pub fn new(page: KeysetPage<domain::WeightRule>, has_previous_page: bool) -> Self {
-        let nodes: Vec<WeightRule> = page.rows.into_iter().map(WeightRule::from).collect();
-        let cursor = |rule: &WeightRule| Cursor::Rule(rule.version).encode();
-        let page_info = PageInfo {
-            has_next_page: page.has_more,
-            has_previous_page,
-            start_cursor: nodes.first().map(cursor),
-            end_cursor: nodes.last().map(cursor),
+    /// `rules` say which of the page's were cancelled.
+    pub fn new(page: KeysetPage<domain::WeightRule>, has_previous_page: bool, rules: &Rules) -> Self {
+        let rule = |rule: domain::WeightRule| {
+            let cancelled = rules.is_cancelled(rule.version, rules.version());
+            WeightRule::new(rule, cancelled)
         };
-        let edges = nodes.iter().map(|rule| WeightRuleEdge { cursor: cursor(rule), node: rule.clone() }).collect();
+        let nodes: Vec<WeightRule> = page.rows.into_iter().map(rule).collect();
+        let cursors: Vec<_> = nodes.iter().map(|rule| Cursor::Rule(rule.version).encode()).collect();
+        let page_info = PageInfo::new(&cursors, page.has_more, has_previous_page);
+        let edges =
+            cursors.into_iter().zip(nodes.clone()).map(|(cursor, node)| WeightRuleEdge { cursor, node }).collect();
         Self { edges, nodes, page_info }
     }
 }
@@ -170,6 +202,12 @@ pub struct AdjustWeightsInput {
     pub board: Option<ID>,
     /// Signals left out keep their weight.
     pub weights: Vec<WeightInput>,
+    /// Null re-scores the open periods from their start. An instant, past or future, makes the rule count from there.
+    pub from: Option<DateTime>,
+    /// The rule ends by itself: an event season, a brand day.
+    pub until: Option<DateTime>,
+    /// Hours of the day, in the board's time zone, in which the rule counts. Null means all.
+    pub hours: Option<Vec<i32>>,
     /// The version the admin looked at; CONFLICT if someone else changed it since.
     pub expected_version: Option<i32>,
     pub note: String,
@@ -179,48 +217,40 @@ impl AdjustWeightsInput {
     /// Checks everything that is wrong; `is_board` says whether there is such a board.
     pub fn parse(
         self,
-        created_by: String,
-        created_at: Timestamp,
+        author: impl FnOnce(String) -> Author,
         is_board: impl Fn(&BoardId) -> bool,
     ) -> Result<NewWeightRule, Vec<UserError>> {
         let mut errors = Vec::new();
-        let board = self.board.map(|id| {
-            BoardId::new(&id).map_err(|error| UserError::invalid("board", error)).and_then(|board| {
-                let unknown = || UserError::not_found("board", format!("there is no board {board}"));
-                if is_board(&board) { Ok(board) } else { Err(unknown()) }
-            })
-        });
-        let board = board.transpose().unwrap_or_else(|error| {
-            errors.push(error);
-            None
-        });
-        let Terms { weights, from, until, hours } = Terms::parse(&self.weights, None, None, None, &mut errors);
+        let board = self.board.and_then(|id| inputs::board("board", &id, is_board, &mut errors));
+        let Terms { weights, from, until, hours } =
+            Terms::parse(&self.weights, self.from, self.until, self.hours.as_deref(), &mut errors);
         if self.expected_version.is_some_and(|version| version < 0) {
             errors.push(UserError::invalid("expectedVersion", "a version is 0 or more"));
         }
-        let len = self.note.len();
-        if self.note.trim().is_empty() || len > NOTE_LEN_MAX || self.note.contains('\0') {
-            let message = format!("say why, in 1 to {NOTE_LEN_MAX} bytes of text; these are {len}");
-            errors.push(UserError::invalid("note", message));
+        inputs::check_note(&self.note, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let expected_version = self.expected_version;
-        let rule = NewWeightRule {
-            board,
-            weights,
-            from,
-            until,
-            hours,
-            author: Author { name: created_by, at: created_at, note: self.note },
-            expected_version,
-        };
-        if errors.is_empty() { Ok(rule) } else { Err(errors) }
+        Ok(NewWeightRule { board, weights, from, until, hours, author: author(self.note), expected_version })
     }
+}
+
+/// The version of the rule that an id names, which is to be taken back for the reason that the note says.
+pub fn rule_to_cancel(id: &ID, note: &str) -> Result<i32, Vec<UserError>> {
+    let mut errors = Vec::new();
+    let version = id.parse().ok().filter(|version| *version > 0);
+    if version.is_none() {
+        errors.push(UserError::invalid("id", format!("{:?} is not the id of a rule", id.0)));
+    }
+    inputs::check_note(note, &mut errors);
+    version.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 #[derive(SimpleObject, Default)]
 pub struct WeightsPayload {
     pub rule: Option<WeightRule>,
-    /// The rule's version; after a CONFLICT, the version to look at before trying again.
+    /// The present version: that of the rule or its cancellation; after a CONFLICT, the one to look at before trying again.
     pub version: Option<i32>,
     pub user_errors: Vec<UserError>,
 }
@@ -235,12 +265,28 @@ impl From<RuleOutcome> for WeightsPayload {
     fn from(outcome: RuleOutcome) -> Self {
         match outcome {
             RuleOutcome::Added(rule) => {
-                Self { version: Some(rule.version), rule: Some(rule.into()), user_errors: Vec::new() }
+                Self { version: Some(rule.version), rule: Some(WeightRule::new(rule, false)), user_errors: Vec::new() }
             }
             RuleOutcome::Conflict { present } => {
                 let message = format!("the weights have changed since; the present version is {present}");
                 let user_errors = vec![UserError::conflict("expectedVersion", message)];
                 Self { rule: None, version: Some(present), user_errors }
+            }
+        }
+    }
+}
+
+impl From<CancelOutcome> for WeightsPayload {
+    fn from(outcome: CancelOutcome) -> Self {
+        match outcome {
+            CancelOutcome::Cancelled { rule, version } => Self {
+                rule: Some(WeightRule::new(rule, true)),
+                version: Some(version),
+                user_errors: Vec::new(),
+            },
+            CancelOutcome::Unknown => Self::refused(vec![UserError::not_found("id", "there is no such rule")]),
+            CancelOutcome::Already => {
+                Self::refused(vec![UserError::conflict("id", "this rule has been cancelled already")])
             }
         }
     }
@@ -257,11 +303,23 @@ mod tests {
 
     fn input(weights: &[(Signal, f64)], note: &str) -> AdjustWeightsInput {
         let weights = weights.iter().map(|(signal, weight)| WeightInput { signal: *signal, weight: *weight }).collect();
-        AdjustWeightsInput { board: None, weights, expected_version: None, note: note.to_owned() }
+        AdjustWeightsInput {
+            board: None,
+            weights,
+            from: None,
+            until: None,
+            hours: None,
+            expected_version: None,
+            note: note.to_owned(),
+        }
+    }
+
+    fn ann(note: String) -> Author {
+        Author { name: "ann".to_owned(), at: Timestamp::now(), note }
     }
 
     fn paths(input: AdjustWeightsInput) -> Vec<String> {
-        let errors = input.parse("ann".to_owned(), Timestamp::now(), |board| *board == BoardId::daily()).err();
+        let errors = input.parse(ann, |board| *board == BoardId::daily()).err();
         errors.into_iter().flatten().map(|error| error.path.unwrap().join(".")).collect()
     }
 
@@ -276,7 +334,7 @@ mod tests {
         assert_eq!(paths(input(&[(Signal::View, 0.5)], &"x".repeat(501))), ["note"]);
         let mut elsewhere = input(&[(Signal::View, 0.5)], "x");
         elsewhere.board = Some(ID("weekly".to_owned()));
-        let errors = elsewhere.parse("ann".to_owned(), Timestamp::now(), |_| false).unwrap_err();
+        let errors = elsewhere.parse(ann, |_| false).unwrap_err();
         assert_eq!(errors[0].code, crate::graphql::errors::UserErrorCode::NotFound);
     }
 
@@ -296,26 +354,61 @@ mod tests {
         assert_eq!(wrong(noon, noon, Some(&[])), ["until", "hours"]);
     }
 
-    #[test]
-    fn what_is_in_force_names_every_signal() {
-        let now = Timestamp::now();
-        let defaults = WeightRule::in_force(&board(), &Rules::default(), now);
-        assert_eq!((defaults.version, defaults.note.as_str(), defaults.weights.len()), (0, "Defaults", 5));
-        let rule = domain::WeightRule {
-            version: 3,
+    fn rule(version: i32, order: f64, created_at: Timestamp) -> domain::WeightRule {
+        domain::WeightRule {
+            version,
             board: None,
-            weights: vec![(domain::Signal::Order, domain::Weight::from_f64(5.0).unwrap())],
+            weights: vec![(domain::Signal::Order, domain::Weight::from_f64(order).unwrap())],
             from: None,
             until: None,
             hours: None,
             cancels: None,
             created_by: "ann".to_owned(),
-            created_at: now,
+            created_at,
             note: "orders first".to_owned(),
-        };
-        let changed = WeightRule::in_force(&board(), &Rules { weights: vec![rule], products: vec![] }, now);
+        }
+    }
+
+    fn rules(weights: Vec<domain::WeightRule>) -> Rules {
+        Rules { weights, products: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_in_force_names_every_signal() {
+        let now = Timestamp::now();
+        let defaults = WeightRule::in_force(&board(), &Rules::default(), now);
+        assert_eq!((defaults.version, defaults.note.as_str(), defaults.weights.len()), (0, "Defaults", 5));
+        let changed = WeightRule::in_force(&board(), &rules(vec![rule(3, 5.0, now)]), now);
         assert_eq!((changed.version, changed.created_by.as_str()), (3, "ann"));
         let shown: Vec<_> = changed.weights.iter().map(|weight| weight.weight).collect();
         assert_eq!(shown, [0.1, 0.2, 0.3, 0.4, 5.0]);
+    }
+
+    #[test]
+    fn what_is_scheduled_follows_what_is_in_force() {
+        let at = |text: &str| Timestamp::parse(text).unwrap();
+        let now = at("2026-11-22T12:00:00Z");
+        let until = |rule: domain::WeightRule, until: &str| domain::WeightRule { until: Some(at(until)), ..rule };
+        let from = |rule: domain::WeightRule, from: &str| domain::WeightRule { from: Some(at(from)), ..rule };
+        let dawn = domain::WeightRule { hours: Some(Hours::new(&[5, 6]).unwrap()), ..rule(5, 1.5, now) };
+        let cancelled = from(rule(6, 8.0, now), "2026-11-28T00:00:00Z");
+        let cancels = domain::WeightRule { cancels: Some(6), weights: Vec::new(), ..rule(7, 0.0, now) };
+        let all = vec![
+            from(rule(1, 9.0, now), "2026-11-29T00:00:00Z"),
+            rule(2, 2.0, now),
+            until(rule(3, 7.0, now), "2026-11-22T12:00:00Z"),
+            from(rule(4, 3.0, now), "2026-11-27T00:00:00Z"),
+            dawn,
+            cancelled,
+            cancels,
+        ];
+        let shown = |at| {
+            let listed = WeightRule::of_board(&board(), &rules(all.clone()), at);
+            let order = listed[0].weights[4].weight;
+            (order, listed.iter().map(|rule| rule.version).collect::<Vec<_>>())
+        };
+        assert_eq!(shown(now), (2.0, vec![2, 5, 4, 1]));
+        assert_eq!(shown(at("2026-11-23T05:30:00Z")), (1.5, vec![5, 4, 1]));
+        assert_eq!(shown(at("2026-11-30T12:00:00Z")), (3.0, vec![4, 5]));
     }
 }

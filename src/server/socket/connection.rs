@@ -268,7 +268,7 @@ fn messages(
         let last = match &mut running {
             Running::Subscribed(member) => match member.next().await {
                 Some(payload) => return Some((operation.next(&payload), (site, operation, running))),
-                None if site.shutdown.is_cancelled() => operation.complete(),
+                None if site.shutdown.is_cancelled() || member.is_complete() => operation.complete(),
                 // To a client that is told of an end, all would be well.
                 None => operation.error(&errors::failed(ended_by_itself(), &new_request_id()).errors),
             },

@@ -1,0 +1,249 @@
+//! Periods by key or instant, and what closed ones showed: from the results stored at their close as far as these are
+//! kept, otherwise computed from the ledger.
+//!
+//! Invariant: an answer is all of stored results or all computed, and says which. What is computed follows the chain of
+//! periods as the roll does, so that it carries over what the roll would.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+
+use super::read::LedgerBoard;
+use super::rebuild::{Computed, compute_after};
+use super::roll::next_of;
+use super::{App, AppError, BoardEntries, BoardPage, Freshness, RETRY_AFTER_MS, Reading, Result, Source};
+use crate::domain::{
+    Basis, Board, BoardId, Bucket, Cursors, Factor, PageStart, Period, Points, ProductId, Scoring, Timestamp,
+};
+use crate::ledger::{ClosedPeriod, KeysetPage};
+
+/// Closed periods computed from the ledger that a node remembers: with 100,000 products each some 300 MB.
+const COMPUTED_MAX: usize = 16;
+/// How long one is served before it is computed anew, so that late events show.
+const COMPUTED_FRESH_FOR: Duration = Duration::from_secs(180);
+/// Periods computed at a time on a node, so that whoever asks for many different ones does not keep the ledger from others.
+const COMPUTED_AT_ONCE: usize = 1;
+/// Links of the chain that one answer may compute: some seconds of the ledger's time.
+const CHAIN_MAX: usize = 1_000;
+
+/// Closed periods computed from the ledger, by board, revision and key.
+pub struct ClosedBoards {
+    computed: Cache<(BoardId, i64, String), Arc<LedgerBoard>>,
+    turns: Semaphore,
+}
+
+impl Default for ClosedBoards {
+    fn default() -> Self {
+        Self { computed: Cache::new(COMPUTED_MAX), turns: Semaphore::new(COMPUTED_AT_ONCE) }
+    }
+}
+
+/// Which period is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    Key(String),
+    At(Timestamp),
+}
+
+/// A period that there is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The one that the board shows.
+    Shown(Reading),
+    /// A closed one, with its reading where its results are stored.
+    Closed(Period, Option<Reading>),
+}
+
+impl App {
+    /// `None` for a key that no period has, for one that has not begun, and for one that ended before anything happened.
+    pub async fn period(&self, board: &Arc<Board>, meant: &Meant) -> Result<Option<Found>> {
+        let (period, is_instant) = match meant {
+            Meant::Key(key) => (board.period_of_key(key), false),
+            Meant::At(at) => (Some(board.period_at(*at)), true),
+        };
+        let Some(period) = period else { return Ok(None) };
+        let shown = self.entries(board, &[]).await?.reading;
+        let now = self.now();
+        let is_present = period.key == board.period_at(now).key;
+        // From the boundary to the switch, the board still shows the period before.
+        if period.key == shown.period.key || (is_instant && is_present) {
+            return Ok(Some(Found::Shown(shown)));
+        }
+        // Another node's clock may run ahead of this one's.
+        let is_over = period.is_over(now) || shown.period.starts_at.is_some_and(|begun| period.is_over(begun));
+        if !is_over {
+            let about_to_begin = || AppError::Unavailable {
+                reason: format!("the board {} is about to begin the period {}", board.id, period.key),
+                retry_after_ms: RETRY_AFTER_MS,
+            };
+            return if is_present { Err(about_to_begin()) } else { Ok(None) };
+        }
+        if let Some(closed) = self.ledger.closed_period(&board.id, &period.key).await? {
+            return Ok(Some(found(board, &closed)));
+        }
+        let first = self.ledger.next_active(Bucket::MIN).await?;
+        Ok(first.filter(|first| *first < period.end).map(|_| Found::Closed(period, None)))
+    }
+
+    /// The board's periods whose results are stored, that ended before an instant, newest first.
+    pub async fn closed_periods(&self, board: &Arc<Board>, before: Timestamp, first: u32) -> Result<KeysetPage<Found>> {
+        let page = self.ledger.closed_periods(&board.id, before, first).await?;
+        Ok(KeysetPage { rows: page.rows.iter().map(|closed| found(board, closed)).collect(), has_more: page.has_more })
+    }
+
+    /// What a closed period's answers are read from.
+    pub async fn closed_reading(&self, board: &Arc<Board>, period: &Period) -> Result<Reading> {
+        match self.ledger.closed_period(&board.id, &period.key).await? {
+            Some(closed) => Ok(reading(board, &closed)),
+            None => Ok(self.closed_board(board, period).await?.reading(board, false)),
+        }
+    }
+
+    /// A page of a closed period: one look-up as far as its results are kept.
+    pub async fn closed_page(
+        &self,
+        board: &Arc<Board>,
+        period: &Period,
+        start: &PageStart,
+        count: u64,
+    ) -> Result<BoardPage> {
+        if let Some((closed, Some(rows))) = self.ledger.results_page(&board.id, &period.key, start, count).await? {
+            return Ok(BoardPage { reading: reading(board, &closed), rows });
+        }
+        let computed = self.closed_board(board, period).await?;
+        Ok(BoardPage { reading: computed.reading(board, false), rows: computed.standings.rows(start, count) })
+    }
+
+    /// Places of products at a period's close: one look-up where they are kept.
+    pub async fn closed_entries(
+        &self,
+        board: &Arc<Board>,
+        period: &Period,
+        products: &[ProductId],
+    ) -> Result<BoardEntries> {
+        if let Some((closed, entries)) = self.ledger.results_of(&board.id, &period.key, products).await?
+            && (closed.is_whole() || entries.iter().all(Option::is_some))
+        {
+            return Ok(BoardEntries { reading: reading(board, &closed), entries });
+        }
+        let computed = self.closed_board(board, period).await?;
+        let entries = products.iter().map(|product| computed.standings.entry(product)).collect();
+        Ok(BoardEntries { reading: computed.reading(board, false), entries })
+    }
+
+    /// The places that products held when the period before ended; `None` where none is before.
+    pub async fn entries_before(
+        &self,
+        board: &Arc<Board>,
+        period: &Period,
+        products: &[ProductId],
+    ) -> Result<Option<BoardEntries>> {
+        match board.period_before(period) {
+            Some(before) => Ok(Some(self.closed_entries(board, &before, products).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A closed period computed from the ledger, once for all who ask at the same time.
+    async fn closed_board(&self, board: &Arc<Board>, period: &Period) -> Result<Arc<LedgerBoard>> {
+        let ClosedBoards { computed, turns } = &self.closed_boards;
+        let revision = self.definitions().board(&board.id).map_or(0, |definition| definition.revision);
+        let key = (board.id.clone(), revision, period.key.clone());
+        computed.remove_if(&key, |known| known.computed.elapsed() > COMPUTED_FRESH_FOR);
+        let compute = async {
+            let _turn = turns.acquire().await.expect("nobody closes it");
+            let basis = self.basis_of(board, period).await?;
+            Ok(Arc::new(self.compute_period(board, period.clone(), basis).await?))
+        };
+        computed.get_or_insert_async(&key, compute).await
+    }
+
+    /// The rules that a closed period counts under: those it was closed under, or, where it never was, those it would be.
+    async fn basis_of(&self, board: &Board, period: &Period) -> Result<Basis> {
+        let closed = self.ledger.closed_period(&board.id, &period.key).await?;
+        let rules_version = closed.map_or_else(|| self.definitions().rules.version(), |closed| closed.rules_version);
+        Ok(Basis { rules_version, at: last_instant(period.ends_at) })
+    }
+
+    /// A period of a board under the rules of `basis`, with what carries over to it: from the latest results that are kept
+    /// whole, or, where there are none, from the first activity on, period by period.
+    pub(super) async fn compute_chain(&self, board: &Board, period: &Period, basis: Basis) -> Result<Computed> {
+        let definitions = self.definitions();
+        let mut link = period.clone();
+        let mut carry_from = None;
+        if board.carries_from(period).is_some() && board.carry_over != Factor::ZERO {
+            let starts_at = period.starts_at.unwrap_or_default();
+            let whole = self.ledger.latest_whole(&board.id, starts_at).await?;
+            let begins_at = match &whole {
+                Some(closed) => Some(closed.ends_at),
+                None => self.ledger.next_active(Bucket::MIN).await?.map(Bucket::starts_at),
+            };
+            let first = begins_at.filter(|at| *at < starts_at).map(|at| board.period_at(at));
+            link = first.unwrap_or(link);
+            carry_from = whole.map(|closed| closed.key);
+        }
+        let mut at_close: HashMap<ProductId, Points> = HashMap::new();
+        for _ in 0..CHAIN_MAX {
+            let is_last = link.key == period.key;
+            let basis = if is_last { basis } else { self.basis_of(board, &link).await? };
+            let scoring = Scoring::new(board, link.clone(), &definitions.rules, basis);
+            let computed = compute_after(&self.ledger, scoring, carry_from.take().as_deref(), at_close).await?;
+            if is_last {
+                return Ok(computed);
+            }
+            at_close = computed.points;
+            link = next_of(&self.ledger, board, &link, at_close.is_empty(), period).await?;
+            if !at_close.is_empty() {
+                // As with stored results: what is no longer in the catalogue carries nothing.
+                let known = self.ledger.product_ids().await?;
+                at_close.retain(|product, _| known.contains(product));
+            }
+        }
+        Err(AppError::TooMuch {
+            limit: "periods",
+            value: CHAIN_MAX,
+            message: format!(
+                "the period {} of the board {} follows too many others whose results are not stored; store them with \
+                 rebuildBoard(fromPeriod:) or `acclaim rebuild --from`",
+                period.key, board.id
+            ),
+        })
+    }
+}
+
+/// The last instant before an end: product rules that end with the period count in it.
+fn last_instant(ends_at: Option<Timestamp>) -> Timestamp {
+    ends_at.unwrap_or_default().minus_ms(1)
+}
+
+fn found(board: &Arc<Board>, closed: &ClosedPeriod) -> Found {
+    let reading = reading(board, closed);
+    Found::Closed(reading.period.clone(), Some(reading))
+}
+
+/// What stored results say of themselves.
+fn reading(board: &Arc<Board>, closed: &ClosedPeriod) -> Reading {
+    Reading {
+        board: board.clone(),
+        period: period_of(board, closed),
+        freshness: Freshness { source: Source::Results, as_of: closed.closed_at, degraded: false },
+        basis: Basis { rules_version: closed.rules_version, at: last_instant(Some(closed.ends_at)) },
+        cursors: Cursors::new(),
+    }
+}
+
+/// The period as it was when it was closed: the board may have had another time zone then.
+fn period_of(board: &Board, closed: &ClosedPeriod) -> Period {
+    let of_key = board.period_of_key(&closed.key);
+    let is_same = |period: &Period| (period.starts_at, period.ends_at) == (closed.starts_at, Some(closed.ends_at));
+    of_key.filter(is_same).unwrap_or_else(|| Period {
+        key: closed.key.clone(),
+        first: closed.starts_at.map_or(Bucket::MIN, Bucket::containing),
+        end: Bucket::containing(closed.ends_at),
+        starts_at: closed.starts_at,
+        ends_at: Some(closed.ends_at),
+    })
+}
