@@ -4,6 +4,7 @@ mod support;
 
 mod auth;
 mod bench;
+mod changes;
 mod cli;
 mod clients;
 mod contract;
@@ -22,4 +23,5 @@ mod periods;
 mod redis;
 mod schema;
 mod sse;
+mod system;
 mod tidy;
