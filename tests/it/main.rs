@@ -24,6 +24,7 @@ mod orders;
 mod periods;
 mod redis;
 mod roll;
+mod roll_faults;
 mod schema;
 mod sse;
 mod system;
