@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -33,11 +34,12 @@ const CHAIN_MAX: usize = 1_000;
 pub struct ClosedBoards {
     computed: Cache<(BoardId, i64, String), Arc<LedgerBoard>>,
     turns: Semaphore,
+    lookups: AtomicU64,
 }
 
 impl Default for ClosedBoards {
     fn default() -> Self {
-        Self { computed: Cache::new(COMPUTED_MAX), turns: Semaphore::new(COMPUTED_AT_ONCE) }
+        Self { computed: Cache::new(COMPUTED_MAX), turns: Semaphore::new(COMPUTED_AT_ONCE), lookups: AtomicU64::new(0) }
     }
 }
 
@@ -110,6 +112,7 @@ impl App {
         start: &PageStart,
         count: u64,
     ) -> Result<BoardPage> {
+        self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
         if let Some((closed, Some(rows))) = self.ledger.results_page(&board.id, &period.key, start, count).await? {
             return Ok(BoardPage { reading: reading(board, &closed), rows });
         }
@@ -124,6 +127,7 @@ impl App {
         period: &Period,
         products: &[ProductId],
     ) -> Result<BoardEntries> {
+        self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
         if let Some((closed, entries)) = self.ledger.results_of(&board.id, &period.key, products).await?
             && (closed.is_whole() || entries.iter().all(Option::is_some))
         {
@@ -132,6 +136,11 @@ impl App {
         let computed = self.closed_board(board, period).await?;
         let entries = products.iter().map(|product| computed.standings.entry(product)).collect();
         Ok(BoardEntries { reading: computed.reading(board, false), entries })
+    }
+
+    /// How often pages and places of closed periods were looked up in the ledger.
+    pub fn result_lookups(&self) -> u64 {
+        self.closed_boards.lookups.load(Ordering::Relaxed)
     }
 
     /// The places that products held when the period before ended; `None` where none is before.
@@ -149,7 +158,7 @@ impl App {
 
     /// A closed period computed from the ledger, once for all who ask at the same time.
     async fn closed_board(&self, board: &Arc<Board>, period: &Period) -> Result<Arc<LedgerBoard>> {
-        let ClosedBoards { computed, turns } = &self.closed_boards;
+        let ClosedBoards { computed, turns, .. } = &self.closed_boards;
         let revision = self.definitions().board(&board.id).map_or(0, |definition| definition.revision);
         let key = (board.id.clone(), revision, period.key.clone());
         computed.remove_if(&key, |known| known.computed.elapsed() > COMPUTED_FRESH_FOR);

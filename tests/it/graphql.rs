@@ -124,6 +124,36 @@ async fn a_page_costs_the_same_few_calls_whatever_its_length() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn product_movement_and_like_cost_a_page_one_look_up_each() {
+    let site = Site::with_board(100).await;
+    site.data("{ product(id: \"p0\") { like { viewerHasLiked } } }", json!({})).await;
+    // Engine calls, look-ups of the catalogue, look-ups of results.
+    let cost = async |of_row: &str| {
+        let before = site.app.result_lookups();
+        let (calls, lookups) =
+            site.cost(&format!("{{ ranking(first: 20) {{ nodes {{ rank {of_row} }} }} }}"), json!({})).await;
+        (calls, lookups, site.app.result_lookups() - before)
+    };
+    // What was written is forgotten, so the next who asks must look it up.
+    let products: Vec<_> = (80..100).map(|n| json!({ "id": format!("p{n}"), "name": "New name" })).collect();
+    let write = "mutation($products: [ProductInput!]!) { upsertProducts(input: { products: $products }) { upserted } }";
+    let page = "page daily".to_owned();
+    assert_eq!(cost("score").await, (vec![page.clone()], 0, 0));
+    assert_eq!(cost("movement { direction previousRank places }").await, (vec![page.clone()], 0, 1));
+    site.data(write, json!({ "products": products })).await;
+    assert_eq!(cost("product { name }").await, (vec![page.clone()], 1, 0));
+    site.data(write, json!({ "products": products })).await;
+    let all = "movement { direction } product { name like { viewerHasLiked } }";
+    assert_eq!(cost(all).await, (vec![page, "viewer_likes".to_owned()], 1, 1));
+    let new =
+        site.data("{ ranking(first: 1) { nodes { movement { direction previousRank places } } } }", json!({})).await;
+    assert_eq!(
+        new["ranking"]["nodes"][0]["movement"],
+        json!({ "direction": "NEW", "previousRank": null, "places": 0 })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_products_ask_together_too() {
     let site = Site::with_board(100).await;
     let ids: Vec<_> = (0..100).map(|n| format!("p{n}")).collect();

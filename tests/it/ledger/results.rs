@@ -1,6 +1,6 @@
 //! Closed periods.
 
-use acclaim::domain::{Basis, BoardId, Period, Place, Points};
+use acclaim::domain::{Basis, BoardId, PageStart, Period, Place, Points, Rows};
 use acclaim::ledger::{BoardDefinition, LedgerError};
 
 use super::*;
@@ -69,5 +69,91 @@ over_both! {
         let period = boards[0].board.period_at(at(0));
         let refused = ledger.write_results(&boards[0], &period, &places(1), BASIS).await;
         assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
+    }
+
+    async fn a_page_of_results_is_like_a_page_of_the_board(ledger: Fresh) {
+        let (daily, period) = (BoardId::daily(), day(&ledger, "2026-11-21").await);
+        // Ties among them: three products at each score, by id from high to low.
+        let mut tied = places(30);
+        for (index, place) in tied.iter_mut().enumerate() {
+            place.points = Points::from_millionths(-(index as i64 / 3));
+        }
+        tied.sort_by(|a, b| (b.points, &b.product).cmp(&(a.points, &a.product)));
+        assert!(ledger.write_results(&self::daily(&ledger).await, &period, &tied, BASIS).await.unwrap());
+        let standings: acclaim::domain::Standings =
+            tied.iter().filter(|place| place.points != Points::ZERO).map(|place| (place.product.clone(), place.points)).collect();
+        // The board lists no zeros, which `tied` begins with; a page of one is the other's moved by these.
+        let zeros = 30 - standings.len();
+        let around = |id: &str| PageStart::Around { product: product(id), radius: 4 };
+        let after = |id: &str, points| PageStart::After(Place { product: product(id), points: Points::from_millionths(points) });
+        let starts = [around("p10"), around("p29"), after("p12", -4), after("p12", -5), after("zzz", -4), after("0", -4), after("p29", -100)];
+        for start in starts {
+            let (closed, rows) = ledger.results_page(&daily, &period.key, &start, 9).await.unwrap().unwrap();
+            let mut wanted = standings.rows(&start, 9);
+            wanted.first_rank += zeros;
+            wanted.total += zeros;
+            assert_eq!(rows, Some(wanted), "{start:?}");
+            assert_eq!((closed.places, closed.kept, closed.rules_version, closed.closed_at), (30, 30, 3, BASIS.at));
+            assert_eq!((closed.starts_at, Some(closed.ends_at)), (period.starts_at, period.ends_at));
+        }
+        let page = async |start| ledger.results_page(&daily, &period.key, &start, 9).await.unwrap().unwrap().1.unwrap();
+        assert_eq!(page(PageStart::Rank(1)).await.places, tied[..9]);
+        assert_eq!(page(PageStart::Rank(28)).await, Rows { first_rank: 28, places: tied[27..].to_vec(), total: 30 });
+        assert_eq!(page(PageStart::Rank(50)).await, Rows { first_rank: 50, places: Vec::new(), total: 30 });
+        assert_eq!(page(around("unknown")).await.places, []);
+        assert_eq!(ledger.results_page(&daily, "2026-11-20", &PageStart::Rank(1), 9).await.unwrap(), None);
+
+        let ids = [product("p29"), product("unknown"), product(tied[4].product.as_str()), product("p29")];
+        let (_, entries) = ledger.results_of(&daily, &period.key, &ids).await.unwrap().unwrap();
+        let rank = |id: &str| tied.iter().position(|place| place.product.as_str() == id).unwrap() as u64 + 1;
+        let last = Some((rank("p29"), Points::from_millionths(-9)));
+        assert_eq!(entries, [last, None, Some((5, tied[4].points)), last]);
+        let (_, nothing) = ledger.results_of(&daily, &period.key, &[]).await.unwrap().unwrap();
+        assert_eq!(nothing, []);
+        assert_eq!(ledger.results_of(&daily, "2026-11-20", &ids).await.unwrap(), None);
+    }
+
+    async fn what_reaches_beyond_the_places_kept_is_not_answered(ledger: Fresh) {
+        let daily = BoardId::daily();
+        for date in ["2026-11-20", "2026-11-21"] {
+            assert!(ledger.write_results(&self::daily(&ledger).await, &day(&ledger, date).await, &places(1_200), BASIS).await.unwrap());
+        }
+        let page = async |date: &str, start, count| {
+            ledger.results_page(&daily, date, &start, count).await.unwrap().unwrap().1.map(|rows| (rows.first_rank, rows.places.len(), rows.total))
+        };
+        let around = |id: &str| PageStart::Around { product: product(id), radius: 5 };
+        let after = |rank: usize| PageStart::After(places(1_200)[rank - 1].clone());
+        assert_eq!(page("2026-11-20", PageStart::Rank(991), 10).await, Some((991, 10, 1_200)));
+        assert_eq!(page("2026-11-20", PageStart::Rank(992), 10).await, None);
+        assert_eq!(page("2026-11-20", after(990), 10).await, Some((991, 10, 1_200)));
+        assert_eq!(page("2026-11-20", after(1_100), 10).await, None);
+        assert_eq!(page("2026-11-20", around("p994"), 11).await, Some((990, 11, 1_200)));
+        assert_eq!(page("2026-11-20", around("p995"), 11).await, None);
+        assert_eq!(page("2026-11-20", around("p1100"), 11).await, None);
+        assert_eq!(page("2026-11-21", after(1_195), 10).await, Some((1_196, 5, 1_200)));
+        assert_eq!(page("2026-11-21", around("p1199"), 11).await, Some((1_195, 6, 1_200)));
+        let whole = ledger.latest_whole(&daily, day(&ledger, "2026-11-22").await.starts_at.unwrap()).await.unwrap().unwrap();
+        assert_eq!((whole.key.as_str(), whole.is_whole()), ("2026-11-21", true));
+        assert_eq!(ledger.latest_whole(&daily, whole.starts_at.unwrap()).await.unwrap(), None);
+        assert!(!ledger.closed_period(&daily, "2026-11-20").await.unwrap().unwrap().is_whole());
+    }
+
+    async fn closed_periods_are_listed_newest_first(ledger: Fresh) {
+        let daily = BoardId::daily();
+        for date in ["2026-11-19", "2026-11-21", "2026-11-20"] {
+            assert!(ledger.write_results(&self::daily(&ledger).await, &day(&ledger, date).await, &places(1), BASIS).await.unwrap());
+        }
+        let page = async |before, first| {
+            let page = ledger.closed_periods(&daily, before, first).await.unwrap();
+            (page.rows.iter().map(|closed| closed.key.clone()).collect::<Vec<_>>(), page.has_more)
+        };
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        let (now, first_ended_at) = (at(0), day(&ledger, "2026-11-20").await.starts_at.unwrap());
+        assert_eq!(page(now, 2).await, (keys(&["2026-11-21", "2026-11-20"]), true));
+        assert_eq!(page(now, 0).await, (keys(&[]), true));
+        assert_eq!(page(first_ended_at.plus_ms(1), 2).await, (keys(&["2026-11-19"]), false));
+        assert_eq!(page(first_ended_at, 2).await, (keys(&[]), false));
+        assert_eq!(page(Timestamp::from_ms(i64::MIN), 2).await, (keys(&[]), false));
+        assert_eq!(ledger.closed_periods(&BoardId::likes(), now, 2).await.unwrap().rows, []);
     }
 }

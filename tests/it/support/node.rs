@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use acclaim::domain::{Board, BoardId, EventId, PageStart, ProductId, Signal, Timestamp};
+use acclaim::domain::{Board, BoardId, EventId, PageStart, Place, ProductId, Signal, Timestamp};
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::{Engine, EngineLimits};
 use acclaim::ledger::{Ledger, NewProduct};
@@ -21,6 +21,11 @@ pub struct Node {
 impl Node {
     /// A node whose clock stands at `now` until it is set.
     pub async fn start(setup: Setup, limits: EngineLimits, now: Timestamp) -> Self {
+        Self::start_with(setup, limits, now, &[]).await
+    }
+
+    /// The same on a ledger that statements have been run on.
+    pub async fn start_with(setup: Setup, limits: EngineLimits, now: Timestamp, statements: &[String]) -> Self {
         let stack = Stack::new(setup).await;
         let engine: Arc<dyn Engine> = match &stack.redis {
             Some(redis) => Arc::new(redis.engine("acc", limits).await),
@@ -28,6 +33,9 @@ impl Node {
         };
         let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
         ledger.migrate().await.unwrap();
+        for statement in statements {
+            stack.sql(statement).await;
+        }
         let clock = Arc::new(AtomicI64::new(now.as_ms()));
         let shown = clock.clone();
         let settings = Settings {
@@ -57,15 +65,33 @@ impl Node {
         self.app.upsert_products(&products).await.unwrap();
     }
 
-    pub fn daily(&self) -> Arc<Board> {
-        self.app.board(&BoardId::daily()).unwrap()
+    pub fn board(&self, id: &str) -> Arc<Board> {
+        self.app.board(&BoardId::new(id).unwrap()).unwrap()
     }
 
-    /// The board as (period, places).
+    /// `daily` as (period, places).
     pub async fn shown(&self) -> (String, Vec<(String, f64)>) {
-        let page = self.app.page(&self.daily(), &PageStart::Rank(1), 100).await.unwrap();
-        let places = page.rows.places.iter().map(|place| (place.product.to_string(), place.points.as_f64()));
-        (page.reading.period.key, places.collect())
+        self.shown_on("daily").await
+    }
+
+    /// A board as (period, places with their scores).
+    pub async fn shown_on(&self, board: &str) -> (String, Vec<(String, f64)>) {
+        let page = self.app.page(&self.board(board), &PageStart::Rank(1), 100).await.unwrap();
+        let score = |place: &Place| page.reading.score(place.points).as_f64();
+        let places = page.rows.places.iter().map(|place| (place.product.to_string(), score(place))).collect();
+        (page.reading.period.key, places)
+    }
+
+    /// What is stored of a closed period, as (product, points).
+    pub async fn results(&self, board: &str, period: &str) -> Vec<(String, f64)> {
+        let results = self.app.ledger().results(&BoardId::new(board).unwrap(), period, 1_000).await.unwrap();
+        results.iter().map(|place| (place.product.to_string(), place.points.as_f64())).collect()
+    }
+
+    /// Keys of the board's closed periods whose results are stored, oldest first.
+    pub async fn closed(&self, board: &str) -> Vec<String> {
+        let of_board = format!("SELECT period AS value FROM closed_periods WHERE board = '{board}' ORDER BY ends_at");
+        self.stack.column(&of_board).await
     }
 
     pub async fn stop(self) {

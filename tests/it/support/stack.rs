@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use acclaim::domain::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -273,6 +274,24 @@ impl Stack {
     /// The number that a query gives.
     pub async fn count(&self, query: &str) -> u64 {
         self.column(&format!("SELECT CAST(({query}) AS TEXT) AS value")).await[0].parse().unwrap()
+    }
+
+    /// Takes back a board's results from the period on that begins at an instant, and has the chain begin there.
+    pub async fn reopen(&self, board: &str, from: Timestamp) {
+        let from = match self.postgres {
+            Some(_) => format!("TIMESTAMPTZ '{from}'"),
+            None => (from.as_ms() * 1_000).to_string(),
+        };
+        let later = format!("board = '{board}' AND starts_at >= {from}");
+        self.sql(&format!(
+            "BEGIN;
+             DELETE FROM period_results WHERE board = '{board}'
+                 AND period IN (SELECT period FROM closed_periods WHERE {later});
+             DELETE FROM closed_periods WHERE {later};
+             UPDATE boards SET closed_from = {from}, revision = revision + 1 WHERE id = '{board}';
+             COMMIT"
+        ))
+        .await;
     }
 
     fn sqlite(&self) -> diesel::SqliteConnection {

@@ -1,0 +1,273 @@
+//! Closed periods through the API: from stored results, from the ledger where nothing is stored, and how rows have moved.
+
+use std::time::Duration;
+
+use acclaim::domain::{Timestamp, UserId};
+use acclaim::engine::EngineLimits;
+use acclaim::graphql::guards::{Caller, Role};
+use acclaim::graphql::{Api, DocumentLimits};
+use acclaim::live::Hub;
+use acclaim::pipeline::NewEvent;
+use async_graphql::{Request, Variables};
+use serde_json::{Value, json};
+
+use crate::support::node::{Node, order};
+use crate::support::stack::Setup;
+use crate::support::until;
+
+crate::both_setups!(
+    closed_periods_are_read_from_results,
+    what_was_never_stored_is_computed_along_the_chain,
+    what_is_not_kept_is_computed,
+    half_lives_show_faded_scores,
+);
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+struct Site {
+    node: Node,
+    api: Api,
+}
+
+impl Site {
+    async fn start(setup: Setup, now: &str) -> Self {
+        let node = Node::start(setup, EngineLimits::default(), at(now)).await;
+        let api = Api::new(Hub::start(&node.app), DocumentLimits::default());
+        Self { node, api }
+    }
+
+    async fn ask(&self, query: &str, variables: Value) -> Value {
+        let request = Request::new(query).variables(Variables::from_json(variables));
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
+        serde_json::to_value(self.api.run(request, caller, "test").await).unwrap()
+    }
+
+    async fn data(&self, query: &str, variables: Value) -> Value {
+        let answer = self.ask(query, variables).await;
+        assert!(answer.get("errors").is_none(), "{query}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// One field of `daily`.
+    async fn daily(&self, field: &str) -> Value {
+        self.data(&format!("{{ board {{ it: {field} }} }}"), json!({})).await["board"]["it"].clone()
+    }
+
+    /// Orders at an instant, as many of each product as said.
+    async fn orders(&self, day: &str, products: &[(&str, i64)]) {
+        let order = |(product, count): &(&str, i64)| {
+            let of_day = order(&format!("{day}-{product}"), product, Some(at(&format!("{day}T09:00:00Z"))));
+            NewEvent { count: *count, ..of_day }
+        };
+        let events: Vec<_> = products.iter().map(order).collect();
+        self.node.app.record(&events).await.unwrap();
+        let ids = format!("SELECT count(*) FROM events WHERE id LIKE '%{day}-%'");
+        until("the orders are in the ledger", LIMIT, async || {
+            self.node.stack.count(&ids).await == products.len() as u64
+        })
+        .await;
+    }
+
+    /// Sets the clock to noon and waits until `daily` shows that day.
+    async fn noon(&self, day: &str) {
+        self.node.set_clock(at(&format!("{day}T12:00:00Z")));
+        until("the day is shown", LIMIT, async || self.node.shown().await.0 == day).await;
+    }
+}
+
+const ROWS: &str = "nodes { rank productId score movement { direction previousRank places } }";
+
+fn row(rank: u64, product: &str, score: f64, direction: &str, previous_rank: Option<u64>, places: u64) -> Value {
+    let movement = json!({ "direction": direction, "previousRank": previous_rank, "places": places });
+    json!({ "rank": rank, "productId": product, "score": score, "movement": movement })
+}
+
+async fn closed_periods_are_read_from_results(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a", "b", "c"]).await;
+    site.orders("2026-11-20", &[("a", 3), ("b", 2)]).await;
+    site.noon("2026-11-21").await;
+    site.orders("2026-11-21", &[("b", 3), ("c", 1)]).await;
+    site.noon("2026-11-22").await;
+
+    let list = "periods(first: 2) { nodes { id key status freshness { source degraded } }
+        edges { cursor } pageInfo { hasNextPage hasPreviousPage endCursor } }";
+    let first = site.daily(list).await;
+    let node = |key: &str, status: &str, source: &str| json!({ "id": format!("daily:{key}"), "key": key, "status": status, "freshness": { "source": source, "degraded": false } });
+    assert_eq!(first["nodes"], json!([node("2026-11-22", "OPEN", "ENGINE"), node("2026-11-21", "CLOSED", "RESULTS")]));
+    assert_eq!(first["pageInfo"]["hasNextPage"], true);
+    assert_eq!(first["pageInfo"]["endCursor"], first["edges"][1]["cursor"]);
+    let after = list.replace("first: 2", &format!("first: 2, after: {}", first["pageInfo"]["endCursor"]));
+    let rest = site.daily(&after).await;
+    // The day before the first one was closed empty when the board began.
+    assert_eq!(
+        rest["nodes"],
+        json!([node("2026-11-20", "CLOSED", "RESULTS"), node("2026-11-19", "CLOSED", "RESULTS")])
+    );
+    assert_eq!((&rest["pageInfo"]["hasNextPage"], &rest["pageInfo"]["hasPreviousPage"]), (&json!(false), &json!(true)));
+    let behind_current = site.daily("periods(first: 1) { nodes { key } pageInfo { hasNextPage } }").await;
+    assert_eq!(behind_current, json!({ "nodes": [{ "key": "2026-11-22" }], "pageInfo": { "hasNextPage": true } }));
+
+    let closed = site
+        .daily(&format!(
+            "period(key: \"2026-11-21\") {{ key startsAt endsAt status position board {{ id }}
+            freshness {{ source asOf degraded }} entries {{ totalCount {ROWS} period {{ key freshness {{ source }} }} }}
+            entry(productId: \"c\") {{ rank score movement {{ direction }} }} none: entry(productId: \"x\") {{ rank }}
+            around(productId: \"b\", radius: 1) {{ rank productId }} }}"
+        ))
+        .await;
+    let rows =
+        [row(1, "b", 2.16, "UP", Some(2), 1), row(2, "c", 0.6, "NEW", None, 0), row(3, "a", 0.54, "DOWN", Some(1), 2)];
+    let period = json!({ "key": "2026-11-21", "freshness": { "source": "RESULTS" } });
+    assert_eq!(closed["entries"], json!({ "totalCount": 3, "nodes": rows, "period": period }));
+    assert_eq!(closed["freshness"]["source"], "RESULTS");
+    assert!(closed["freshness"]["asOf"].as_str().unwrap().starts_with("2026-11-22T12:00"));
+    assert_eq!(closed["entry"], json!({ "rank": 2, "score": 0.6, "movement": { "direction": "NEW" } }));
+    assert_eq!(closed["none"], Value::Null);
+    assert_eq!(closed["around"], json!([{ "rank": 1, "productId": "b" }, { "rank": 2, "productId": "c" }]));
+    assert_eq!(
+        (&closed["status"], &closed["startsAt"], &closed["endsAt"]),
+        (&json!("CLOSED"), &json!("2026-11-21T00:00:00.000Z"), &json!("2026-11-22T00:00:00.000Z"))
+    );
+    assert!(closed["position"].as_str().unwrap().starts_with("0-0"), "it leads to a snapshot");
+
+    // Pages of a closed period follow each other.
+    let page = async |arguments: &str| {
+        let field = format!(
+            "period(key: \"2026-11-21\") {{ entries({arguments}) {{ nodes {{ productId }} pageInfo {{ endCursor hasNextPage }} }} }}"
+        );
+        site.daily(&field).await["entries"].clone()
+    };
+    let first = page("first: 2").await;
+    let second = page(&format!("first: 2, after: {}", first["pageInfo"]["endCursor"])).await;
+    assert_eq!((&second["nodes"], &second["pageInfo"]["hasNextPage"]), (&json!([{ "productId": "a" }]), &json!(false)));
+
+    // By instant: a closed one, the one that is shown, and none.
+    for (at, key) in [
+        ("2026-11-20T23:59:59.999Z", "2026-11-20"),
+        ("2026-11-21T00:00:00Z", "2026-11-21"),
+        ("2026-11-22T23:59:59Z", "2026-11-22"),
+    ] {
+        assert_eq!(site.daily(&format!("period(at: \"{at}\") {{ key }}")).await["key"], key);
+    }
+    let shown = site.daily("period(key: \"2026-11-22\") { status position freshness { source } entries { nodes { productId } period { position } } }").await;
+    assert_eq!((&shown["status"], &shown["freshness"]["source"]), (&json!("OPEN"), &json!("ENGINE")));
+    assert_eq!(shown["position"], shown["entries"]["period"]["position"]);
+    assert_ne!(shown["position"], closed["position"]);
+    let nones = ["at: \"2026-11-23T00:00:00Z\"", "key: \"2026-11-23\"", "key: \"yesterday\"", "key: \"2026-11-18\""];
+    for none in nones {
+        assert_eq!(site.daily(&format!("period({none}) {{ key }}")).await, Value::Null, "{none}");
+    }
+    for bad in ["period { key }", "period(key: \"2026-11-21\", at: \"2026-11-21T00:00:00Z\") { key }"] {
+        let answer = site.ask(&format!("{{ board {{ {bad} }} }}"), json!({})).await;
+        assert_eq!(answer["errors"][0]["extensions"], json!({ "code": "BAD_USER_INPUT", "argument": "key" }));
+    }
+    let all_time =
+        "{ board(id: \"all-time\") { periods { nodes { key } pageInfo { hasNextPage } } period(key: \"all\") { status }
+        current { entries { nodes { movement { direction previousRank places } } } } } }";
+    let all_time = site.data(all_time, json!({})).await["board"].clone();
+    assert_eq!(all_time["periods"], json!({ "nodes": [{ "key": "all" }], "pageInfo": { "hasNextPage": false } }));
+    let still = json!({ "movement": { "direction": "SAME", "previousRank": null, "places": 0 } });
+    assert_eq!(all_time["current"]["entries"]["nodes"], json!([still, still, still]));
+    site.node.stop().await;
+}
+
+async fn what_was_never_stored_is_computed_along_the_chain(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a", "b"]).await;
+    // History that is loaded after its days have passed.
+    site.orders("2026-11-10", &[("a", 10)]).await;
+    site.orders("2026-11-12", &[("a", 1), ("b", 2)]).await;
+    let entries = format!("{{ freshness {{ source degraded }} entries {{ {ROWS} }} }}");
+    let day = async |key: &str| site.daily(&format!("period(key: \"{key}\") {entries}")).await;
+    let computed = json!({ "source": "LEDGER", "degraded": false });
+    // 6 points, three tenths of them on the next day, and so on.
+    let eleventh = day("2026-11-11").await;
+    assert_eq!(eleventh["freshness"], computed);
+    assert_eq!(eleventh["entries"]["nodes"], json!([row(1, "a", 1.8, "SAME", Some(1), 0)]));
+    let twelfth = day("2026-11-12").await;
+    assert_eq!(
+        twelfth["entries"]["nodes"],
+        json!([row(1, "b", 1.2, "NEW", None, 0), row(2, "a", 1.14, "DOWN", Some(1), 1)])
+    );
+    assert_eq!(day("2026-11-10").await["entries"]["nodes"], json!([row(1, "a", 6.0, "NEW", None, 0)]));
+    assert_eq!(day("2026-11-09").await, Value::Null, "nothing had happened");
+    // 14 Nov: 1.14 * 0.09 = 0.1026, 1.2 * 0.09 = 0.108.
+    let fourteenth = day("2026-11-14").await["entries"]["nodes"].clone();
+    assert_eq!(fourteenth[0], row(1, "b", 0.108, "SAME", Some(1), 0));
+    assert_eq!(day("2026-11-17").await["entries"]["nodes"], json!([]), "dust is dropped");
+    assert_eq!(site.node.closed("daily").await, ["2026-11-19"], "reading stores nothing");
+
+    // Stored, they are the same, and say so.
+    site.node.stack.reopen("daily", at("2026-11-10T00:00:00Z")).await;
+    until("the chain is stored", LIMIT, async || site.node.closed("daily").await.len() > 4).await;
+    let stored = json!({ "source": "RESULTS", "degraded": false });
+    for (key, known) in [("2026-11-11", eleventh), ("2026-11-12", twelfth)] {
+        let read = day(key).await;
+        assert_eq!((&read["freshness"], &read["entries"]), (&stored, &known["entries"]), "{key}");
+    }
+    site.node.stop().await;
+}
+
+async fn what_is_not_kept_is_computed(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    let ids: Vec<String> = (0..1_100).map(|n| format!("p{n:04}")).collect();
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for chunk in names.chunks(500) {
+        site.node.with_products(chunk).await;
+    }
+    let orders: Vec<_> = names.iter().zip(1..).map(|(id, count)| (*id, 1_100 - count + 1)).collect();
+    for chunk in orders.chunks(500) {
+        let order = |(product, count): &(&str, i64)| NewEvent { count: *count, ..order(product, product, None) };
+        site.node.app.record(&chunk.iter().map(order).collect::<Vec<_>>()).await.unwrap();
+    }
+    until("all are shown", LIMIT, async || site.node.shown().await.1.len() == 100).await;
+    site.noon("2026-11-21").await;
+    site.noon("2026-11-22").await;
+    let page = async |from: u64| {
+        let field = format!(
+            "period(key: \"2026-11-20\") {{ entries(first: 1, fromRank: {from}) {{ totalCount
+                nodes {{ productId rank score }} period {{ freshness {{ source degraded }} }} }} }}"
+        );
+        site.daily(&field).await["entries"].clone()
+    };
+    let node = |rank: u64| json!([{ "productId": format!("p{:04}", rank - 1), "rank": rank, "score": (1_101 - rank) as f64 * 0.6 }]);
+    for (rank, source) in [(1, "RESULTS"), (1_000, "RESULTS"), (1_001, "LEDGER"), (1_100, "LEDGER")] {
+        let read = page(rank).await;
+        let near = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-6;
+        assert_eq!(read["nodes"][0]["productId"], node(rank)[0]["productId"]);
+        assert!(near(&read["nodes"][0]["score"], &node(rank)[0]["score"]), "{read}");
+        assert_eq!(read["period"]["freshness"], json!({ "source": source, "degraded": false }));
+        assert_eq!((&read["totalCount"], &read["nodes"][0]["rank"]), (&json!(1_100), &json!(rank)));
+    }
+    // The day after moved against all of them, also those whose place is not kept.
+    let movement = "period(key: \"2026-11-21\") { entries(first: 1, fromRank: 1_050) { nodes { movement { direction previousRank } } } }".replace('_', "");
+    assert_eq!(
+        site.daily(&movement).await["entries"]["nodes"][0]["movement"],
+        json!({ "direction": "SAME", "previousRank": 1_050 })
+    );
+    site.node.stop().await;
+}
+
+async fn half_lives_show_faded_scores(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a"]).await;
+    site.node.app.record(&[order("1", "a", None)]).await.unwrap();
+    let score = async || {
+        let query = "{ ranking(board: \"trending\") { nodes { score movement { direction } } period { key } }
+            product(id: \"a\") { entry(board: \"trending\") { score } } }";
+        let read = site.data(query, json!({})).await;
+        let nodes = &read["ranking"]["nodes"];
+        assert_eq!(nodes[0]["score"], read["product"]["entry"]["score"]);
+        nodes[0]["score"].as_f64()
+    };
+    for (now, faded) in [("12:00", 0.6), ("13:00", 0.3), ("14:00", 0.15)] {
+        site.node.set_clock(at(&format!("2026-11-20T{now}:00Z")));
+        until("the score that is left is shown", LIMIT, async || score().await == Some(faded)).await;
+    }
+    site.node.stop().await;
+}
