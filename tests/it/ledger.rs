@@ -2,15 +2,20 @@
 
 mod boards;
 mod commit;
+mod dead_letters;
 mod faults;
 mod reads;
 mod results;
+mod rules;
+mod scopes;
 mod snapshot;
 
 use std::time::Duration;
 
-use acclaim::domain::{Event, EventId, IdempotencyKey, Position, ProductId, Signal, Timestamp, UserId, partition_of};
-use acclaim::ledger::{Batch, Commit, Ledger};
+use acclaim::domain::{
+    BoardId, Event, EventId, IdempotencyKey, Position, ProductId, Signal, Timestamp, UserId, partition_of,
+};
+use acclaim::ledger::{Author, Batch, Commit, Ledger, NewProduct};
 
 use crate::support::postgres;
 
@@ -100,6 +105,39 @@ macro_rules! over_both {
     };
 }
 use over_both;
+
+fn ada() -> Author {
+    Author { name: "ada".to_owned(), at: at(1), note: "it's a \"sale\"".to_owned() }
+}
+
+fn board_id(id: &str) -> BoardId {
+    BoardId::from_stored(id.to_owned())
+}
+
+fn new_product(id: &str) -> NewProduct {
+    NewProduct { id: product(id), name: format!("The {id}"), image_url: None, price: None, category: None, brand: None }
+}
+
+/// Of the boards named, in their order.
+async fn revisions<const N: usize>(ledger: &Ledger, boards: [&str; N]) -> [i64; N] {
+    let definitions = ledger.definitions().await.unwrap();
+    boards.map(|id| definitions.board(&board_id(id)).unwrap().revision)
+}
+
+/// What the audit log says, newest first: (action, target, before, after).
+async fn audited(ledger: &Ledger) -> Vec<(String, String, Option<String>, Option<String>)> {
+    let log = ledger.audit_log(None, 100).await.unwrap().rows;
+    assert!(log.iter().all(|entry| (entry.actor.as_str(), entry.at) == ("ada", at(1))));
+    assert!(log.iter().all(|entry| entry.note.as_deref() == Some("it's a \"sale\"")));
+    assert!(log.iter().rev().map(|entry| entry.id).eq(1..=log.len() as i64), "numbered without a gap");
+    log.into_iter().map(|entry| (entry.action, entry.target, entry.before, entry.after)).collect()
+}
+
+/// As [`audited`] gives it.
+fn deed(action: &str, target: &str, before: &str, after: &str) -> (String, String, Option<String>, Option<String>) {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    (action.to_owned(), target.to_owned(), text(before), text(after))
+}
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()

@@ -1,37 +1,60 @@
-//! Boards and the rules of their weights.
+//! Boards: those that are shipped, and those that admins make, change, delete and reopen.
 
-use acclaim::domain::{BoardId, Factor, HalfLife, Hours, Signal, Weight, WeightRule, Window};
-use acclaim::ledger::{Author, LedgerError, NewWeightRule, RuleOutcome};
+use acclaim::domain::{Basis, Board, Factor, HalfLife, Period, Place, Points, Scope, Window};
+use acclaim::ledger::{BoardDefinition, LedgerError, ReopenOutcome, SaveOutcome};
+use jiff::tz::TimeZone;
 
 use super::*;
 
-fn ada() -> Author {
-    Author { name: "ada".to_owned(), at: at(1), note: "it's a \"sale\"".to_owned() }
-}
-
-fn rule(board: Option<BoardId>, signal: Signal, weight: f64, expected_version: Option<i32>) -> NewWeightRule {
-    NewWeightRule {
-        board,
-        weights: vec![(signal, Weight::from_f64(weight).unwrap())],
-        from: None,
-        until: None,
-        hours: None,
-        author: ada(),
-        expected_version,
+/// Orders of the kitchen in Seoul, by day, with half of the day before.
+fn kitchen() -> Board {
+    Board {
+        scope: Scope { category: Some("kitchen".to_owned()), brand: Some("acme".to_owned()) },
+        carry_over: Factor::from_f64(0.5).unwrap(),
+        ..Board::new(board_id("kitchen"), "Kitchen", Window::Day, TimeZone::get("Asia/Seoul").unwrap())
     }
 }
 
-async fn added(ledger: &Ledger, new: &NewWeightRule) -> WeightRule {
-    match ledger.add_rule(new).await.unwrap() {
-        RuleOutcome::Added(rule) => rule,
-        RuleOutcome::Conflict { present } => panic!("version {present} stands"),
+async fn saved(ledger: &Ledger, board: &Board) -> BoardDefinition {
+    match ledger.save_board(board, &ada()).await.unwrap() {
+        SaveOutcome::Saved(definition) => definition,
+        outcome => panic!("{outcome:?}"),
     }
 }
 
-/// Of the boards named, in their order.
-async fn revisions<const N: usize>(ledger: &Ledger, boards: [&str; N]) -> [i64; N] {
-    let definitions = ledger.definitions().await.unwrap();
-    boards.map(|id| definitions.board(&BoardId::from_stored(id.to_owned())).unwrap().revision)
+async fn definition(ledger: &Ledger, id: &str) -> Option<BoardDefinition> {
+    ledger.definitions().await.unwrap().board(&board_id(id)).cloned()
+}
+
+fn day(board: &Board, date: &str) -> Period {
+    board.period_of_key(date).unwrap()
+}
+
+fn places(count: i64) -> Vec<Place> {
+    let place = |n| Place { product: product(&format!("p{n}")), points: Points::from_millionths(5_000_000 - n) };
+    (0..count).map(place).collect()
+}
+
+/// Closes days of a board, each with so many places.
+async fn close(ledger: &Ledger, definition: &BoardDefinition, days: &[(&str, i64)]) {
+    for (date, count) in days {
+        let period = day(&definition.board, date);
+        assert!(ledger.write_results(definition, &period, &places(*count), Basis::default()).await.unwrap(), "{date}");
+    }
+}
+
+/// Which of the days 18 to 23 have results.
+async fn closed(ledger: &Ledger, id: &str) -> Vec<u32> {
+    let mut closed = Vec::new();
+    for date in 18..24 {
+        let key = format!("2026-11-{date}");
+        if ledger.has_results(&board_id(id), &key).await.unwrap() {
+            closed.push(date);
+        } else {
+            assert_eq!(ledger.results(&board_id(id), &key, 9).await.unwrap(), [], "nothing is left of {key}");
+        }
+    }
+    closed
 }
 
 over_both! {
@@ -59,105 +82,185 @@ over_both! {
         assert_eq!((definitions.rules.weights, definitions.rules.products), (vec![], vec![]));
     }
 
-    async fn rules_are_numbered_and_raise_the_revision_of_what_they_reach(ledger: Fresh) {
-        let boards = ["_likes", "daily", "weekly"];
-        let [likes, daily, weekly] = revisions(&ledger, boards).await;
-        let first = added(&ledger, &rule(None, Signal::View, 0.5, None)).await;
-        assert_eq!(revisions(&ledger, boards).await, [likes, daily + 1, weekly + 1]);
-        let second = NewWeightRule {
-            from: Some(at(-1_000)),
-            until: Some(at(3_600_000)),
-            hours: Some(Hours::new(&[0, 5, 23]).unwrap()),
-            ..rule(Some(BoardId::daily()), Signal::Order, 1.25, None)
-        };
-        let second = added(&ledger, &second).await;
-        assert_eq!(revisions(&ledger, boards).await, [likes, daily + 2, weekly + 1]);
-        assert_eq!((first.version, second.version), (1, 2));
-        assert_eq!(second, WeightRule {
-            version: 2,
-            board: Some(BoardId::daily()),
-            weights: vec![(Signal::Order, Weight::from_millionths(1_250_000))],
-            from: Some(at(-1_000)),
-            until: Some(at(3_600_000)),
-            hours: Some(Hours::new(&[0, 5, 23]).unwrap()),
-            cancels: None,
-            created_by: "ada".to_owned(),
-            created_at: at(1),
-            note: "it's a \"sale\"".to_owned(),
-        });
-        assert_eq!((first.from, first.until, first.hours), (None, None, None));
-        assert_eq!(ledger.definitions().await.unwrap().rules.weights, [first, second]);
-        ledger.revise_boards().await.unwrap();
-        assert_eq!(revisions(&ledger, boards).await, [likes + 1, daily + 3, weekly + 2]);
+    async fn a_board_is_made_changed_and_kept_as_it_was_said(ledger: Fresh) {
+        let made = saved(&ledger, &kitchen()).await;
+        assert_eq!((&made.board, made.revision, made.closed_from), (&kitchen(), 1, None));
+        assert_eq!(definition(&ledger, "kitchen").await, Some(made.clone()));
+        // The same again changes nothing, another title nothing that is computed, all else does.
+        assert_eq!(saved(&ledger, &kitchen()).await, made);
+        let titled = Board { title: "Küche".to_owned(), ..kitchen() };
+        assert_eq!(saved(&ledger, &titled).await, BoardDefinition { board: titled.clone(), ..made.clone() });
+        let moved = Board { scope: Scope { brand: None, ..titled.scope.clone() }, ..titled.clone() };
+        assert_eq!(saved(&ledger, &moved).await.revision, 2);
+        let elsewhere = Board { time_zone: TimeZone::UTC, carry_over: Factor::ZERO, ..moved.clone() };
+        assert_eq!(saved(&ledger, &elsewhere).await, BoardDefinition { board: elsewhere.clone(), revision: 3, ..made });
+        assert_eq!(definition(&ledger, "kitchen").await.unwrap().board, elsewhere);
+        assert_eq!(audited(&ledger).await, [
+            deed("saveBoard", "board kitchen", r#"{"carryOver":0.5,"timeZone":"Asia/Seoul"}"#, r#"{"carryOver":0.0,"timeZone":"UTC"}"#),
+            deed("saveBoard", "board kitchen", r#"{"brand":"acme"}"#, "{}"),
+            deed("saveBoard", "board kitchen", r#"{"title":"Kitchen"}"#, r#"{"title":"Küche"}"#),
+            deed("saveBoard", "board kitchen", "", r#"{"brand":"acme","carryOver":0.5,"category":"kitchen","timeZone":"Asia/Seoul","title":"Kitchen","window":"DAY"}"#),
+        ]);
     }
 
-    async fn a_rule_made_against_another_version_is_a_conflict(ledger: Fresh) {
-        let daily = || Some(BoardId::daily());
-        let outcome = |new: NewWeightRule| { let ledger = ledger.ledger.clone(); async move { ledger.add_rule(&new).await.unwrap() } };
-        assert_eq!(outcome(rule(None, Signal::View, 0.5, Some(1))).await, RuleOutcome::Conflict { present: 0 });
-        added(&ledger, &rule(None, Signal::View, 0.5, Some(0))).await;
-        added(&ledger, &rule(daily(), Signal::View, 0.6, Some(1))).await;
-        // For the shared rules version 1 still is the newest; for the board it is 2.
-        assert_eq!(outcome(rule(daily(), Signal::View, 0.7, Some(1))).await, RuleOutcome::Conflict { present: 2 });
-        added(&ledger, &rule(None, Signal::View, 0.8, Some(1))).await;
-        assert_eq!(outcome(rule(daily(), Signal::View, 0.9, Some(2))).await, RuleOutcome::Conflict { present: 3 });
-        added(&ledger, &rule(daily(), Signal::View, 0.9, Some(3))).await;
-        assert_eq!(ledger.definitions().await.unwrap().rules.weights.len(), 4);
+    async fn every_window_is_stored(ledger: Fresh) {
+        let half_life = |ms| Window::HalfLife(HalfLife::from_ms(ms).unwrap());
+        let windows =
+            [Window::Hour, Window::Day, Window::Week, Window::Month, Window::AllTime, half_life(HalfLife::MS_MIN), half_life(HalfLife::MS_MAX)];
+        for (n, window) in windows.into_iter().enumerate() {
+            let board = Board::new(board_id(&format!("board-{n}")), "x", window, TimeZone::get("America/New_York").unwrap());
+            saved(&ledger, &board).await;
+            assert_eq!(definition(&ledger, board.id.as_str()).await.unwrap().board, board);
+        }
+        // A half-life may change, and is computed anew.
+        let slower = Board::new(board_id("board-5"), "x", half_life(600_000), TimeZone::get("America/New_York").unwrap());
+        assert_eq!(saved(&ledger, &slower).await.revision, 2);
     }
 
-    async fn of_rules_made_at_once_against_one_version_one_wins(ledger: Fresh) {
-        for round in 0..5 {
-            let tasks: Vec<_> = (0..8).map(|_| {
-                let ledger = ledger.ledger.clone();
-                tokio::spawn(async move { ledger.add_rule(&rule(None, Signal::View, 0.5, Some(round))).await.unwrap() })
-            }).collect();
-            let mut versions = Vec::new();
-            for task in tasks {
-                if let RuleOutcome::Added(rule) = task.await.unwrap() {
-                    versions.push(rule.version);
-                }
-            }
-            assert_eq!(versions, [round + 1]);
+    async fn what_no_board_can_be_is_refused(ledger: Fresh) {
+        let another = Board { window: Window::Week, ..kitchen() };
+        saved(&ledger, &kitchen()).await;
+        let outcome = ledger.save_board(&another, &ada()).await.unwrap();
+        assert_eq!(outcome, SaveOutcome::Taken(Window::Day));
+        assert_eq!(definition(&ledger, "kitchen").await.unwrap().board, kitchen());
+        let hidden = Board { id: BoardId::likes(), ..kitchen() };
+        assert!(matches!(ledger.save_board(&hidden, &ada()).await, Err(LedgerError::Rejected(_))));
+        let nameless = Board { time_zone: TimeZone::fixed(jiff::tz::offset(2)), ..kitchen() };
+        assert!(matches!(ledger.save_board(&nameless, &ada()).await, Err(LedgerError::Rejected(_))));
+        for id in [BoardId::daily(), BoardId::likes()] {
+            assert!(matches!(ledger.delete_board(&id, &ada()).await, Err(LedgerError::Rejected(_))));
         }
-        // Without an expectation every one gets in, each under a version of its own.
-        let tasks: Vec<_> = (0..8).map(|_| {
-            let ledger = ledger.ledger.clone();
-            tokio::spawn(async move { added(&ledger, &rule(None, Signal::View, 0.5, None)).await.version })
-        }).collect();
-        let mut versions = Vec::new();
-        for task in tasks {
-            versions.push(task.await.unwrap());
-        }
-        versions.sort();
-        assert_eq!(versions, (6..14).collect::<Vec<_>>());
+        assert_eq!(audited(&ledger).await.len(), 1);
     }
 
-    async fn rules_for_boards_that_can_have_none_are_refused(ledger: Fresh) {
-        let before = revisions(&ledger, ["_likes", "daily"]).await;
-        for board in [BoardId::likes(), BoardId::new("unknown").unwrap()] {
-            let refused = ledger.add_rule(&rule(Some(board), Signal::View, 0.5, None)).await;
-            assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
-        }
-        assert_eq!(ledger.definitions().await.unwrap().rules.weights, []);
-        assert_eq!(revisions(&ledger, ["_likes", "daily"]).await, before);
-    }
-
-    async fn rules_are_paged_newest_first(ledger: Fresh) {
-        let boards = [None, Some(BoardId::daily()), Some(BoardId::new("weekly").unwrap())];
-        for n in 0..9 {
-            added(&ledger, &rule(boards[n % 3].clone(), Signal::View, n as f64, None)).await;
-        }
-        let page = |board: Option<BoardId>, below, first| {
-            let ledger = ledger.ledger.clone();
-            async move {
-                let page = ledger.rules(board.as_ref(), below, first).await.unwrap();
-                (page.rows.iter().map(|rule| rule.version).collect::<Vec<_>>(), page.has_more)
+    async fn there_are_only_so_many_boards(ledger: Fresh) {
+        let board = |n: usize| Board { id: board_id(&format!("b{n}")), ..kitchen() };
+        let mut made = 0;
+        let most = loop {
+            match ledger.save_board(&board(made), &ada()).await.unwrap() {
+                SaveOutcome::Saved(_) => made += 1,
+                SaveOutcome::Full { most } => break most as usize,
+                outcome => panic!("{outcome:?}"),
             }
         };
-        assert_eq!(page(None, None, 4).await, (vec![9, 8, 7, 6], true));
-        assert_eq!(page(None, Some(6), 5).await, (vec![5, 4, 3, 2, 1], false));
-        assert_eq!(page(boards[1].clone(), None, 4).await, (vec![8, 7, 5, 4], true));
-        assert_eq!(page(boards[1].clone(), Some(4), 4).await, (vec![2, 1], false));
-        assert_eq!(page(None, Some(1), 4).await, (vec![], false));
+        assert_eq!(made + 6, most, "with those that are shipped");
+        // Those that are there can be changed still, and one that goes makes room.
+        saved(&ledger, &Board { title: "Other".to_owned(), ..board(0) }).await;
+        ledger.delete_board(&board(1).id, &ada()).await.unwrap().unwrap();
+        saved(&ledger, &board(made)).await;
+        assert_eq!(ledger.save_board(&board(1), &ada()).await.unwrap(), SaveOutcome::Full { most: most as u32 });
+    }
+
+    async fn a_deleted_board_is_gone_with_its_periods_and_its_revision_never_comes_again(ledger: Fresh) {
+        let made = saved(&ledger, &kitchen()).await;
+        close(&ledger, &made, &[("2026-11-20", 3), ("2026-11-21", 2)]).await;
+        close(&ledger, &definition(&ledger, "daily").await.unwrap(), &[("2026-11-20", 3)]).await;
+        assert_eq!(ledger.delete_board(&board_id("kitchen"), &ada()).await.unwrap(), Some(made.clone()));
+        assert_eq!(definition(&ledger, "kitchen").await, None);
+        assert_eq!((closed(&ledger, "kitchen").await, closed(&ledger, "daily").await), (vec![], vec![20]));
+        assert_eq!(ledger.delete_board(&board_id("kitchen"), &ada()).await.unwrap(), None);
+        assert_eq!(ledger.reopen_board(&board_id("kitchen"), None, &ada()).await.unwrap(), ReopenOutcome::Unknown);
+        // Whoever was closing a period of it is too late, also once there is another board of that id.
+        let late = ledger.write_results(&made, &day(&made.board, "2026-11-22"), &places(1), Basis::default()).await;
+        assert!(matches!(late, Err(LedgerError::Rejected(_))), "{late:?}");
+        let anew = Board { window: Window::Hour, scope: Scope::default(), ..kitchen() };
+        let again = saved(&ledger, &anew).await;
+        assert_eq!((&again.board, again.closed_from), (&anew, None));
+        assert!(again.revision > made.revision);
+        let late = ledger.write_results(&made, &day(&made.board, "2026-11-22"), &places(1), Basis::default()).await;
+        assert!(matches!(late, Err(LedgerError::Rejected(_))), "{late:?}");
+        assert_eq!(closed(&ledger, "kitchen").await, [0_u32; 0]);
+        let log = audited(&ledger).await;
+        let told = r#"{"brand":"acme","carryOver":0.5,"category":"kitchen","timeZone":"Asia/Seoul","title":"Kitchen","window":"DAY"}"#;
+        assert_eq!(log.len(), 3);
+        assert_eq!(log[1], deed("deleteBoard", "board kitchen", told, ""));
+        assert_eq!(log[0].2, None, "nothing was there before");
+    }
+
+    async fn a_board_is_computed_anew_from_a_period_on(ledger: Fresh) {
+        let made = saved(&ledger, &kitchen()).await;
+        close(&ledger, &made, &[("2026-11-19", 3), ("2026-11-20", 4), ("2026-11-21", 5)]).await;
+        let reopen = async |from: Option<&Period>| ledger.reopen_board(&made.board.id, from, &ada()).await.unwrap();
+        // The open period alone.
+        assert_eq!(reopen(None).await, ReopenOutcome::Reopened { from: None });
+        let open = definition(&ledger, "kitchen").await.unwrap();
+        assert_eq!((open.revision, open.closed_from, open.reopened), (made.revision + 1, None, made.reopened));
+        assert_eq!(closed(&ledger, "kitchen").await, [19, 20, 21]);
+        // From the day before yesterday on: nothing of it was cut, since no day has more than a thousand places.
+        let from = day(&made.board, "2026-11-20");
+        assert_eq!(reopen(Some(&from)).await, ReopenOutcome::Reopened { from: from.starts_at });
+        let reopened = definition(&ledger, "kitchen").await.unwrap();
+        assert_eq!((reopened.revision, reopened.closed_from), (open.revision + 1, from.starts_at));
+        assert_eq!(closed(&ledger, "kitchen").await, [19]);
+        // Whoever was at the chain before it was taken back must not go on with it.
+        let late = ledger.write_results(&open, &day(&made.board, "2026-11-21"), &places(1), Basis::default()).await;
+        assert!(matches!(late, Err(LedgerError::Rejected(_))), "{late:?}");
+        close(&ledger, &reopened, &[("2026-11-20", 4), ("2026-11-21", 5)]).await;
+        // Further back than anything was ever closed.
+        let first = day(&made.board, "2010-12-01");
+        assert_eq!(reopen(Some(&first)).await, ReopenOutcome::Reopened { from: first.starts_at });
+        assert_eq!(closed(&ledger, "kitchen").await, [0_u32; 0]);
+        assert_eq!(definition(&ledger, "kitchen").await.unwrap().closed_from, first.starts_at);
+        let unknown = ledger.reopen_board(&board_id("unknown"), Some(&first), &ada()).await.unwrap();
+        assert_eq!(unknown, ReopenOutcome::Unknown);
+        let log = audited(&ledger).await;
+        assert_eq!(log.len(), 4);
+        assert_eq!(log[2], deed("rebuildBoard", "board kitchen", r#"{"revision":1}"#, r#"{"periodsTakenBack":0,"revision":2}"#));
+        assert_eq!(log[1], deed(
+            "rebuildBoard",
+            "board kitchen",
+            r#"{"revision":2}"#,
+            r#"{"closedFrom":"2026-11-19T15:00:00.000Z","periodsTakenBack":2,"revision":3}"#,
+        ));
+    }
+
+    async fn a_chain_begins_where_points_are_known_to_the_last_place(ledger: Fresh) {
+        let days = [("2026-11-18", 3), ("2026-11-19", 900), ("2026-11-20", 1_200), ("2026-11-21", 1_100), ("2026-11-22", 1_300)];
+        let daily = definition(&ledger, "daily").await.unwrap();
+        close(&ledger, &daily, &days).await;
+        let from = day(&daily.board, "2026-11-22");
+        // The 21st and the 20th were cut to a thousand places, so the 19th is the latest that the chain can follow.
+        let outcome = ledger.reopen_board(&daily.board.id, Some(&from), &ada()).await.unwrap();
+        let begins_at = day(&daily.board, "2026-11-19").ends_at;
+        assert_eq!(outcome, ReopenOutcome::Reopened { from: begins_at });
+        assert_eq!(closed(&ledger, "daily").await, [18, 19]);
+        assert_eq!(definition(&ledger, "daily").await.unwrap().closed_from, begins_at);
+
+        // Where all were cut, with the very first, which started with nothing.
+        let made = saved(&ledger, &kitchen()).await;
+        close(&ledger, &made, &[("2026-11-19", 1_500), ("2026-11-20", 1_200), ("2026-11-21", 1_100)]).await;
+        let from = day(&made.board, "2026-11-21");
+        let outcome = ledger.reopen_board(&made.board.id, Some(&from), &ada()).await.unwrap();
+        assert_eq!(outcome, ReopenOutcome::Reopened { from: day(&made.board, "2026-11-19").starts_at });
+        assert_eq!(closed(&ledger, "kitchen").await, [0_u32; 0]);
+
+        // A board that carries nothing over has no need of it.
+        let plain = Board { id: board_id("plain"), carry_over: Factor::ZERO, ..kitchen() };
+        let made = saved(&ledger, &plain).await;
+        close(&ledger, &made, &[("2026-11-19", 1_500), ("2026-11-20", 1_200), ("2026-11-21", 1_100)]).await;
+        let outcome = ledger.reopen_board(&plain.id, Some(&from), &ada()).await.unwrap();
+        assert_eq!(outcome, ReopenOutcome::Reopened { from: from.starts_at });
+        assert_eq!(closed(&ledger, "plain").await, [19, 20]);
+    }
+
+    /// Whoever closes a period beside whoever takes it back: either comes first, and nothing is left of what came before.
+    async fn closing_and_taking_back_at_once_leave_no_old_results(ledger: Fresh) {
+        let made = saved(&ledger, &kitchen()).await;
+        let from = day(&made.board, "2026-11-18");
+        for round in 0..10 {
+            let known = definition(&ledger, "kitchen").await.unwrap();
+            let closing = {
+                let (ledger, known) = (ledger.ledger.clone(), known.clone());
+                let period = day(&known.board, &format!("2026-11-{}", 18 + round % 6));
+                tokio::spawn(async move { ledger.write_results(&known, &period, &places(300), Basis::default()).await })
+            };
+            let outcome = ledger.reopen_board(&known.board.id, Some(&from), &ada()).await.unwrap();
+            assert_eq!(outcome, ReopenOutcome::Reopened { from: from.starts_at });
+            match closing.await.unwrap() {
+                Ok(written) => assert!(written),
+                Err(error) => assert!(matches!(error, LedgerError::Rejected(_)), "{error}"),
+            }
+            assert_eq!(closed(&ledger, "kitchen").await, [0_u32; 0], "round {round}");
+        }
     }
 }

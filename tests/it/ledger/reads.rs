@@ -2,13 +2,9 @@
 
 use acclaim::domain::{Event, EventId, Money, Position, Signal};
 use acclaim::engine::{LikeAnswer, Original};
-use acclaim::ledger::{Difference, LedgerError, NewProduct, Upserted};
+use acclaim::ledger::{Difference, LedgerError, Upserted};
 
 use super::*;
-
-fn new_product(id: &str) -> NewProduct {
-    NewProduct { id: product(id), name: format!("The {id}"), image_url: None, price: None, category: None, brand: None }
-}
 
 over_both! {
     async fn users_are_loaded_with_their_likes_and_answers(ledger: Fresh) {

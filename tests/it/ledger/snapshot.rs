@@ -4,7 +4,7 @@ use acclaim::domain::{
     Basis, Board, BoardId, Bucket, Count, Event, Period, Place, Points, Position, ProductId, Scope, Segment, Signal,
     Window,
 };
-use acclaim::ledger::{ActivityRow, NewProduct, Snapshot, Wanted};
+use acclaim::ledger::{ActivityRow, Snapshot, Wanted};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -128,12 +128,9 @@ over_both! {
 
     async fn members_are_what_matches_the_whole_scope(ledger: Fresh) {
         let new = |id: &str, category: Option<&str>, brand: Option<&str>| NewProduct {
-            id: product(id),
-            name: id.to_owned(),
-            image_url: None,
-            price: None,
             category: category.map(str::to_owned),
             brand: brand.map(str::to_owned),
+            ..new_product(id)
         };
         let products = [
             new("mug", Some("kitchen"), Some("acme")),
@@ -159,10 +156,7 @@ over_both! {
     }
 
     async fn points_at_a_close_are_those_of_products_that_are_there(ledger: Fresh) {
-        let new = |id: &str| NewProduct {
-            id: product(id), name: id.to_owned(), image_url: None, price: None, category: None, brand: None,
-        };
-        ledger.upsert_products(&["mug", "pen"].map(new), at(0)).await.unwrap();
+        ledger.upsert_products(&["mug", "pen"].map(new_product), at(0)).await.unwrap();
         let board = board(None, None);
         let period = |key: &str| board.period_of_key(key).unwrap();
         let place = |id: &str, millionths| Place { product: product(id), points: Points::from_millionths(millionths) };
