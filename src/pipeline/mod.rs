@@ -1,16 +1,19 @@
 //! What follows the journal, and the ways in and out of it.
 //!
 //! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
-//! counts), `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild`
-//! and `roll`.
+//! counts), `explain`, `preview`, `verify`. Beside it runs the background work that `lead` owns: `recover`, `sync`,
+//! `project` with `rebuild` and `roll`.
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
 
+mod between;
 mod catalogue;
+mod explain;
 mod fault;
 mod intake;
 mod lead;
 mod notices;
+mod preview;
 mod progress;
 mod project;
 mod read;
@@ -34,8 +37,10 @@ use tokio_util::task::TaskTracker;
 use crate::domain::{
     Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct};
+pub use explain::{Moment, Tally};
+pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
@@ -237,6 +242,8 @@ pub struct App {
     counts: Together<ProductId, u64>,
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
+    /// Reads the journal for requests; `None` until one needs it.
+    reader: tokio::sync::Mutex<Option<Box<dyn JournalReader>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Keeps a second process away from a ledger whose engine is this process's memory.
@@ -274,6 +281,7 @@ impl App {
             loads,
             counts,
             ledger_boards: LedgerBoards::default(),
+            reader: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _alone: alone,
