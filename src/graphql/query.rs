@@ -7,6 +7,7 @@ use super::errors::Failure;
 use super::guards::{Caller, Needs, Role};
 use super::siblings::Siblings;
 use super::types::board::{Board, Period};
+use super::types::preview::{WeightPreview, WeightPreviewInput};
 use super::types::product::Product;
 use super::types::ranking::RankingConnection;
 use super::types::verify::VerifyReport;
@@ -99,6 +100,15 @@ impl Admin {
         })?;
         let page = app(ctx).rules(board.as_ref().map(|board| &board.id), below, first).await?;
         Ok(WeightRuleConnection::new(page, below.is_some()))
+    }
+
+    /// What a change of weights would do to the board's open period, without making it.
+    #[graphql(complexity = "input.cost(child_complexity)")]
+    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
+        let board = arguments::board_at("input.board", ctx, &input.board)?;
+        let (trial, top) = input.parse()?;
+        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
+        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
     }
 
     /// Recomputes from the ledger and compares with what is served: one board, or, with null, likes, activity and every board.

@@ -1,8 +1,10 @@
 //! The types of the API. Each says how it is made from the inside's types, and resolves its own fields.
 
 pub mod board;
+pub mod explanation;
 pub mod likes;
 pub mod live;
+pub mod preview;
 pub mod product;
 pub mod ranking;
 pub mod record;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_graphql::{ID, Object, Result, SimpleObject};
 
 use super::board::Period;
+use super::explanation::{self, Explanation};
 use super::product::Product;
 use super::scalars::int;
 use crate::domain::{FeedPosition, FeedState, Place, Points};
@@ -87,6 +88,12 @@ impl RankingEntry {
     /// Null only when the catalogue row is gone.
     async fn product(&self) -> Result<Option<Product>> {
         Ok(Product::of(&self.siblings, self.index).await?)
+    }
+
+    /// One look-up for all rows of a page.
+    #[graphql(complexity = "explanation::COST + child_complexity")]
+    async fn explanation(&self) -> Result<Explanation> {
+        Ok(self.siblings.explanation(&self.reading, self.index, self.points).await?.into())
     }
 }
 
