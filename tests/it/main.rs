@@ -10,6 +10,7 @@ mod contract;
 mod crowd;
 mod end_to_end;
 mod faults;
+mod formula;
 mod graphql;
 mod hostile;
 mod http;
