@@ -158,8 +158,7 @@ async fn follow(
     }
     let waiting = |why: &ClientError| spinner.show(format!("waiting: {why}"));
     loop {
-        let answer: Answer =
-            client.call_patiently(STATE, &json!({ "board": board.id }), patience, waiting).await?;
+        let answer: Answer = client.call_patiently(STATE, &json!({ "board": board.id }), patience, waiting).await?;
         let state = answer.board.with_context(|| format!("the board {} has been deleted meanwhile", board.id))?;
         let newest = state.periods.nodes.into_iter().find(|node| node.status == "CLOSED").map(|node| node.key);
         if state.is_current {

@@ -317,7 +317,8 @@ mod tests {
         let ms = |text: &str| text.parse::<HalfLife>().map(HalfLife::ms).ok();
         assert_eq!([ms("PT1H"), ms("PT90M"), ms("PT1H30M")], [Some(3_600_000), Some(5_400_000), Some(5_400_000)]);
         assert_eq!([ms("P1D"), ms("P1W"), ms("P30D")], [Some(86_400_000), Some(604_800_000), Some(2_592_000_000)]);
-        for bad in ["", "1 hour", "1h", "PT", "P1M", "P1Y", "PT1H ", "-PT1H", "PT4M59S", "P31D", "PT99999999999999999H"] {
+        for bad in ["", "1 hour", "1h", "PT", "P1M", "P1Y", "PT1H ", "-PT1H", "PT4M59S", "P31D", "PT99999999999999999H"]
+        {
             assert_eq!(ms(bad), None, "{bad}");
         }
         for text in ["PT5M", "PT1H", "PT1H30M", "PT720H"] {

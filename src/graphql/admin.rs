@@ -4,8 +4,10 @@ use async_graphql::{Context, ID, Object, Result};
 
 use super::cursor::{self, Cursor};
 use super::groups::OpenSubscriptions;
+use super::guards::Caller;
 use super::types::audit::{AuditConnection, DeadLetterConnection};
 use super::types::desk::ProductRule;
+use super::types::preview::{WeightPreview, WeightPreviewInput};
 use super::types::system::SystemStatus;
 use super::types::verify::VerifyReport;
 use super::types::weights::WeightRuleConnection;
@@ -32,6 +34,15 @@ impl Admin {
         })?;
         let page = app(ctx).rules(board.as_ref().map(|board| &board.id), below, first).await?;
         Ok(WeightRuleConnection::new(page, below.is_some(), &app(ctx).definitions().rules))
+    }
+
+    /// What a change of weights would do to the board's open period, without making it.
+    #[graphql(complexity = "input.cost(child_complexity)")]
+    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
+        let board = arguments::board_at("input.board", ctx, &input.board)?;
+        let (trial, top) = input.parse()?;
+        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
+        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
     }
 
     /// Those that count or will again, the newest for each product and board.

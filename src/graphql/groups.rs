@@ -152,7 +152,8 @@ impl Groups {
             return group;
         }
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (frames, frames_seen) = watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false });
+        let (frames, frames_seen) =
+            watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false });
         let group = Arc::new(Group { asks, frames: frames_seen });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
@@ -288,9 +289,8 @@ impl<'a> Running<'a> {
     }
 
     async fn advance(&mut self, updates: Vec<Update>, frames: &watch::Sender<Frame>) -> Option<()> {
-        let stands_alone = |update: &Update| {
-            matches!(update, Update::Board(BoardUpdate::Snapshot { .. }) | Update::Rule { .. })
-        };
+        let stands_alone =
+            |update: &Update| matches!(update, Update::Board(BoardUpdate::Snapshot { .. }) | Update::Rule { .. });
         let leads_nowhere = !updates.iter().all(stands_alone);
         let is_broken = std::mem::take(&mut self.is_broken);
         let updates = if is_broken && leads_nowhere { self.sequence.whole(SnapshotReason::Gap) } else { updates };

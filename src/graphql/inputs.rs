@@ -39,12 +39,7 @@ pub fn check_note(note: &str, errors: &mut Vec<UserError>) {
 }
 
 /// The id of a board that there is; `is_board` says whether there is one.
-pub fn board(
-    path: &str,
-    id: &ID,
-    is_board: impl Fn(&BoardId) -> bool,
-    errors: &mut Vec<UserError>,
-) -> Option<BoardId> {
+pub fn board(path: &str, id: &ID, is_board: impl Fn(&BoardId) -> bool, errors: &mut Vec<UserError>) -> Option<BoardId> {
     let found = BoardId::new(id).map_err(|error| UserError::invalid(path, error)).and_then(|board| {
         let unknown = || UserError::not_found(path, format!("there is no board {board}"));
         if is_board(&board) { Ok(board) } else { Err(unknown()) }

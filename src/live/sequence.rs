@@ -157,9 +157,7 @@ impl Sequence {
             Source::Board(Board { shown: Some(shown), .. }) if build.is_some() && build != self.build() => {
                 self.whole(shown.reason)
             }
-            Source::Rules(rules) => {
-                build.map_or(Vec::new(), |(_, version)| Rules::since(&rules.shown, version as i32))
-            }
+            Source::Rules(rules) => build.map_or(Vec::new(), |(_, version)| Rules::since(&rules.shown, version as i32)),
             _ => self.whole(SnapshotReason::Lagged),
         }
     }

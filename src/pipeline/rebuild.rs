@@ -10,7 +10,7 @@ use super::App;
 use super::fault::Fault;
 use super::project::Folding;
 use super::roll;
-use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring};
+use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal};
 use crate::engine::Build;
 use crate::ledger::{BoardDefinition, Ledger, Snapshot, Wanted};
 
@@ -39,23 +39,43 @@ pub async fn compute_after(
     carry_from: Option<&str>,
     unstored: HashMap<ProductId, Points>,
 ) -> Result<Computed, Fault> {
-    let (segments, signals) = (scoring.segments(), scoring.signals());
-    let board = scoring.board().clone();
-    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, product: None };
+    let [computed] = compute_each(ledger, [scoring], carry_from, unstored).await?;
+    Ok(computed)
+}
+
+/// As [`compute`], one period of one board under several rules, all from one snapshot.
+pub async fn compute_each<const N: usize>(
+    ledger: &Ledger,
+    scorings: [Scoring; N],
+    carry_from: Option<&str>,
+    unstored: HashMap<ProductId, Points>,
+) -> Result<[Computed; N], Fault> {
+    let board = scorings[0].board().clone();
+    let segments = scorings.iter().map(Scoring::segments).reduce(|one, other| Segment::refine(&one, &other));
+    let signals: Vec<_> = Signal::ALL
+        .into_iter()
+        .filter(|signal| scorings.iter().any(|scoring| scoring.signals().contains(signal)))
+        .collect();
+    let segments = segments.unwrap_or_default();
+    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
-    let scoring = scoring.with_members(members);
-    let mut points: HashMap<ProductId, Points> = HashMap::new();
-    for (product, at_close) in at_close.into_iter().chain(unstored) {
-        let carry = scoring.carry(&product, at_close);
-        points.insert(product, carry);
-    }
-    for row in activity {
-        let part = scoring.points(&row.product, row.count.signal, row.count.bucket, row.count.count);
-        let sum = points.entry(row.product).or_default();
-        *sum = sum.plus(part);
-    }
-    points.retain(|_, points| *points != Points::ZERO);
-    Ok(Computed { cursors, scoring, points })
+    Ok(scorings.map(|scoring| {
+        let scoring = scoring.with_members(members.clone());
+        let mut points: HashMap<ProductId, Points> = HashMap::new();
+        for (product, at_close) in at_close.iter().map(|(product, points)| (product, points)).chain(&unstored) {
+            points.insert(product.clone(), scoring.carry(product, *at_close));
+        }
+        for row in &activity {
+            let part = scoring.points(&row.product, row.count.signal, row.count.bucket, row.count.count);
+            if let Some(sum) = points.get_mut(&row.product) {
+                *sum = sum.plus(part);
+            } else {
+                points.insert(row.product.clone(), part);
+            }
+        }
+        points.retain(|_, points| *points != Points::ZERO);
+        Computed { cursors: cursors.clone(), scoring, points }
+    }))
 }
 
 /// Builds a generation up to a snapshot of the ledger. `None` where another projector has begun a newer one.

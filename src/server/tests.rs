@@ -221,7 +221,10 @@ async fn depth_is_limited_but_not_for_tools() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_one_request_s_trouble() {
     // Without a node behind the schema, this resolver panics.
-    let server = Server::with_api(Auth::Open, |hub, limits| Api::over(graphql::builder().finish(), hub, limits, OpenSubscriptions::default())).await;
+    let server = Server::with_api(Auth::Open, |hub, limits| {
+        Api::over(graphql::builder().finish(), hub, limits, OpenSubscriptions::default())
+    })
+    .await;
     let panics = json!({ "query": "{ boards { id } }" });
     let response = server.post().json(&panics).send().await.unwrap();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();

@@ -8,8 +8,8 @@ use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timesta
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
 use crate::graphql::inputs;
-use crate::live::Update;
 use crate::ledger::{Author, CancelOutcome, KeysetPage, NewWeightRule, RuleOutcome};
+use crate::live::Update;
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
 #[graphql(remote = "domain::Signal")]
@@ -94,8 +94,8 @@ impl WeightRule {
         let (period, bucket) = (board.period_at(at), Bucket::containing(at));
         let basis = rules.basis(at);
         let applying = rules.weights_of(&board.id, basis.rules_version).into_iter();
-        let applying = applying
-            .filter(|rule| rule.applies_to(&board.id, &period) && rule.counts_in(bucket, &board.time_zone));
+        let applying =
+            applying.filter(|rule| rule.applies_to(&board.id, &period) && rule.counts_in(bucket, &board.time_zone));
         let newest = applying.max_by_key(|rule| rule.version).cloned().unwrap_or_else(|| domain::WeightRule {
             version: 0,
             board: None,
@@ -279,11 +279,9 @@ impl From<RuleOutcome> for WeightsPayload {
 impl From<CancelOutcome> for WeightsPayload {
     fn from(outcome: CancelOutcome) -> Self {
         match outcome {
-            CancelOutcome::Cancelled { rule, version } => Self {
-                rule: Some(WeightRule::new(rule, true)),
-                version: Some(version),
-                user_errors: Vec::new(),
-            },
+            CancelOutcome::Cancelled { rule, version } => {
+                Self { rule: Some(WeightRule::new(rule, true)), version: Some(version), user_errors: Vec::new() }
+            }
             CancelOutcome::Unknown => Self::refused(vec![UserError::not_found("id", "there is no such rule")]),
             CancelOutcome::Already => {
                 Self::refused(vec![UserError::conflict("id", "this rule has been cancelled already")])

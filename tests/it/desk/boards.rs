@@ -55,7 +55,8 @@ async fn a_new_board_is_filled_before_it_is_shown(setup: Setup) {
     // It goes on with what happens.
     desk.orders("3", "lamp", 1, None).await;
     desk.until_shown("lights", &[("lamp", 1.8)]).await;
-    let half_life = json!({ "id": "hot", "title": "Hot", "window": "HALF_LIFE", "halfLife": "PT90M", "timeZone": "Asia/Seoul" });
+    let half_life =
+        json!({ "id": "hot", "title": "Hot", "window": "HALF_LIFE", "halfLife": "PT90M", "timeZone": "Asia/Seoul" });
     let hot = desk.save(half_life).await["board"].clone();
     assert_eq!((&hot["halfLife"], &hot["timeZone"]), (&json!("PT1H30M"), &json!("Asia/Seoul")));
     desk.server.assert_verified().await;
@@ -95,7 +96,8 @@ async fn products_are_excluded_and_boosted_for_as_long_as_a_rule_says(setup: Set
     assert!(told.as_object_mut().unwrap().remove("id").unwrap().is_string());
     assert_eq!(told, expected);
     desk.until_shown("ever", &[("lamp", 1.2)]).await;
-    let rank = desk.server.graphql("reader", "{ product(id: \"pan\") { currentRank(board: \"ever\") } }", json!({})).await;
+    let rank =
+        desk.server.graphql("reader", "{ product(id: \"pan\") { currentRank(board: \"ever\") } }", json!({})).await;
     assert_eq!(rank["product"]["currentRank"], Value::Null, "an excluded product holds no rank");
 
     // A board's own rule counts before the one for all.
@@ -106,7 +108,10 @@ async fn products_are_excluded_and_boosted_for_as_long_as_a_rule_says(setup: Set
     desk.orders("3", "pan", 1, None).await;
     desk.until_shown("ever", &[("pan", 5.4), ("lamp", 1.2)]).await;
 
-    let listed = desk.server.graphql("ann", "{ admin { productRules { productId board excluded boost note } } }", json!({})).await;
+    let listed = desk
+        .server
+        .graphql("ann", "{ admin { productRules { productId board excluded boost note } } }", json!({}))
+        .await;
     let mut listed = listed["admin"]["productRules"].as_array().unwrap().clone();
     listed.sort_by_key(|rule| rule["board"].is_null());
     assert_eq!(
@@ -171,7 +176,10 @@ async fn a_board_that_is_deleted_ends_its_subscriptions_and_can_be_made_anew(set
     told.sort();
     let both = |id: &str| [(id.to_owned(), "complete".to_owned()), (id.to_owned(), "next".to_owned())];
     assert_eq!(told, [both("live"), both("rank")].concat());
-    let open = desk.server.graphql("ann", "{ admin { system { subscriptions } } board(id: \"season\") { id } }", json!({})).await;
+    let open = desk
+        .server
+        .graphql("ann", "{ admin { system { subscriptions } } board(id: \"season\") { id } }", json!({}))
+        .await;
     assert_eq!((&open["admin"]["system"]["subscriptions"], &open["board"]), (&json!(0), &Value::Null));
     socket.send(subscribe("late", LIVE)).await;
     let refused = socket.receive().await;
@@ -239,7 +247,9 @@ async fn history_that_is_loaded_is_computed_from_where_it_begins(setup: Setup) {
     };
     let (first, second) = (day(365), day(364));
     let path = desk.stack.sqlite_file().with_file_name("orders.csv");
-    let rows = format!("id,signal,product_id,count,occurred_at\na,ORDER,lamp,10,{first}T12:00:00Z\nb,ORDER,pan,2,{second}T12:00:00Z\n");
+    let rows = format!(
+        "id,signal,product_id,count,occurred_at\na,ORDER,lamp,10,{first}T12:00:00Z\nb,ORDER,pan,2,{second}T12:00:00Z\n"
+    );
     std::fs::write(&path, rows).unwrap();
     let acclaim = |arguments: &[&str]| {
         let output = desk.stack.command().args(arguments).args(["--url", &desk.server.url]).output().unwrap();

@@ -59,7 +59,8 @@ fn errors_within(value: &Value, found: &mut Vec<Value>) {
 
 async fn every_tab_of_graphiql_works(setup: Setup) {
     let desk = Desk::new(setup).await;
-    let page = desk.server.http.get(format!("{}/graphiql", desk.server.url)).send().await.unwrap().text().await.unwrap();
+    let page =
+        desk.server.http.get(format!("{}/graphiql", desk.server.url)).send().await.unwrap().text().await.unwrap();
     let tabs = tabs(&page);
     // The catalogue comes from a tab that stands after those that like and look.
     let stock = tabs.iter().position(|(document, _)| document.contains("mutation Stock")).unwrap();
@@ -71,16 +72,19 @@ async fn every_tab_of_graphiql_works(setup: Setup) {
         operations.sort_by_key(|(_, operation)| operation.pos);
         for (name, operation) in operations {
             let name = name.unwrap_or_else(|| panic!("a tab is named after its operation: {document}")).to_string();
-            let mut payload = json!({ "query": document, "variables": in_time(variables.clone()), "operationName": name });
+            let mut payload =
+                json!({ "query": document, "variables": in_time(variables.clone()), "operationName": name });
             let declared = &operation.node.variable_definitions;
-            let is_declared = |variable: &String| declared.iter().any(|known| known.node.name.node == variable.as_str());
+            let is_declared =
+                |variable: &String| declared.iter().any(|known| known.node.name.node == variable.as_str());
             payload["variables"].as_object_mut().unwrap().retain(|variable, _| is_declared(variable));
             let answer = if operation.node.ty == OperationType::Subscription {
                 let mut socket = Socket::connect(&desk.server.url, json!({})).await;
                 socket.send(json!({ "id": "1", "type": "subscribe", "payload": payload })).await;
                 socket.receive().await["payload"].clone()
             } else {
-                let request = desk.server.http.post(format!("{}/graphql", desk.server.url)).header("x-acclaim-user", "ann");
+                let request =
+                    desk.server.http.post(format!("{}/graphql", desk.server.url)).header("x-acclaim-user", "ann");
                 request.json(&payload).send().await.unwrap().json().await.unwrap()
             };
             assert!(answer.get("errors").is_none() && !answer["data"].is_null(), "{name}: {answer}");

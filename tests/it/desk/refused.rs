@@ -49,7 +49,11 @@ fn weights() -> Vec<Case> {
             adjusted(json!({ "from": "2026-11-22T12:00:00Z", "until": "2026-11-22T11:59:59Z" })),
             &["INVALID until"],
         ),
-        (ADJUST, adjusted(json!({ "from": "2026-11-22T12:00:00Z", "until": "2026-11-22T12:00:00Z" })), &["INVALID until"]),
+        (
+            ADJUST,
+            adjusted(json!({ "from": "2026-11-22T12:00:00Z", "until": "2026-11-22T12:00:00Z" })),
+            &["INVALID until"],
+        ),
         (ADJUST, adjusted(json!({ "hours": [] })), &["INVALID hours"]),
         (ADJUST, adjusted(json!({ "hours": [5, 24] })), &["INVALID hours"]),
         (ADJUST, adjusted(json!({ "hours": [-1] })), &["INVALID hours"]),
@@ -171,7 +175,8 @@ fn unreadable() -> Vec<(&'static str, String)> {
         let query = "mutation($w: Float!) { adjustWeights(input: { weights: [{ signal: VIEW, weight: $w }], note: \\\"why\\\" }) { version } }";
         format!("{{ \"query\": \"{query}\", \"variables\": {{ \"w\": {weight} }} }}")
     };
-    let replay = |ids: &str| format!("{{ \"query\": \"mutation {{ replayDeadLetters(ids: {ids}) {{ replayed }} }}\" }}");
+    let replay =
+        |ids: &str| format!("{{ \"query\": \"mutation {{ replayDeadLetters(ids: {ids}) {{ replayed }} }}\" }}");
     vec![
         ("an infinite weight", adjust("1e400", "")),
         ("no number", adjust("NaN", "")),
@@ -206,7 +211,8 @@ async fn what_can_not_be_is_refused_and_changes_nothing(setup: Setup) {
         let told: Vec<_> = errors
             .iter()
             .map(|error| {
-                let path: Vec<_> = error["path"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+                let path: Vec<_> =
+                    error["path"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
                 assert!(!error["message"].as_str().unwrap().is_empty());
                 format!("{} {}", error["code"].as_str().unwrap(), path.join("."))
             })

@@ -123,15 +123,8 @@ async fn everything_that_an_admin_does_is_kept(setup: Setup) {
     desk.done(DELETE, json!({ "id": "mine", "note": "done" })).await;
     let audited = desk.audit().await;
     let told: Vec<_> = audited.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
-    let expected = [
-        "deleteBoard",
-        "rebuildBoard",
-        "setProductRule",
-        "cancelWeights",
-        "adjustWeights",
-        "saveBoard",
-        "saveBoard",
-    ];
+    let expected =
+        ["deleteBoard", "rebuildBoard", "setProductRule", "cancelWeights", "adjustWeights", "saveBoard", "saveBoard"];
     assert_eq!(told, expected, "newest first: {audited:#?}");
     for entry in &audited {
         assert_eq!(entry["actor"], "ann");
@@ -198,10 +191,7 @@ async fn changes_of_weights_are_told(setup: Setup) {
             told.push(message["payload"]["data"]["weightsChanged"].clone());
         }
         let ids: Vec<_> = told.iter().map(|rule| (rule["id"].clone(), rule["cancelled"] == true)).collect();
-        assert_eq!(
-            ids,
-            [(dawn.clone(), false), (later.clone(), false), (dawn.clone(), true), (last.clone(), false)]
-        );
+        assert_eq!(ids, [(dawn.clone(), false), (later.clone(), false), (dawn.clone(), true), (last.clone(), false)]);
         let expected = json!({ "id": dawn, "version": dawn.as_str().unwrap().parse::<i64>().unwrap(), "board": "daily",
             "from": null, "hours": [5, 6], "cancelled": false, "createdBy": "ann", "note": "dawn", "weights": [{ "signal": "ORDER", "weight": 2.0 }] });
         assert_eq!(told[0], expected);
