@@ -268,7 +268,7 @@ impl Changes {
             async move {
                 match update {
                     Update::Board(update) => Some(BoardEvent::of(&app, update, top).await),
-                    Update::Rank { .. } | Update::Likes { .. } => None,
+                    Update::Rank { .. } | Update::Likes { .. } | Update::Rule { .. } => None,
                 }
             }
         }))

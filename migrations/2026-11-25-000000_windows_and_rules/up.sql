@@ -1,6 +1,6 @@
 -- Boards of every window and scope. `carry_over` is in millionths. `closed_from` is where the chain of closed periods
--- begins, if somebody has asked for one, and `reopened` how often closed periods were taken back. A deleted board keeps
--- its row, so that its revision never comes again.
+-- begins, if somebody has asked for one, and `reopened` how often an admin has asked for the board anew. A deleted board
+-- keeps its row, so that its revision never comes again.
 ALTER TABLE boards ADD COLUMN half_life_ms BIGINT;
 ALTER TABLE boards ADD COLUMN category TEXT;
 ALTER TABLE boards ADD COLUMN brand TEXT;

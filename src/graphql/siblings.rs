@@ -14,6 +14,8 @@ use crate::domain::{Board, BoardId, Explanation, Period, Points, Product, Produc
 use crate::pipeline::{App, AppError, BoardEntries, Moment, Reading, Result, Tally};
 
 type Shared<T> = OnceCell<Result<T>>;
+/// `None` where no period is before.
+type EntriesBefore = Shared<Option<Arc<BoardEntries>>>;
 
 pub struct Siblings {
     app: Arc<App>,
@@ -24,7 +26,7 @@ pub struct Siblings {
     viewer_likes: Shared<Vec<Option<Timestamp>>>,
     entries: Mutex<HashMap<BoardId, Arc<Shared<Arc<BoardEntries>>>>>,
     /// By board and key of the period that came after.
-    entries_before: Mutex<HashMap<(BoardId, String), Arc<Shared<Option<Arc<BoardEntries>>>>>>,
+    entries_before: Mutex<HashMap<(BoardId, String), Arc<EntriesBefore>>>,
     /// By what was read and the moment; a query names a few boards at most.
     tallies: Mutex<Vec<(Arc<Reading>, Moment, SharedTally)>>,
 }

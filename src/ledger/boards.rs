@@ -167,8 +167,10 @@ pub(super) async fn save_board(db: &Db, board: &Board, author: &Author) -> Resul
             Some(was) => {
                 // Another title alone is nothing to compute anew.
                 let is_same = Board { title: board.title.clone(), ..was.board.clone() } == *board;
-                let revision = boards::revision.eq(boards::revision + i64::from(!is_same));
-                diesel::update(boards::table.find(id)).set((saying, revision)).execute(conn).await?;
+                let raised = i64::from(!is_same);
+                let counts =
+                    (boards::revision.eq(boards::revision + raised), boards::reopened.eq(boards::reopened + raised));
+                diesel::update(boards::table.find(id)).set((saying, counts)).execute(conn).await?;
             }
             None => {
                 let others = boards::table.filter(boards::deleted.eq(false));
@@ -230,7 +232,8 @@ pub(super) async fn reopen_board(
         take_turn!(conn);
         let shown = || boards::table.find(id).filter(boards::deleted.eq(false));
         // Holds the row, so that nobody closes a period beside this.
-        let raised = diesel::update(shown()).set(boards::revision.eq(boards::revision + 1));
+        let counts = (boards::revision.eq(boards::revision + 1), boards::reopened.eq(boards::reopened + 1));
+        let raised = diesel::update(shown()).set(counts);
         let Some(row) = raised.returning(BoardRow::as_returning()).get_result(conn).await.optional()? else {
             return Ok(ReopenOutcome::Unknown);
         };
@@ -254,8 +257,7 @@ pub(super) async fn reopen_board(
         let mut taken_back = 0;
         if let Some(begins_at) = begins_at {
             taken_back = take_back!(conn, id, Some(begins_at));
-            let chain = (boards::closed_from.eq(At(begins_at)), boards::reopened.eq(boards::reopened + 1));
-            diesel::update(shown()).set(chain).execute(conn).await?;
+            diesel::update(shown()).set(boards::closed_from.eq(At(begins_at))).execute(conn).await?;
         }
         let after = told([
             ("revision", json!(definition.revision)),

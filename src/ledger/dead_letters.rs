@@ -262,7 +262,8 @@ async fn replay_together(db: &Db, ids: &[String], author: &Author) -> Result<Rep
         replayed.users = likes_of(&taken).map(|(_, user, _)| user.clone()).collect();
         let ids: Vec<_> = taken.iter().map(|(letter, _)| letter.id.as_str()).collect();
         diesel::delete(dead_letters::table.filter(dead_letters::id.eq_any(&ids))).execute(conn).await?;
-        diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn).await?;
+        let counts = (boards::revision.eq(boards::revision + 1), boards::reopened.eq(boards::reopened + 1));
+        diesel::update(boards::table).set(counts).execute(conn).await?;
         let target = match ids[..] {
             [id] => format!("dead letter {id}"),
             _ => format!("{} dead letters", ids.len()),

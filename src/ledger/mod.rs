@@ -126,7 +126,7 @@ pub struct BoardDefinition {
     pub revision: i64,
     /// Where the chain of closed periods begins, if somebody has asked for one.
     pub closed_from: Option<Timestamp>,
-    /// Grows whenever closed periods are taken back, so that nobody goes on with a chain that is no more.
+    /// Grows whenever an admin asks for the board anew: who was closing a period of it by then must not go on.
     pub reopened: i64,
 }
 

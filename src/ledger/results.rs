@@ -82,7 +82,7 @@ pub(super) async fn write_results(
         let unchanged = unchanged.filter(boards::reopened.eq(definition.reopened));
         let held = diesel::update(unchanged).set(boards::reopened.eq(boards::reopened)).execute(conn).await?;
         if held == 0 {
-            let reason = format!("the board {board} was deleted, or its periods taken back, meanwhile");
+            let reason = format!("the board {board} was deleted, or asked for anew, meanwhile");
             return Err(LedgerError::Rejected(reason).into());
         }
         let header = (

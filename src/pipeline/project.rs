@@ -28,8 +28,9 @@ use crate::ledger::{BoardDefinition, Definitions};
 
 /// Entries in one fold, over all partitions: bounds one step's memory and how long the engine is held up by it.
 const READ_COUNT: usize = 20_000;
-/// How soon a board may be corrected again after events that the ledger refused: whoever sends an old key again and again
-/// must not keep boards rebuilding. Until then the board is off by what was refused.
+/// How soon a board may be corrected again after events that the ledger refused, or products that moved: whoever sends an
+/// old key, or the catalogue, again and again must not keep boards rebuilding. Until then the board is off by that. What an
+/// admin asks for does not wait.
 const CORRECTION_PAUSE: Duration = Duration::from_secs(10);
 /// How long a rebuild that failed waits before it is tried again.
 const REBUILD_RETRY: Duration = Duration::from_millis(500);
@@ -79,8 +80,8 @@ struct Tracked {
     /// Loaded, and catching up with the one shown.
     building: Option<Folding>,
     is_rebuilding: bool,
-    /// When the last rebuild began.
-    rebuilt_at: Option<Instant>,
+    /// When the last rebuild began, and how often the board had been reopened by then.
+    last_rebuild: Option<(Instant, i64)>,
     /// Whether the shown generation has changed since it was last compared with what is published.
     is_dirty: bool,
     published: Option<FeedState>,
@@ -171,11 +172,13 @@ impl<'a> Projector<'a> {
             }
             let Some((build, scoring)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
             let is_correction = build.reason == SnapshotReason::Recovered && tracked.shown.is_some();
-            if is_correction && tracked.rebuilt_at.is_some_and(|at| at.elapsed() < CORRECTION_PAUSE) {
+            let reopened = tracked.definition.reopened;
+            let is_soon = |(began, known): (Instant, i64)| known == reopened && began.elapsed() < CORRECTION_PAUSE;
+            if is_correction && tracked.last_rebuild.is_some_and(is_soon) {
                 continue;
             }
             tracked.is_rebuilding = true;
-            tracked.rebuilt_at = Some(Instant::now());
+            tracked.last_rebuild = Some((Instant::now(), reopened));
             let (app, definition) = (self.app.clone(), tracked.definition.clone());
             self.rebuilds.spawn(async move {
                 let outcome = rebuild(&app, &definition, scoring, build).await;
@@ -331,7 +334,7 @@ async fn track(
         shown,
         building: None,
         is_rebuilding: false,
-        rebuilt_at: None,
+        last_rebuild: None,
         published: app.engine.published(&board.id).await?.filter(|state| state.epoch == epoch),
     })
 }

@@ -4,6 +4,7 @@ mod support;
 
 mod auth;
 mod bench;
+mod changes;
 mod cli;
 mod clients;
 mod contract;
@@ -24,6 +25,8 @@ mod orders;
 mod periods;
 mod redis;
 mod roll;
+mod roll_faults;
 mod schema;
 mod sse;
+mod system;
 mod tidy;

@@ -93,7 +93,7 @@ over_both! {
         let moved = Board { scope: Scope { brand: None, ..titled.scope.clone() }, ..titled.clone() };
         assert_eq!(saved(&ledger, &moved).await.revision, 2);
         let elsewhere = Board { time_zone: TimeZone::UTC, carry_over: Factor::ZERO, ..moved.clone() };
-        assert_eq!(saved(&ledger, &elsewhere).await, BoardDefinition { board: elsewhere.clone(), revision: 3, ..made });
+        assert_eq!(saved(&ledger, &elsewhere).await, BoardDefinition { board: elsewhere.clone(), revision: 3, reopened: made.reopened + 2, ..made });
         assert_eq!(definition(&ledger, "kitchen").await.unwrap().board, elsewhere);
         assert_eq!(audited(&ledger).await, [
             deed("saveBoard", "board kitchen", r#"{"carryOver":0.5,"timeZone":"Asia/Seoul"}"#, r#"{"carryOver":0.0,"timeZone":"UTC"}"#),
@@ -184,7 +184,7 @@ over_both! {
         // The open period alone.
         assert_eq!(reopen(None).await, ReopenOutcome::Reopened { from: None });
         let open = definition(&ledger, "kitchen").await.unwrap();
-        assert_eq!((open.revision, open.closed_from, open.reopened), (made.revision + 1, None, made.reopened));
+        assert_eq!((open.revision, open.closed_from, open.reopened), (made.revision + 1, None, made.reopened + 1));
         assert_eq!(closed(&ledger, "kitchen").await, [19, 20, 21]);
         // From the day before yesterday on: nothing of it was cut, since no day has more than a thousand places.
         let from = day(&made.board, "2026-11-20");

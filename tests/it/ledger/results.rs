@@ -72,14 +72,15 @@ over_both! {
     }
 
     async fn a_page_of_results_is_like_a_page_of_the_board(ledger: Fresh) {
-        let (daily, period) = (BoardId::daily(), day(&ledger, "2026-11-21").await);
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
+        let period = day(&ledger, "2026-11-21").await;
         // Ties among them: three products at each score, by id from high to low.
         let mut tied = places(30);
         for (index, place) in tied.iter_mut().enumerate() {
             place.points = Points::from_millionths(-(index as i64 / 3));
         }
         tied.sort_by(|a, b| (b.points, &b.product).cmp(&(a.points, &a.product)));
-        assert!(ledger.write_results(&self::daily(&ledger).await, &period, &tied, BASIS).await.unwrap());
+        assert!(ledger.write_results(&definition, &period, &tied, BASIS).await.unwrap());
         let standings: acclaim::domain::Standings =
             tied.iter().filter(|place| place.points != Points::ZERO).map(|place| (place.product.clone(), place.points)).collect();
         // The board lists no zeros, which `tied` begins with; a page of one is the other's moved by these.
@@ -114,9 +115,9 @@ over_both! {
     }
 
     async fn what_reaches_beyond_the_places_kept_is_not_answered(ledger: Fresh) {
-        let daily = BoardId::daily();
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
         for date in ["2026-11-20", "2026-11-21"] {
-            assert!(ledger.write_results(&self::daily(&ledger).await, &day(&ledger, date).await, &places(1_200), BASIS).await.unwrap());
+            assert!(ledger.write_results(&definition, &day(&ledger, date).await, &places(1_200), BASIS).await.unwrap());
         }
         let page = async |date: &str, start, count| {
             ledger.results_page(&daily, date, &start, count).await.unwrap().unwrap().1.map(|rows| (rows.first_rank, rows.places.len(), rows.total))
@@ -139,9 +140,9 @@ over_both! {
     }
 
     async fn closed_periods_are_listed_newest_first(ledger: Fresh) {
-        let daily = BoardId::daily();
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
         for date in ["2026-11-19", "2026-11-21", "2026-11-20"] {
-            assert!(ledger.write_results(&self::daily(&ledger).await, &day(&ledger, date).await, &places(1), BASIS).await.unwrap());
+            assert!(ledger.write_results(&definition, &day(&ledger, date).await, &places(1), BASIS).await.unwrap());
         }
         let page = async |before, first| {
             let page = ledger.closed_periods(&daily, before, first).await.unwrap();
