@@ -20,7 +20,7 @@ const REBUILD: &str = "mutation Rebuild($board: ID!, $from: String) {
   rebuildBoard(id: $board, fromPeriod: $from) { fromPeriod userErrors { message path } }
 }";
 const STATE: &str = "query Rebuilding($board: ID!) {
-  board(id: $board) { isCurrent periods(first: 1) { nodes { key } } }
+  board(id: $board) { isCurrent periods(first: 2) { nodes { key status } } }
 }";
 
 /// A board as the server describes it.
@@ -154,12 +154,13 @@ async fn follow(
     #[derive(Deserialize)]
     struct Node {
         key: String,
+        status: String,
     }
     let waiting = |why: &ClientError| spinner.show(format!("waiting: {why}"));
     loop {
         let answer: Answer = client.call_patiently(STATE, &json!({ "board": board.id }), patience, waiting).await?;
         let state = answer.board.with_context(|| format!("the board {} has been deleted meanwhile", board.id))?;
-        let newest = state.periods.nodes.into_iter().next().map(|node| node.key);
+        let newest = state.periods.nodes.into_iter().find(|node| node.status == "CLOSED").map(|node| node.key);
         if state.is_current {
             return Ok(newest);
         }

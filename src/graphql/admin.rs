@@ -36,6 +36,15 @@ impl Admin {
         Ok(WeightRuleConnection::new(page, below.is_some(), &app(ctx).definitions().rules))
     }
 
+    /// What a change of weights would do to the board's open period, without making it.
+    #[graphql(complexity = "input.cost(child_complexity)")]
+    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
+        let board = arguments::board_at("input.board", ctx, &input.board)?;
+        let (trial, top) = input.parse()?;
+        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
+        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
+    }
+
     /// Those that count or will again, the newest for each product and board.
     async fn product_rules(&self, ctx: &Context<'_>) -> Result<Vec<ProductRule>> {
         Ok(app(ctx).product_rules().into_iter().map(ProductRule::from).collect())
@@ -73,15 +82,6 @@ impl Admin {
         })?;
         let page = app(ctx).audit_log(below, first).await?;
         Ok(AuditConnection::new(page, below.is_some()))
-    }
-
-    /// What a change of weights would do to the board's open period, without making it.
-    #[graphql(complexity = "input.cost(child_complexity)")]
-    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
-        let board = arguments::board_at("input.board", ctx, &input.board)?;
-        let (trial, top) = input.parse()?;
-        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
-        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
     }
 
     /// Recomputes from the ledger and compares with what is served: one board, or, with null, likes, activity and every board.

@@ -366,6 +366,7 @@ impl Tracked {
             Some(shown) if shown.expires_at.is_some_and(|at| at <= now) => SnapshotReason::Reweighted,
             Some(shown) if shown.build.revision == *revision => return None,
             Some(shown) if shown.build.basis.rules_version != definitions.rules.version() => SnapshotReason::Reweighted,
+            Some(shown) if **shown.scoring.board() != *board => SnapshotReason::Reweighted,
             Some(_) => SnapshotReason::Recovered,
         };
         let basis = definitions.rules.basis(now);

@@ -15,7 +15,7 @@ pub struct AuditEntry {
     at: DateTime,
     actor: String,
     action: String,
-    target: String,
+    target: Option<String>,
     before: Option<String>,
     after: Option<String>,
     note: Option<String>,
@@ -24,7 +24,7 @@ pub struct AuditEntry {
 impl From<ledger::AuditEntry> for AuditEntry {
     fn from(entry: ledger::AuditEntry) -> Self {
         let ledger::AuditEntry { id, at, actor, action, target, before, after, note } = entry;
-        Self { id: ID(id.to_string()), at: DateTime(at), actor, action, target, before, after, note }
+        Self { id: ID(id.to_string()), at: DateTime(at), actor, action, target: Some(target), before, after, note }
     }
 }
 

@@ -149,8 +149,8 @@ async fn a_board_that_is_deleted_ends_its_subscriptions_and_can_be_made_anew(set
     let subscribe = |id: &str, query: &str| json!({ "id": id, "type": "subscribe", "payload": { "query": query, "variables": { "board": "season" } } });
     for (id, query) in [("live", LIVE), ("rank", RANK)] {
         socket.send(subscribe(id, query)).await;
-        let first = socket.receive().await;
-        assert_eq!((&first["id"], &first["type"]), (&json!(id), &json!("next")), "{first}");
+        // What else is followed goes on meanwhile.
+        while socket.receive().await["id"] != id {}
     }
     let open = desk.server.graphql("ann", "{ admin { system { subscriptions } } }", json!({})).await;
     assert_eq!(open["admin"]["system"]["subscriptions"], 2);
@@ -183,7 +183,8 @@ async fn a_board_that_is_deleted_ends_its_subscriptions_and_can_be_made_anew(set
     assert_eq!((&open["admin"]["system"]["subscriptions"], &open["board"]), (&json!(0), &Value::Null));
     socket.send(subscribe("late", LIVE)).await;
     let refused = socket.receive().await;
-    assert_eq!((&refused["id"], &refused["type"]), (&json!("late"), &json!("error")), "{refused}");
+    assert_eq!(refused["payload"]["errors"][0]["extensions"]["code"], "BAD_USER_INPUT", "{refused}");
+    assert_eq!(socket.receive().await["type"], "complete");
 
     // Another board of that name, with another window and other products.
     desk.save(json!({ "id": "season", "title": "New season", "window": "ALL_TIME", "category": "Lighting" })).await;
@@ -194,7 +195,12 @@ async fn a_board_that_is_deleted_ends_its_subscriptions_and_can_be_made_anew(set
         "period": { "key": "all", "board": { "title": "New season" } }, "entries": [{ "productId": "lamp", "score": 1.2 }] });
     assert_eq!(first["payload"]["data"]["boardChanges"], expected, "{first}");
     socket.send(subscribe("rank-anew", RANK)).await;
-    let rank = socket.receive().await;
+    let rank = loop {
+        let message = socket.receive().await;
+        if message["id"] == "rank-anew" {
+            break message;
+        }
+    };
     assert_eq!(rank["payload"]["data"]["productRank"], json!({ "rank": null, "score": null }), "{rank}");
     desk.orders("3", "lamp", 1, None).await;
     desk.until_shown("season", &[("lamp", 1.8)]).await;
@@ -220,7 +226,7 @@ async fn a_saved_board_keeps_its_window(setup: Setup) {
     assert_eq!(socket.receive().await["payload"]["data"]["boardChanges"]["period"]["board"]["title"], "Mine");
     let changed = json!({ "id": "mine", "title": "Lights", "window": "DAY", "category": "Lighting" });
     assert_eq!(desk.save(changed).await["board"]["title"], "Lights");
-    assert_eq!(desk.page("mine").await, (vec![("lamp".to_owned(), 1.2)], "ENGINE".to_owned()));
+    desk.until_shown("mine", &[("lamp", 1.2)]).await;
     let snapshot = loop {
         let event = socket.receive().await["payload"]["data"]["boardChanges"].clone();
         if event["__typename"] == "BoardSnapshot" {

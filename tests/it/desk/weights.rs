@@ -137,7 +137,8 @@ async fn everything_that_an_admin_does_is_kept(setup: Setup) {
     has(0, "before", "My own");
     has(0, "note", "done");
     assert_eq!(audited[0]["after"], Value::Null);
-    has(2, "after", "lamp");
+    has(2, "target", "lamp");
+    has(2, "after", "boost");
     has(3, "note", "no more");
     has(4, "after", "ORDER");
     has(5, "before", "Mine");
