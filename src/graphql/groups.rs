@@ -1,7 +1,7 @@
 //! Groups: subscriptions that ask the same are executed once for each event, however many they are.
 //!
 //! ```text
-//! member ──ask──> group's task: sequence ──update──> execution ──payload──> frames ──> every member
+//! member ──ask──> group's task: sequence ──update──> execution ──payload──> delivery ──> every member
 //! ```
 //!
 //! A group's task owns the [`Sequence`] that its members follow and one running subscription, into which it puts an
@@ -21,10 +21,11 @@ use std::time::Duration;
 use async_graphql::{Context, Request, Response, ServerError, Value};
 use futures_util::stream::{BoxStream, unfold};
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::delivery::{Delivery, Frame, Outlet, Seat, Teller};
 use super::errors::Failure;
 use super::executor::{Payload, panicked, payload};
 use super::guards::Audience;
@@ -90,18 +91,7 @@ pub struct Groups {
 
 struct Group {
     asks: mpsc::Sender<Ask>,
-    frames: watch::Receiver<Frame>,
-}
-
-/// What all members are told at a step.
-#[derive(Clone)]
-struct Frame {
-    step: u64,
-    /// Of what is shown at this step.
-    build: Option<ShownBuild>,
-    payloads: Arc<[Payload]>,
-    /// Whether the subscription is over after it.
-    is_last: bool,
+    delivery: Arc<Delivery>,
 }
 
 /// A member's wish for what leads to the present step.
@@ -139,11 +129,11 @@ impl Groups {
         held: Option<FeedPosition>,
     ) -> Result<Member, Response> {
         let group = self.group(key, begin);
-        let frames = group.frames.clone();
         let want = held.map_or(Want::All, Want::Since);
         let first = group.ask(want).await.map_err(Response::from_errors)?;
-        let Frame { step, build, payloads: ready, is_last } = first;
-        Ok(Member { group, frames, step, build, ready, given: 0, is_last, _opening: self.open.one_more() })
+        let seat = group.delivery.seat(first.step, first.build);
+        let Frame { payloads: ready, is_last, .. } = first;
+        Ok(Member { group, seat, ready, given: 0, is_last, _opening: self.open.one_more() })
     }
 
     fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
@@ -152,15 +142,14 @@ impl Groups {
             return group;
         }
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (frames, frames_seen) =
-            watch::channel(Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false });
-        let group = Arc::new(Group { asks, frames: frames_seen });
+        let (teller, delivery) = Delivery::new();
+        let group = Arc::new(Group { asks, delivery });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
         let (all, request) = (self.clone(), begin());
         self.hub.spawn(async move {
             let stopping = all.hub.app().stopping();
-            stopping.run_until_cancelled(serve(&all, request, asked, frames)).await;
+            stopping.run_until_cancelled(serve(&all, request, asked, teller)).await;
             let mut groups = all.groups.lock().expect("as above");
             // Whoever came after the last member had left has begun a new one under the same key.
             if let Entry::Occupied(entry) = groups.entry(key)
@@ -174,9 +163,9 @@ impl Groups {
 }
 
 /// Runs a group until its last member has left.
-async fn serve(groups: &Groups, request: Request, mut asked: mpsc::Receiver<Ask>, frames: watch::Sender<Frame>) {
+async fn serve(groups: &Groups, request: Request, mut asked: mpsc::Receiver<Ask>, teller: Teller) {
     let errors = match Running::start(groups, request).await {
-        Ok(running) => return running.serve(asked, frames).await,
+        Ok(running) => return running.serve(asked, teller).await,
         Err(response) => response.errors,
     };
     while let Some(ask) = asked.recv().await {
@@ -224,16 +213,16 @@ impl<'a> Running<'a> {
         Ok(Self { groups, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
     }
 
-    async fn serve(mut self, mut asks: mpsc::Receiver<Ask>, frames: watch::Sender<Frame>) {
+    async fn serve(mut self, mut asks: mpsc::Receiver<Ask>, teller: Teller) {
         loop {
             let done = tokio::select! {
                 ask = asks.recv() => match ask {
-                    Some(ask) => self.answer(ask, &frames).await,
+                    Some(ask) => self.answer(ask, &teller).await,
                     None => return,
                 },
                 updates = self.sequence.next() => match updates {
-                    Some(updates) => self.advance(updates, &frames).await,
-                    None => return self.end(&frames),
+                    Some(updates) => self.advance(updates, &teller).await,
+                    None => return self.end(&teller).await,
                 },
             };
             if done.is_none() {
@@ -243,11 +232,11 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn answer(&mut self, ask: Ask, frames: &watch::Sender<Frame>) -> Option<()> {
+    async fn answer(&mut self, ask: Ask, teller: &Teller) -> Option<()> {
         if let Want::Since(held) = ask.want {
             match self.sequence.catch_up(held).await {
                 Ok(updates) if updates.is_empty() => {}
-                Ok(updates) => self.advance(updates, frames).await?,
+                Ok(updates) => self.advance(updates, teller).await?,
                 Err(error) => {
                     let away = AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS };
                     ask.reply.send(Err(errors::failed(away, &self.request_id).errors)).ok();
@@ -280,15 +269,15 @@ impl<'a> Running<'a> {
     }
 
     /// Tells all members why nothing more will come, where it is not that the node stops.
-    fn end(mut self, frames: &watch::Sender<Frame>) {
+    async fn end(mut self, teller: &Teller) {
         let Some(board) = self.sequence.deleted() else { return };
         let deleted = Failure::bad("board", format!("the board {board} has been deleted"));
         self.step += 1;
         let payloads = Arc::new([payload(&errors::failed(deleted, &self.request_id))]);
-        frames.send_replace(Frame { is_last: true, ..self.frame(payloads) });
+        teller.tell(Frame { is_last: true, ..self.frame(payloads) }).await;
     }
 
-    async fn advance(&mut self, updates: Vec<Update>, frames: &watch::Sender<Frame>) -> Option<()> {
+    async fn advance(&mut self, updates: Vec<Update>, teller: &Teller) -> Option<()> {
         let stands_alone =
             |update: &Update| matches!(update, Update::Board(BoardUpdate::Snapshot { .. }) | Update::Rule { .. });
         let leads_nowhere = !updates.iter().all(stands_alone);
@@ -298,7 +287,7 @@ impl<'a> Running<'a> {
         self.is_broken = has_failed;
         self.step += 1;
         self.asked.clear();
-        frames.send_replace(self.frame(payloads));
+        teller.tell(self.frame(payloads)).await;
         Some(())
     }
 
@@ -338,10 +327,7 @@ impl Group {
 /// A subscription that has begun.
 pub struct Member {
     group: Arc<Group>,
-    frames: watch::Receiver<Frame>,
-    /// The step that what was given leads to.
-    step: u64,
-    build: Option<ShownBuild>,
+    seat: Seat,
     ready: Arc<[Payload]>,
     /// How many of `ready` were given.
     given: usize,
@@ -361,6 +347,11 @@ impl Member {
         self.is_last && self.given == self.ready.len()
     }
 
+    /// From now on, payloads that can be are put straight into `outlet`, and [`Member::next`] gives the others.
+    pub fn put_into(&self, outlet: Box<dyn Outlet>) {
+        self.seat.put_into(outlet);
+    }
+
     /// The next payload; `None` when the subscription has ended. Can be cut off.
     pub async fn next(&mut self) -> Option<Payload> {
         loop {
@@ -371,17 +362,13 @@ impl Member {
             if self.is_last {
                 return None;
             }
-            self.frames.changed().await.ok()?;
-            let mut frame = self.frames.borrow_and_update().clone();
-            if frame.step <= self.step {
-                continue;
-            }
-            if frame.step > self.step + 1 && !frame.is_last {
+            let (mut frame, follows) = self.seat.next().await?;
+            if !follows && !frame.is_last {
                 // Steps went by while the client took nothing.
-                frame = self.group.ask(Want::After(self.build)).await.ok()?;
+                frame = self.group.ask(Want::After(self.seat.build())).await.ok()?;
             }
-            (self.step, self.build, self.ready, self.given) = (frame.step, frame.build, frame.payloads, 0);
-            self.is_last = frame.is_last;
+            self.seat.holds(&frame);
+            (self.ready, self.given, self.is_last) = (frame.payloads, 0, frame.is_last);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod arguments;
 mod cursor;
+mod delivery;
 mod documents;
 pub mod errors;
 mod executor;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
 
+pub use delivery::{Outlet, Put};
 pub use executor::{Api, Outcome, Payload, new_request_id, payload};
 pub use groups::{Member, OpenSubscriptions};
 pub use limits::DocumentLimits;

@@ -35,11 +35,17 @@ pub struct ClosedBoards {
     computed: Cache<(BoardId, i64, String), Arc<LedgerBoard>>,
     turns: Semaphore,
     lookups: AtomicU64,
+    computations: AtomicU64,
 }
 
 impl Default for ClosedBoards {
     fn default() -> Self {
-        Self { computed: Cache::new(COMPUTED_MAX), turns: Semaphore::new(COMPUTED_AT_ONCE), lookups: AtomicU64::new(0) }
+        Self {
+            computed: Cache::new(COMPUTED_MAX),
+            turns: Semaphore::new(COMPUTED_AT_ONCE),
+            lookups: AtomicU64::new(0),
+            computations: AtomicU64::new(0),
+        }
     }
 }
 
@@ -143,6 +149,11 @@ impl App {
         self.closed_boards.lookups.load(Ordering::Relaxed)
     }
 
+    /// How many closed periods were computed.
+    pub fn periods_computed(&self) -> u64 {
+        self.closed_boards.computations.load(Ordering::Relaxed)
+    }
+
     /// The places that products held when the period before ended; `None` where none is before.
     pub async fn entries_before(
         &self,
@@ -158,12 +169,13 @@ impl App {
 
     /// A closed period computed from the ledger, once for all who ask at the same time.
     async fn closed_board(&self, board: &Arc<Board>, period: &Period) -> Result<Arc<LedgerBoard>> {
-        let ClosedBoards { computed, turns, .. } = &self.closed_boards;
+        let ClosedBoards { computed, turns, computations, .. } = &self.closed_boards;
         let revision = self.definitions().board(&board.id).map_or(0, |definition| definition.revision);
         let key = (board.id.clone(), revision, period.key.clone());
         computed.remove_if(&key, |known| known.computed.elapsed() > COMPUTED_FRESH_FOR);
         let compute = async {
             let _turn = turns.acquire().await.expect("nobody closes it");
+            computations.fetch_add(1, Ordering::Relaxed);
             let basis = self.basis_of(board, period).await?;
             Ok(Arc::new(self.compute_period(board, period.clone(), basis).await?))
         };

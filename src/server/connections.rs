@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::wire::Socket;
+
 /// A client that takes nothing for so long is gone, or too slow for whatever it asked for.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a connection's buffers: headers with a token and, in a GET, a document of usual length.
@@ -48,11 +50,14 @@ pub async fn accept(
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
+        let socket = Socket::new(socket);
+        let wire = socket.wire();
         let mut socket = TimeoutWriter::new(socket);
         socket.set_timeout(Some(WRITE_TIME_MAX));
         let routes = routes.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(wire.clone());
             routes.clone().call(request)
         });
         let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), answer).with_upgrades();

@@ -26,6 +26,7 @@ mod request;
 mod request_id;
 mod socket;
 mod sse;
+mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -211,8 +211,7 @@ async fn closed_periods_are_computed_anew(setup: Setup) {
     until("late events are counted", LIMIT, async || shown(&node, "all-time").await[0].0 == "b").await;
     assert_eq!(results().await, rows(&[("a", 1.8), ("b", 0.6)]), "what was closed stands");
     assert_eq!(shown(&node, "daily").await, rows(&[("a", 0.54), ("b", 0.18)]));
-    let daily = node.app.board(&BoardId::daily()).unwrap();
-    let yesterday = daily.period_of_key("2026-11-22").unwrap();
+    let yesterday = node.board("daily").period_of_key("2026-11-22").unwrap();
     let outcome = node.app.rebuild_board(&BoardId::daily(), Some(&yesterday), &ada()).await.unwrap();
     assert_eq!(outcome, ReopenOutcome::Reopened { from: yesterday.starts_at });
     until("the board is current", LIMIT, async || node.app.is_current(&BoardId::daily()).await.unwrap()).await;

@@ -1,13 +1,16 @@
 //! Closed periods through the API: from stored results, from the ledger where nothing is stored, and how rows have moved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use acclaim::domain::{Timestamp, UserId};
+use acclaim::domain::{BoardId, PageStart, Timestamp, UserId};
 use acclaim::engine::EngineLimits;
+use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
 use acclaim::graphql::{Api, DocumentLimits};
+use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
-use acclaim::pipeline::NewEvent;
+use acclaim::pipeline::{App, NewEvent, Settings};
 use async_graphql::{Request, Variables};
 use serde_json::{Value, json};
 
@@ -19,6 +22,7 @@ crate::both_setups!(
     closed_periods_are_read_from_results,
     what_was_never_stored_is_computed_along_the_chain,
     what_is_not_kept_is_computed,
+    a_crowd_computes_a_period_once,
     half_lives_show_faded_scores,
 );
 
@@ -270,4 +274,71 @@ async fn half_lives_show_faded_scores(setup: Setup) {
         until("the score that is left is shown", LIMIT, async || score().await == Some(faded)).await;
     }
     site.node.stop().await;
+}
+
+async fn a_crowd_computes_a_period_once(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a"]).await;
+    site.orders("2026-11-10", &[("a", 10)]).await;
+    let score = async || {
+        let field = "period(key: \"2026-11-12\") { entries { nodes { score } } }";
+        site.daily(field).await["entries"]["nodes"][0]["score"].as_f64()
+    };
+    let scores = futures_util::future::join_all((0..20).map(|_| score())).await;
+    assert_eq!(scores, [Some(0.54); 20]);
+    assert_eq!(site.node.app.periods_computed(), 1);
+    // A reason to rebuild the board is one to compute its past anew.
+    site.node.stack.sql("UPDATE boards SET revision = revision + 1 WHERE id = 'daily'").await;
+    until("it is computed anew", LIMIT, async || {
+        assert_eq!(score().await, Some(0.54));
+        site.node.app.periods_computed() == 2
+    })
+    .await;
+    site.node.stop().await;
+}
+
+/// A thousand days in a row, none of them stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_long_a_chain_is_refused_with_a_way_out() {
+    let site = Site::start(Setup::Embedded, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a"]).await;
+    let first = at("2020-01-01T12:00:00Z");
+    let day = |n: i64| order(&n.to_string(), "a", Some(first.plus_ms(n * 24 * 3_600_000)));
+    for days in (0..1_010).collect::<Vec<_>>().chunks(500) {
+        site.node.app.record(&days.iter().map(|n| day(*n)).collect::<Vec<_>>()).await.unwrap();
+    }
+    until("the orders are in the ledger", LIMIT, async || {
+        site.node.stack.count("SELECT count(*) FROM events").await == 1_010
+    })
+    .await;
+    let of_day = |n: i64| {
+        let key = &first.plus_ms(n * 24 * 3_600_000).to_string()[..10];
+        format!("{{ board {{ period(key: \"{key}\") {{ key entries {{ totalCount }} }} }} }}")
+    };
+    assert_eq!(site.data(&of_day(999), json!({})).await["board"]["period"]["entries"]["totalCount"], 1);
+    let refused = site.ask(&of_day(1_000), json!({})).await["errors"][0].clone();
+    assert_eq!(refused["extensions"], json!({ "code": "LIMIT_EXCEEDED", "limit": "periods", "value": 1_000 }));
+    assert!(refused["message"].as_str().unwrap().contains("acclaim rebuild --from"), "{refused}");
+    site.node.stop().await;
+}
+
+/// While no engine shows anything, a new day has what carries over from one that nobody has closed yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn degraded_reads_follow_the_chain_too() {
+    let site = Site::start(Setup::Embedded, "2026-11-20T12:00:00Z").await;
+    site.node.with_products(&["a"]).await;
+    site.orders("2026-11-20", &[("a", 10)]).await;
+    let Site { node: Node { app, stack, .. }, api } = site;
+    app.stop(Duration::from_secs(10)).await;
+    // Whoever holds the node holds its ledger.
+    drop((api, app));
+    let settings = Settings { clock: Arc::new(|| at("2026-11-22T12:00:00Z")), ..Settings::default() };
+    let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
+    // Opened and not started: nobody projects.
+    let app = App::open(Arc::new(MemoryEngine::new(EngineLimits::default())), ledger, settings).await.unwrap();
+    let daily = app.board(&BoardId::daily()).unwrap();
+    let page = app.page(&daily, &PageStart::Rank(1), 10).await.unwrap();
+    assert!(page.reading.freshness.degraded);
+    assert_eq!((page.reading.period.key.as_str(), page.rows.places[0].points.as_f64()), ("2026-11-22", 0.54));
+    app.stop(Duration::from_secs(10)).await;
 }

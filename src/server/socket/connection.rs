@@ -1,7 +1,9 @@
 //! One connection: what it has said, what runs for it, and what it is owed.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -22,6 +24,7 @@ use crate::server::Site;
 use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
 use crate::server::http::late;
+use crate::server::wire::Wire;
 use async_graphql as gql;
 
 /// How long a client may take to say who it is.
@@ -37,6 +40,8 @@ const ID_LEN_MAX: usize = 128;
 pub struct Connection {
     site: Arc<Site>,
     socket: WebSocket,
+    /// What the socket writes to, for what goes straight there.
+    wire: Arc<Wire>,
     from_headers: Identity,
     admitted: Admitted,
     /// Who calls, once that was said.
@@ -54,11 +59,18 @@ pub struct Connection {
 type End = Option<CloseFrame>;
 
 impl Connection {
-    pub fn new(site: Arc<Site>, socket: WebSocket, from_headers: Identity, admitted: Admitted) -> Self {
+    pub fn new(
+        site: Arc<Site>,
+        socket: WebSocket,
+        wire: Arc<Wire>,
+        from_headers: Identity,
+        admitted: Admitted,
+    ) -> Self {
         let now = Instant::now();
         Self {
             site,
             socket,
+            wire,
             from_headers,
             admitted,
             caller: None,
@@ -91,6 +103,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some((_, message)) = self.operations.next(), if !self.operations.is_empty() => self.send(message).await?,
+                () = has_rest(&self.wire) => self.finish().await?,
                 message = self.socket.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(error)) => return Err(self.broken(error)),
@@ -126,25 +139,14 @@ impl Connection {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        // Nearly always there is room at once, and no timer is needed.
-        let mut sending = pin!(self.socket.send(message));
-        let sent = match sending.as_mut().now_or_never() {
-            Some(sent) => sent,
-            None => {
-                let token_ends = self.expires_at.unwrap_or_else(|| Instant::now() + SEND_TIME_MAX);
-                let stopped = async {
-                    self.site.shutdown.cancelled().await;
-                    sleep(CLOSE_TIME_MAX).await;
-                };
-                tokio::select! {
-                    sent = timeout(SEND_TIME_MAX, sending) => sent.map_err(|_| None)?,
-                    // A client that takes nothing holds up neither a stop nor the end of its token.
-                    () = stopped => return Err(None),
-                    () = sleep_until(token_ends) => return Err(None),
-                }
-            }
-        };
-        sent.map_err(|_| None)
+        let sent = self.socket.send(message);
+        in_time(&self.site, self.expires_at, sent).await
+    }
+
+    /// Writes the rest of a message of which only a part could be put straight into the socket.
+    async fn finish(&mut self) -> Result<(), End> {
+        let flushed = self.socket.flush();
+        in_time(&self.site, self.expires_at, flushed).await
     }
 
     /// What a failure to read means: what the client has sent is told, anything else has cut the connection.
@@ -183,6 +185,8 @@ impl Connection {
     /// Ends as the client wishes. The library has made its answer, which goes out with the next flush; without it the client
     /// would take a proper end for a broken connection.
     async fn part(&mut self) -> End {
+        // Nothing may follow a close.
+        self.operations.clear();
         let _ = timeout(CLOSE_TIME_MAX, self.socket.flush()).await;
         None
     }
@@ -227,9 +231,41 @@ impl Connection {
             let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
             outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &id)))
         };
-        self.operations.insert(id.into(), messages(self.site.clone(), operation, outcome.boxed()));
+        self.operations.insert(id.into(), messages(self.site.clone(), self.wire.clone(), operation, outcome.boxed()));
         Ok(())
     }
+}
+
+/// Waits until something is written, for as long as the client may take for that.
+async fn in_time(
+    site: &Site,
+    expires_at: Option<Instant>,
+    writing: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), End> {
+    // Nearly always there is room at once, and no timer is needed.
+    let mut writing = pin!(writing);
+    let written = match writing.as_mut().now_or_never() {
+        Some(written) => written,
+        None => {
+            let token_ends = expires_at.unwrap_or_else(|| Instant::now() + SEND_TIME_MAX);
+            let stopped = async {
+                site.shutdown.cancelled().await;
+                sleep(CLOSE_TIME_MAX).await;
+            };
+            tokio::select! {
+                written = timeout(SEND_TIME_MAX, writing) => written.map_err(|_| None)?,
+                // A client that takes nothing holds up neither a stop nor the end of its token.
+                () = stopped => return Err(None),
+                () = sleep_until(token_ends) => return Err(None),
+            }
+        }
+    };
+    written.map_err(|_| None)
+}
+
+/// Comes when there is the rest of a message to be written. Whoever has put only a part wakes the task.
+async fn has_rest(wire: &Wire) {
+    poll_fn(|_| if wire.has_rest() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn closed(close: Close) -> End {
@@ -249,25 +285,29 @@ enum Running {
 /// piece of cold memory to touch for every message of every subscriber.
 fn messages(
     site: Arc<Site>,
+    wire: Arc<Wire>,
     operation: Operation,
     outcome: BoxFuture<'static, Outcome>,
 ) -> BoxStream<'static, Message> {
-    let begun = (site, operation, Running::Begun(outcome));
-    let messages = stream::unfold(begun, async |(site, operation, mut running)| {
+    let begun = (site, wire, operation, Running::Begun(outcome));
+    let messages = stream::unfold(begun, async |(site, wire, operation, mut running)| {
         if let Running::Begun(outcome) = running {
             running = match outcome.await {
-                Outcome::Subscribed(member) => Running::Subscribed(member),
+                Outcome::Subscribed(member) => {
+                    member.put_into(Box::new(operation.straight(wire.clone())));
+                    Running::Subscribed(member)
+                }
                 Outcome::Answered(response) if errors::was_not_run(&response) => {
-                    return Some((operation.error(&response.errors), (site, operation, Running::Over)));
+                    return Some((operation.error(&response.errors), (site, wire, operation, Running::Over)));
                 }
                 Outcome::Answered(response) => {
-                    return Some((operation.next(&payload(&response)), (site, operation, Running::Answered)));
+                    return Some((operation.next(&payload(&response)), (site, wire, operation, Running::Answered)));
                 }
             };
         }
         let last = match &mut running {
             Running::Subscribed(member) => match member.next().await {
-                Some(payload) => return Some((operation.next(&payload), (site, operation, running))),
+                Some(payload) => return Some((operation.next(&payload), (site, wire, operation, running))),
                 None if site.shutdown.is_cancelled() || member.is_complete() => operation.complete(),
                 // To a client that is told of an end, all would be well.
                 None => operation.error(&errors::failed(ended_by_itself(), &new_request_id()).errors),
@@ -275,7 +315,7 @@ fn messages(
             Running::Begun(_) | Running::Answered => operation.complete(),
             Running::Over => return None,
         };
-        Some((last, (site, operation, Running::Over)))
+        Some((last, (site, wire, operation, Running::Over)))
     });
     messages.boxed()
 }

@@ -2,13 +2,15 @@
 //! (<https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md>).
 //!
 //! One task a connection reads, runs operations and writes, so that a client that takes nothing holds up nobody but
-//! itself, and nothing queues for it: while a message is being sent, neither is another one read nor an event taken.
+//! itself, and nothing queues for it: while a message is being sent, neither is another one read nor an event taken. Only
+//! what a group tells while there is room and nothing is being sent is written without that task ([`straight`]).
 //!
 //! Invariant: a socket ends by itself. It closes when the node stops, when nobody signs in properly or in time, when its
 //! token expires, when its client breaks the protocol, and when it takes or says nothing for too long.
 
 mod connection;
 mod protocol;
+mod straight;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use super::auth::Identity;
 use super::http::refuse;
 use super::request::Refusal;
 use super::request_id::RequestId;
+use super::wire::Wire;
 use crate::graphql::errors::Failure;
 use connection::Connection;
 
@@ -41,6 +44,7 @@ pub async fn upgrade(
     State(site): State<Arc<Site>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Extension(id): Extension<RequestId>,
+    Extension(wire): Extension<Arc<Wire>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -54,7 +58,7 @@ pub async fn upgrade(
     };
     let task = site.tasks.token();
     upgrade.on_upgrade(async move |socket| {
-        serve(site, socket, identity, admitted).await;
+        serve(site, socket, wire, identity, admitted).await;
         drop(task);
     })
 }
@@ -80,8 +84,8 @@ fn admit(
     Ok((identity, site.admission.admit(peer.ip()).map_err(too_many)?))
 }
 
-async fn serve(site: Arc<Site>, socket: WebSocket, from_headers: Identity, admitted: Admitted) {
-    let mut connection = Connection::new(site, socket, from_headers, admitted);
+async fn serve(site: Arc<Site>, socket: WebSocket, wire: Arc<Wire>, from_headers: Identity, admitted: Admitted) {
+    let mut connection = Connection::new(site, socket, wire, from_headers, admitted);
     let end = connection.run().await;
     let mut socket = connection.into_socket();
     let Some(frame) = end else { return };

@@ -1,11 +1,15 @@
 //! The messages of graphql-transport-ws, and its close codes.
 
+use std::sync::Arc;
+
 use async_graphql as gql;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::straight::Straight;
 use crate::graphql::Payload;
+use crate::server::wire::Wire;
 
 /// What a client sends.
 #[derive(Deserialize)]
@@ -80,7 +84,7 @@ pub fn pong(payload: Option<Value>) -> Message {
 
 /// The messages of one operation: its id is written once, and put before each payload as it is.
 pub struct Operation {
-    next: String,
+    next: Arc<str>,
     error: String,
     complete: String,
 }
@@ -89,10 +93,15 @@ impl Operation {
     pub fn new(id: &str) -> Self {
         let id = Value::from(id);
         Self {
-            next: format!(r#"{{"id":{id},"type":"next","payload":"#),
+            next: format!(r#"{{"id":{id},"type":"next","payload":"#).into(),
             error: format!(r#"{{"id":{id},"type":"error","payload":"#),
             complete: format!(r#"{{"id":{id},"type":"complete"}}"#),
         }
+    }
+
+    /// The way of `next` messages past the connection's task.
+    pub fn straight(&self, wire: Arc<Wire>) -> Straight {
+        Straight { wire, start: self.next.clone() }
     }
 
     pub fn next(&self, payload: &Payload) -> Message {
