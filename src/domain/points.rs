@@ -32,6 +32,11 @@ impl Points {
         Self::clamped(i128::from(self.0) + i128::from(other.0))
     }
 
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self::clamped(i128::from(self.0) - i128::from(other.0))
+    }
+
     /// The part of these points that a factor says, truncated to millionths.
     #[must_use]
     pub fn times(self, factor: Factor) -> Self {

@@ -28,6 +28,19 @@ pub struct Segment {
     pub is_even: bool,
 }
 
+impl Segment {
+    /// The runs of one period cut wherever either is cut, so that what is read by them serves both.
+    pub fn refine(one: &[Self], other: &[Self]) -> Vec<Self> {
+        let edges: BTreeSet<_> = one.iter().chain(other).flat_map(|segment| [segment.first, segment.end]).collect();
+        let is_even = |segments: &[Self], bucket: Bucket| {
+            segments.iter().any(|segment| segment.is_even && segment.first <= bucket && bucket < segment.end)
+        };
+        let both_even = |bucket| is_even(one, bucket) && is_even(other, bucket);
+        let runs = edges.iter().zip(edges.iter().skip(1));
+        runs.map(|(first, end)| Self { first: *first, end: *end, is_even: both_even(*first) }).collect()
+    }
+}
+
 /// Net count of a signal in a bucket, or in an even segment that begins with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
@@ -55,9 +68,31 @@ pub struct Scoring {
 struct Span {
     first: Bucket,
     end: Bucket,
-    weights: Weights,
+    ruled: Ruled,
     /// Rules that count at certain hours, and all that come after the first of these, in order. Empty in most spans.
-    by_hour: Vec<(Option<Hours>, Vec<(Signal, Weight)>)>,
+    by_hour: Vec<HourRule>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct HourRule {
+    version: i32,
+    hours: Option<Hours>,
+    weights: Vec<(Signal, Weight)>,
+}
+
+/// What the rules give for every signal, before boosts and half-life.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ruled {
+    weights: Weights,
+    /// The version of the rule that each signal's weight is from; `None` for the weight before any rule.
+    versions: [Option<i32>; Signal::ALL.len()],
+}
+
+impl Ruled {
+    fn set_all(&mut self, version: i32, weights: &[(Signal, Weight)]) {
+        self.weights.set_all(weights);
+        weights.iter().for_each(|(signal, _)| self.versions[*signal as usize] = Some(version));
+    }
 }
 
 impl Scoring {
@@ -72,7 +107,8 @@ impl Scoring {
         edges.extend([period.first, period.end]);
         let mut spans: Vec<Span> = Vec::with_capacity(edges.len());
         for (first, end) in edges.iter().zip(edges.iter().skip(1)) {
-            let mut span = Span { first: *first, end: *end, weights: board.base_weights(), by_hour: Vec::new() };
+            let ruled = Ruled { weights: board.base_weights(), versions: Default::default() };
+            let mut span = Span { first: *first, end: *end, ruled, by_hour: Vec::new() };
             for rule in &applying {
                 let has_begun = rule.from.is_none_or(|start| from(start) <= *first);
                 let has_ended = rule.until.is_some_and(|end| from(end) <= *first);
@@ -80,13 +116,14 @@ impl Scoring {
                     continue;
                 }
                 if rule.hours.is_none() && span.by_hour.is_empty() {
-                    span.weights.set_all(&rule.weights);
+                    span.ruled.set_all(rule.version, &rule.weights);
                 } else {
-                    span.by_hour.push((rule.hours, rule.weights.clone()));
+                    let (version, hours, weights) = (rule.version, rule.hours, rule.weights.clone());
+                    span.by_hour.push(HourRule { version, hours, weights });
                 }
             }
             match spans.last_mut() {
-                Some(last) if (&last.weights, &last.by_hour) == (&span.weights, &span.by_hour) => last.end = span.end,
+                Some(last) if (&last.ruled, &last.by_hour) == (&span.ruled, &span.by_hour) => last.end = span.end,
                 _ => spans.push(span),
             }
         }
@@ -131,9 +168,9 @@ impl Scoring {
     pub fn signals(&self) -> Vec<Signal> {
         let counts = |signal: &Signal| {
             self.spans.iter().any(|span| {
-                let by_hour = span.by_hour.iter().flat_map(|(_, weights)| weights);
+                let by_hour = span.by_hour.iter().flat_map(|rule| &rule.weights);
                 let mut weights = by_hour.filter(|(of, _)| of == signal).map(|(_, weight)| *weight);
-                span.weights.of(*signal) != Weight::default() || weights.any(|weight| weight != Weight::default())
+                span.ruled.weights.of(*signal) != Weight::default() || weights.any(|weight| weight != Weight::default())
             })
         };
         Signal::ALL.into_iter().filter(counts).collect()
@@ -141,18 +178,27 @@ impl Scoring {
 
     /// The weights that the rules give in a bucket, before boosts and half-life; `None` outside the period.
     pub fn weights(&self, bucket: Bucket) -> Option<Weights> {
+        self.ruled(bucket).map(|ruled| ruled.weights)
+    }
+
+    /// The version of the rule that a signal's weight in a bucket is from; `None` where no rule has a say.
+    pub fn rule_of(&self, signal: Signal, bucket: Bucket) -> Option<i32> {
+        self.ruled(bucket)?.versions[signal as usize]
+    }
+
+    fn ruled(&self, bucket: Bucket) -> Option<Ruled> {
         let next = self.spans.partition_point(|span| span.first <= bucket);
         let span = self.spans.get(next.checked_sub(1)?).filter(|span| bucket < span.end)?;
-        let mut weights = span.weights;
+        let mut ruled = span.ruled;
         if !span.by_hour.is_empty() {
             let hour = bucket.starts_at().in_zone(&self.board.time_zone).hour();
-            for (hours, sets) in &span.by_hour {
-                if hours.is_none_or(|hours| hours.contains(hour)) {
-                    weights.set_all(sets);
+            for rule in &span.by_hour {
+                if rule.hours.is_none_or(|hours| hours.contains(hour)) {
+                    ruled.set_all(rule.version, &rule.weights);
                 }
             }
         }
-        Some(weights)
+        Some(ruled)
     }
 
     /// Whether the product may be on the board.
@@ -170,6 +216,11 @@ impl Scoring {
     pub fn points(&self, product: &ProductId, signal: Signal, bucket: Bucket, count: i64) -> Points {
         let Some(weights) = self.weights(bucket).filter(|_| self.lists(product)) else { return Points::ZERO };
         self.worth(weights.of(signal).times(self.boost(product)), bucket, count)
+    }
+
+    /// As [`Self::points`], of any product, before its boost and whether or not the board lists it.
+    pub fn points_unlifted(&self, signal: Signal, bucket: Bucket, count: i64) -> Points {
+        self.weights(bucket).map_or(Points::ZERO, |weights| self.worth(weights.of(signal), bucket, count))
     }
 
     /// What `count` signals in a bucket are worth at a weight, grown by the half-life.
@@ -293,6 +344,29 @@ mod tests {
         let mut dawn = rule(1, None, 0.5, noon());
         dawn.hours = Some(Hours::new(&[5]).unwrap());
         assert_eq!(segments(rules(vec![dawn])).iter().map(|segment| segment.is_even).collect::<Vec<_>>(), [false]);
+    }
+
+    #[test]
+    fn segments_that_serve_two_are_cut_where_either_is() {
+        let segment = |first, end, is_even| Segment { first: Bucket(first), end: Bucket(end), is_even };
+        let one = [segment(0, 4, true), segment(4, 9, false), segment(9, 12, true)];
+        let other = [segment(0, 6, true), segment(6, 12, true)];
+        let both = [segment(0, 4, true), segment(4, 6, false), segment(6, 9, false), segment(9, 12, true)];
+        assert_eq!(Segment::refine(&one, &other), both);
+        assert_eq!(Segment::refine(&one, &one), one);
+    }
+
+    #[test]
+    fn each_weight_names_its_rule() {
+        let daily = board("daily", Window::Day);
+        let mut campaign = rule(4, None, 0.5, noon());
+        campaign.from = Some(noon());
+        let mut dawn = rule(7, None, 2.0, noon());
+        dawn.hours = Some(Hours::new(&[13]).unwrap());
+        let scoring = scoring(&daily, &rules(vec![campaign, dawn]), noon());
+        let of = |signal, hours: i64| scoring.rule_of(signal, Bucket::containing(noon().plus_ms(hours * 3_600_000)));
+        assert_eq!([-1, 0, 1, 2, 12].map(|hours| of(Signal::View, hours)), [None, Some(4), Some(7), Some(4), None]);
+        assert_eq!(of(Signal::Like, 1), None);
     }
 
     #[test]

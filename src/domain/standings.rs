@@ -121,6 +121,14 @@ impl FromIterator<(ProductId, Points)> for Standings {
     }
 }
 
+/// The order of a board, as [`Standings`] has it, where nobody asks for ranks and nothing moves any more.
+pub fn best_first(points: impl IntoIterator<Item = (ProductId, Points)>) -> Vec<Place> {
+    let places = points.into_iter().filter(|(_, points)| *points != Points::ZERO);
+    let mut places: Vec<_> = places.map(|(product, points)| Place { product, points }).collect();
+    places.sort_unstable_by(|a, b| (b.points, &b.product).cmp(&(a.points, &a.product)));
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +159,13 @@ mod tests {
         assert_eq!(shown(&board.rows(&PageStart::Rank(1), 10)), ["c", "b", "a", "d"]);
         assert_eq!(board.entry(&id("a")), Some((3, Points::from_millionths(5))));
         assert_eq!(board.entry(&id("x")), None);
+    }
+
+    #[test]
+    fn what_is_put_in_order_at_once_is_in_the_same_order() {
+        let rows = [("a", 5), ("b", 5), ("c", 7), ("d", 0), ("e", -1)];
+        let ordered = best_first(rows.map(|(product, points)| (id(product), Points::from_millionths(points))));
+        assert_eq!(ordered, standings(&rows).iter().collect::<Vec<_>>());
     }
 
     #[test]

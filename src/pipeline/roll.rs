@@ -11,7 +11,7 @@ use super::App;
 use super::fault::Fault;
 use super::progress::End;
 use super::rebuild::{Computed, compute};
-use crate::domain::{Basis, Board, Period, Scoring, Standings};
+use crate::domain::{Basis, Board, Period, Scoring, best_first};
 use crate::engine::EngineError;
 use crate::ledger::{BoardDefinition, Ledger, LedgerError};
 
@@ -53,12 +53,10 @@ async fn close(
     let board = &definition.board;
     let before = board.carries_from(&period);
     let definitions = app.definitions();
-    // Product rules are those in force when the period ended, rules of weights all there are.
-    let ended_at = period.ends_at.unwrap_or_default().minus_ms(1);
-    let basis = Basis { rules_version: definitions.rules.version(), at: ended_at };
+    let basis = Basis::at_close(&period, definitions.rules.version());
     let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
     let Computed { points, .. } = compute(&app.ledger, scoring, before.as_ref().map(|it| it.key.as_str())).await?;
-    let places: Vec<_> = points.into_iter().collect::<Standings>().iter().collect();
+    let places = best_first(points);
     let closed_at = Basis { at: app.now(), ..basis };
     let is_last = period.key == last.key;
     if (is_last || !places.is_empty()) && app.ledger.write_results(definition, &period, &places, closed_at).await? {
