@@ -152,8 +152,8 @@ pub struct Wanted<'a> {
     pub signals: &'a [Signal],
     /// Key of the closed period whose results carry over.
     pub carry_from: Option<&'a str>,
-    /// `None` for every product. Of one, each bucket and partition is a row of its own.
-    pub product: Option<&'a ProductId>,
+    /// `None` for every product.
+    pub products: Option<&'a [ProductId]>,
 }
 
 /// One product's count of one signal in a bucket or an even segment, over all partitions.
@@ -351,7 +351,7 @@ impl Ledger {
         if board.scope.is_all() {
             return Ok(HashSet::new());
         }
-        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, product: None };
+        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None };
         Ok(self.snapshot(wanted).await?.members)
     }
 

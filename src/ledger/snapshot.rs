@@ -17,7 +17,7 @@ use crate::domain::{Bucket, Count, Points, ProductId, Signal};
 /// All that a board is computed from, with the cursors it belongs to.
 pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
     let codes: Vec<_> = wanted.signals.iter().map(|signal| signal.code()).collect();
-    let product = wanted.product.map(ProductId::as_str);
+    let ids: Option<Vec<&str>> = wanted.products.map(|ids| ids.iter().map(ProductId::as_str).collect());
     let scope = &wanted.board.scope;
     type Counts = Vec<(i32, String, i16, i64)>;
     type Read = (Vec<(i16, i64, i64)>, Counts, Vec<String>, Vec<(String, i64)>);
@@ -25,43 +25,38 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
         let cursors = cursors::table.load(conn).await?;
         let mut counts = Counts::new();
         for segment in wanted.segments {
-            // An even segment is read as if all had happened in its first bucket; one product bucket by bucket, partition by
-            // partition.
-            let rows: Counts = if let Some(product) = product {
-                let key = (activity::bucket, activity::product_id, activity::signal, activity::count);
-                activity::table
-                    .filter(activity::product_id.eq(product))
-                    .filter(activity::bucket.ge(segment.first.0))
-                    .filter(activity::bucket.lt(segment.end.0))
-                    .filter(activity::signal.eq_any(&codes))
-                    .select(key)
-                    .load(conn)
-                    .await?
-            } else if segment.is_even {
-                let sums: Vec<(String, i16, i64)> = activity::table
+            // An even segment is read as if all had happened in its first bucket.
+            if segment.is_even {
+                let mut sums = activity::table
                     .group_by((activity::product_id, activity::signal))
                     .having(sql::<Bool>("SUM(count) <> 0"))
                     .select((activity::product_id, activity::signal, sql::<BigInt>("CAST(SUM(count) AS BIGINT)")))
                     .filter(activity::bucket.ge(segment.first.0))
                     .filter(activity::bucket.lt(segment.end.0))
                     .filter(activity::signal.eq_any(&codes))
-                    .load(conn)
-                    .await?;
-                sums.into_iter().map(|(product, signal, count)| (segment.first.0, product, signal, count)).collect()
+                    .into_boxed();
+                if let Some(ids) = &ids {
+                    sums = sums.filter(activity::product_id.eq_any(ids));
+                }
+                let sums: Vec<(String, i16, i64)> = sums.load(conn).await?;
+                counts
+                    .extend(sums.into_iter().map(|(product, signal, count)| (segment.first.0, product, signal, count)));
             } else {
                 let key = (activity::bucket, activity::product_id, activity::signal);
                 let count = sql::<BigInt>("CAST(SUM(count) AS BIGINT)");
-                activity::table
+                let mut sums = activity::table
                     .group_by(key)
                     .having(sql::<Bool>("SUM(count) <> 0"))
                     .select((activity::bucket, activity::product_id, activity::signal, count))
                     .filter(activity::bucket.ge(segment.first.0))
                     .filter(activity::bucket.lt(segment.end.0))
                     .filter(activity::signal.eq_any(&codes))
-                    .load(conn)
-                    .await?
-            };
-            counts.extend(rows);
+                    .into_boxed();
+                if let Some(ids) = &ids {
+                    sums = sums.filter(activity::product_id.eq_any(ids));
+                }
+                counts.extend(sums.load::<(i32, String, i16, i64)>(conn).await?);
+            }
         }
         let members = if scope.is_all() {
             Vec::new()
@@ -73,23 +68,24 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
             if let Some(brand) = &scope.brand {
                 members = members.filter(products::brand.eq(brand));
             }
-            if let Some(product) = product {
-                members = members.filter(products::id.eq(product));
+            if let Some(ids) = &ids {
+                members = members.filter(products::id.eq_any(ids));
             }
             members.load(conn).await?
         };
         let at_close = match wanted.carry_from {
             None => Vec::new(),
             Some(period) => {
-                let results = period_results::table
+                let mut results = period_results::table
                     .filter(period_results::board.eq(wanted.board.id.as_str()))
                     .filter(period_results::period.eq(period))
                     .filter(period_results::product_id.eq_any(products::table.select(products::id)))
-                    .select((period_results::product_id, period_results::points));
-                match product {
-                    None => results.load(conn).await?,
-                    Some(product) => results.filter(period_results::product_id.eq(product)).load(conn).await?,
+                    .select((period_results::product_id, period_results::points))
+                    .into_boxed();
+                if let Some(ids) = &ids {
+                    results = results.filter(period_results::product_id.eq_any(ids));
                 }
+                results.load(conn).await?
             }
         };
         Ok((cursors, counts, members, at_close))

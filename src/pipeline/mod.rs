@@ -1,19 +1,21 @@
 //! What follows the journal, and the ways in and out of it.
 //!
 //! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
-//! counts), `periods` (closed ones), `desk` (what admins do), `system` and `verify`. Beside it runs the background work that
-//! `lead` owns: `recover`, `sync`, `project` with `rebuild`
-//! and `roll`.
+//! counts), `periods` (closed ones), `explain`, `preview`, `desk` (what admins do), `system` and `verify`. Beside it runs
+//! the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild` and `roll`.
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
 
+mod between;
 mod catalogue;
 mod desk;
+mod explain;
 mod fault;
 mod intake;
 mod lead;
 mod notices;
 mod periods;
+mod preview;
 mod progress;
 mod project;
 mod read;
@@ -37,9 +39,11 @@ use tokio_util::task::TaskTracker;
 use crate::domain::{
     Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
+pub use explain::{Moment, Tally};
 pub use periods::{Found, Meant};
+pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
@@ -267,6 +271,8 @@ pub struct App {
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
     closed_boards: ClosedBoards,
+    /// Reads the journal for requests; `None` until one needs it.
+    reader: tokio::sync::Mutex<Option<Box<dyn JournalReader>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Keeps a second process away from a ledger whose engine is this process's memory.
@@ -305,6 +311,7 @@ impl App {
             counts,
             ledger_boards: LedgerBoards::default(),
             closed_boards: ClosedBoards::default(),
+            reader: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _alone: alone,

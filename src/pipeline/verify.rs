@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::between::between;
 use super::fault::Fault;
 use super::rebuild::{Computed, compute};
 use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
-use crate::domain::{Board, BoardId, Cursors, EntryBody, Place, Points, ProductId, Scoring};
+use crate::domain::{Board, BoardId, Cursors, Event, Place, Points, ProductId, Scoring};
 use crate::engine::Generation;
 use crate::ledger::FoldCheck;
 
@@ -19,8 +20,6 @@ const ROWS_MAX: usize = 100;
 /// How often a board that moves on is looked at again before verification gives up.
 const ATTEMPTS: usize = 50;
 const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
-/// Entries of a partition folded at once.
-const READ_COUNT: usize = 1_000;
 
 impl App {
     /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board.
@@ -71,7 +70,12 @@ impl App {
         let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
             return Ok(None);
         };
-        let folded = self.fold_on(&scoring, cursors, &cursors_shown, &mut expected).await?;
+        let mut reader = self.engine.journal_reader().await?;
+        let fold = |event: &Event| {
+            let sum = expected.entry(event.product.clone()).or_default();
+            *sum = sum.plus(scoring.points(&event.product, event.signal, event.bucket(), event.count));
+        };
+        let folded = between(reader.as_mut(), &cursors, &cursors_shown, usize::MAX, fold).await?;
         expected.retain(|_, points| *points != Points::ZERO);
         Ok(folded.then_some((expected, places)))
     }
@@ -94,44 +98,6 @@ impl App {
             tokio::time::sleep(ATTEMPT_WAIT).await;
         }
         Ok(None)
-    }
-
-    /// Folds the journal from `cursors` to `upto`. False where the journal does not have that any more.
-    async fn fold_on(
-        &self,
-        scoring: &Scoring,
-        mut cursors: Cursors,
-        upto: &Cursors,
-        points: &mut HashMap<ProductId, Points>,
-    ) -> Result<bool, Fault> {
-        let mut reader = self.engine.journal_reader().await?;
-        loop {
-            cursors.retain(|partition, position| *position < upto[partition]);
-            if cursors.is_empty() {
-                return Ok(true);
-            }
-            let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
-            let read = reader.read(&after, READ_COUNT, Duration::ZERO).await?;
-            if read.is_empty() {
-                return Ok(false);
-            }
-            for (partition, entries) in read {
-                for entry in &entries {
-                    let previous = cursors[&partition];
-                    if previous >= upto[&partition] {
-                        break;
-                    }
-                    if !previous.is_followed_by(entry.position) {
-                        return Ok(false);
-                    }
-                    cursors.insert(partition, entry.position);
-                    if let EntryBody::Event(event) = &entry.body {
-                        let sum = points.entry(event.product.clone()).or_default();
-                        *sum = sum.plus(scoring.points(&event.product, event.signal, event.bucket(), event.count));
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -29,7 +29,7 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, product: None }
+    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None }
 }
 
 /// A producer's event in a bucket.
@@ -112,16 +112,15 @@ over_both! {
         assert_eq!(sorted(views.activity), [row(100, "mug", Signal::View, 10), row(101, "mug", Signal::View, 101)]);
     }
 
-    async fn of_one_product_each_bucket_and_partition_is_a_row(ledger: Fresh) {
+    async fn of_some_products_the_same_is_read(ledger: Fresh) {
         push_some(&ledger).await;
-        let (board, mug) = (board(None, None), product("mug"));
-        let wanted = Wanted { segments: &[segment(100, 104)], product: Some(&mug), ..of(&board) };
-        let found = ledger.snapshot(wanted).await.unwrap();
-        assert_eq!(sorted(found.activity), [
-            row(100, "mug", Signal::View, 10),
-            row(101, "mug", Signal::View, 1),
-            row(101, "mug", Signal::View, 100),
-        ]);
+        let (board, some) = (board(None, None), [product("mug"), product("unknown")]);
+        let wanted = |segments| Wanted { segments, products: Some(&some), ..of(&board) };
+        let (even, uneven) = ([segment(100, 104)], [Segment { is_even: false, ..segment(100, 104) }]);
+        let found = ledger.snapshot(wanted(&uneven)).await.unwrap();
+        assert_eq!(sorted(found.activity), [row(100, "mug", Signal::View, 10), row(101, "mug", Signal::View, 101)]);
+        let found = ledger.snapshot(wanted(&even)).await.unwrap();
+        assert_eq!(found.activity, [row(100, "mug", Signal::View, 111)]);
         assert_eq!(found.cursors[&0], Position::new(0, 6));
         assert_eq!(found.cursors[&1], Position::new(0, 3));
     }
@@ -149,8 +148,8 @@ over_both! {
         // Of one product only whether it is one.
         let scoped = board(Some("kitchen"), None);
         for (id, expected) in [("mug", vec!["mug"]), ("car", vec![]), ("unknown", vec![])] {
-            let id = product(id);
-            let found = ledger.snapshot(Wanted { product: Some(&id), ..of(&scoped) }).await.unwrap();
+            let id = [product(id)];
+            let found = ledger.snapshot(Wanted { products: Some(&id), ..of(&scoped) }).await.unwrap();
             assert_eq!(ids(&found.members), expected);
         }
     }
@@ -170,16 +169,16 @@ over_both! {
         write(&board.id, &period("2026-11-21"), &places).await;
         write(&board.id, &period("2026-11-20"), &[place("mug", 1)]).await;
         write(&BoardId::new("hourly").unwrap(), &period("2026-11-21"), &[place("mug", 2)]).await;
-        let at_close = async |carry_from, product| {
-            let found = ledger.snapshot(Wanted { carry_from, product, ..of(&board) }).await.unwrap();
+        let at_close = async |carry_from, products| {
+            let found = ledger.snapshot(Wanted { carry_from, products, ..of(&board) }).await.unwrap();
             let mut rows: Vec<_> =
                 found.at_close.into_iter().map(|(id, points)| (id.to_string(), points.millionths())).collect();
             rows.sort();
             rows
         };
-        let mug = product("mug");
+        let mug = [product("mug")];
         assert_eq!(at_close(Some("2026-11-21"), None).await, [("mug".into(), 7_000_001), ("pen".into(), -5)]);
-        assert_eq!(at_close(Some("2026-11-21"), Some(&mug)).await, [("mug".into(), 7_000_001)]);
+        assert_eq!(at_close(Some("2026-11-21"), Some(&mug[..])).await, [("mug".into(), 7_000_001)]);
         assert_eq!(at_close(Some("2026-11-20"), None).await, [("mug".into(), 1)]);
         assert_eq!(at_close(Some("2026-11-22"), None).await, []);
         assert_eq!(at_close(None, None).await, []);

@@ -1,0 +1,134 @@
+//! Explain: what products were counted for when a page was read, and so what their scores are made of.
+//!
+//! The ledger says what it has counted, and up to which cursors; the journal says what lies between these and the page's.
+//! Invariant: an explanation adds up to the score it explains, or there is none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{App, Reading, Result, Source};
+use crate::domain::{Basis, Count, Cursors, Event, Explanation, Points, ProductId, Scoring, Signal};
+use crate::engine::EngineError;
+use crate::ledger::{Definitions, Snapshot, Wanted};
+
+/// Entries of the journal that are read to bring the ledger's counts to a page's: at 10,000 events a second those of five
+/// seconds, which is longer than the ledger lags behind when all is well, and takes a tenth of a second to read.
+const ENTRIES_MAX: usize = 50_000;
+
+/// At which moment products' counts are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// When the page was read.
+    AsRead,
+    /// Now: for a page whose moment the journal does not reach back to any more. Whatever has not changed since is
+    /// explained by this as well.
+    Present,
+}
+
+/// Products' counts at a moment, and all that makes scores of them.
+#[derive(Debug)]
+pub struct Tally {
+    reading: Arc<Reading>,
+    scoring: Scoring,
+    definitions: Arc<Definitions>,
+    basis: Basis,
+    counts: HashMap<ProductId, Vec<Count>>,
+    at_close: HashMap<ProductId, Points>,
+}
+
+impl Reading {
+    /// Whether this is of results that were stored when the period was closed, and do not follow the journal.
+    fn is_stored(&self) -> bool {
+        self.cursors.is_empty()
+    }
+}
+
+impl App {
+    /// What products on one page, or on boards read with it, were counted for: one look-up in the ledger. `None` where the
+    /// journal does not have what lies between the ledger's counts and that moment.
+    pub async fn tally(&self, reading: &Arc<Reading>, products: &[ProductId], moment: Moment) -> Result<Option<Tally>> {
+        let Reading { board, period, basis, .. } = &**reading;
+        // Another node may have read the page under a rule that this one has not heard of yet.
+        if self.definitions().rules.version() < basis.rules_version {
+            self.refresh_definitions().await?;
+        }
+        let definitions = self.definitions();
+        let basis = if reading.is_stored() { Basis::at_close(period, basis.rules_version) } else { *basis };
+        let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
+        // What is on the board was in its scope.
+        let scoring = scoring.with_members(products.iter().cloned().collect());
+        let carry_from = board.carries_from(period).map(|before| before.key);
+        let wanted = Wanted {
+            board,
+            segments: &scoring.segments(),
+            signals: &Signal::ALL,
+            carry_from: carry_from.as_deref(),
+            products: Some(products),
+        };
+        let Snapshot { cursors, activity, at_close, .. } = self.ledger.snapshot(wanted).await?;
+        let mut counts: HashMap<_, Vec<Count>> = products.iter().map(|product| (product.clone(), Vec::new())).collect();
+        for row in activity {
+            counts.entry(row.product).or_default().push(row.count);
+        }
+        if !reading.is_stored() {
+            let wanted = self.cursors_at(reading, &cursors, moment).await;
+            // A journal that does not answer is one that does not have it.
+            if !self.bring(&mut counts, &cursors, &wanted).await.unwrap_or(false) {
+                return Ok(None);
+            }
+        }
+        let at_close = at_close.into_iter().collect();
+        Ok(Some(Tally { reading: reading.clone(), scoring, definitions, basis, counts, at_close }))
+    }
+
+    async fn cursors_at(&self, reading: &Reading, in_ledger: &Cursors, moment: Moment) -> Cursors {
+        match (moment, reading.freshness.source) {
+            (Moment::AsRead, _) => reading.cursors.clone(),
+            (Moment::Present, Source::Engine) => {
+                let shown = self.engine.entries(&reading.board.id, &[]).await.ok().flatten();
+                shown.map_or_else(|| in_ledger.clone(), |shown| shown.cursors)
+            }
+            (Moment::Present, _) => in_ledger.clone(),
+        }
+    }
+
+    /// Adds what lies between the ledger's cursors and the wanted ones, or takes it away where the ledger is ahead.
+    async fn bring(
+        &self,
+        counts: &mut HashMap<ProductId, Vec<Count>>,
+        in_ledger: &Cursors,
+        wanted: &Cursors,
+    ) -> Result<bool, EngineError> {
+        let mut count = |event: &Event, sign: i64| {
+            if let Some(counts) = counts.get_mut(&event.product) {
+                counts.push(Count { bucket: event.bucket(), signal: event.signal, count: sign * event.count });
+            }
+        };
+        let is_behind = |one: &Cursors, other: &Cursors| {
+            one.iter().any(|(partition, position)| other.get(partition).is_some_and(|other| position < other))
+        };
+        if is_behind(in_ledger, wanted)
+            && !self.between(in_ledger, wanted, ENTRIES_MAX, |event| count(event, 1)).await?
+        {
+            return Ok(false);
+        }
+        Ok(!is_behind(wanted, in_ledger)
+            || self.between(wanted, in_ledger, ENTRIES_MAX, |event| count(event, -1)).await?)
+    }
+}
+
+impl Tally {
+    /// What a product's points on the page are made of, as they are shown there. `None` where what was counted does not come
+    /// to these points: the moment is another one, or the board is about to be corrected.
+    pub fn explain(&self, product: &ProductId, points: Points) -> Option<Explanation> {
+        let counts = self.counts.get(product).map(Vec::as_slice).unwrap_or_default();
+        let at_close = self.at_close.get(product).copied().unwrap_or_default();
+        let rules = &self.definitions.rules;
+        let mut explanation = Explanation::new(&self.scoring, rules, self.basis, product, counts, at_close);
+        if self.reading.is_stored() {
+            explanation.settle(points);
+        }
+        let Reading { board, period, freshness, .. } = &*self.reading;
+        (explanation.total() == points).then(|| explanation.shown(board, period, freshness.as_of))
+    }
+}

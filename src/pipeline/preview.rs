@@ -1,0 +1,61 @@
+//! Preview: what a change of weights would do to a board, without making it.
+//!
+//! The open period is computed twice from one snapshot of the ledger, under the rules there are and as if the change were
+//! one more, by the code that rebuilds boards.
+
+use std::collections::HashMap;
+
+use super::rebuild::{Computed, compute_each};
+use super::{App, Result};
+use crate::domain::{Board, Hours, Preview, Rules, Scoring, Signal, Timestamp, Weight, WeightRule, best_first};
+
+/// A change of weights that is only looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    pub weights: Vec<(Signal, Weight)>,
+    pub from: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub hours: Option<Hours>,
+}
+
+impl Trial {
+    /// The rules as they would be, were this made a rule of the board at an instant.
+    fn added_to(&self, rules: &Rules, board: &Board, at: Timestamp) -> Rules {
+        let mut rules = rules.clone();
+        rules.weights.push(WeightRule {
+            version: rules.version() + 1,
+            board: Some(board.id.clone()),
+            weights: self.weights.clone(),
+            from: self.from,
+            until: self.until,
+            hours: self.hours,
+            cancels: None,
+            created_by: String::new(),
+            created_at: at,
+            note: String::new(),
+        });
+        rules
+    }
+}
+
+impl App {
+    /// The board's open period before and after a change, with every move among the first `top` of either. Points are as
+    /// they are shown.
+    pub async fn weight_preview(&self, board: &Board, trial: &Trial, top: usize) -> Result<Preview> {
+        let now = self.now();
+        let period = board.period_at(now);
+        let definitions = self.definitions();
+        let changed = trial.added_to(&definitions.rules, board, now);
+        let under = |rules: &Rules| Scoring::new(board, period.clone(), rules, rules.basis(now));
+        let carry_from = board.carries_from(&period).map(|before| before.key);
+        let scorings = [under(&definitions.rules), under(&changed)];
+        let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), HashMap::new()).await?;
+        let [before, after] = computed.map(|Computed { points, .. }| best_first(points));
+        let mut preview = Preview::of(&before, &after, top);
+        for step in &mut preview.moves {
+            step.points_before = board.score(&period, step.points_before, now);
+            step.points_after = board.score(&period, step.points_after, now);
+        }
+        Ok(preview)
+    }
+}
