@@ -4,8 +4,10 @@ use async_graphql::{Context, ID, Object, Result};
 
 use super::cursor::{self, Cursor};
 use super::groups::OpenSubscriptions;
+use super::guards::Caller;
 use super::types::audit::{AuditConnection, DeadLetterConnection};
 use super::types::desk::ProductRule;
+use super::types::preview::{WeightPreview, WeightPreviewInput};
 use super::types::system::SystemStatus;
 use super::types::verify::VerifyReport;
 use super::types::weights::WeightRuleConnection;
@@ -71,6 +73,15 @@ impl Admin {
         })?;
         let page = app(ctx).audit_log(below, first).await?;
         Ok(AuditConnection::new(page, below.is_some()))
+    }
+
+    /// What a change of weights would do to the board's open period, without making it.
+    #[graphql(complexity = "input.cost(child_complexity)")]
+    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
+        let board = arguments::board_at("input.board", ctx, &input.board)?;
+        let (trial, top) = input.parse()?;
+        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
+        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
     }
 
     /// Recomputes from the ledger and compares with what is served: one board, or, with null, likes, activity and every board.

@@ -24,8 +24,13 @@ pub fn daily() -> ID {
 
 /// A board that exists.
 pub fn board(ctx: &Context<'_>, id: &ID) -> Result<Arc<Board>, Failure> {
-    let id = BoardId::new(id).map_err(|error| Failure::bad("board", error))?;
-    app(ctx).board(&id).ok_or_else(|| Failure::bad("board", format!("there is no board {id}")))
+    board_at("board", ctx, id)
+}
+
+/// As [`board`], where the argument has another name.
+pub fn board_at(argument: &'static str, ctx: &Context<'_>, id: &ID) -> Result<Arc<Board>, Failure> {
+    let id = BoardId::new(id).map_err(|error| Failure::bad(argument, error))?;
+    app(ctx).board(&id).ok_or_else(|| Failure::bad(argument, format!("there is no board {id}")))
 }
 
 pub fn product(argument: &'static str, id: &ID) -> Result<ProductId, Failure> {
@@ -86,7 +91,7 @@ mod tests {
         assert_eq!(first(Some(1)), Ok(1));
         assert_eq!(first(Some(100)), Ok(100));
         for bad in [0, 101, -1, i32::MIN] {
-            assert!(matches!(first(Some(bad)), Err(Failure::BadInput { argument: "first", .. })));
+            assert!(matches!(first(Some(bad)), Err(Failure::BadInput { argument, .. }) if argument == "first"));
         }
     }
 

@@ -4,6 +4,8 @@
 //! it back once the whole operation has its request id. What a client can mend is no failure but a [`UserError`] within
 //! a payload. Invariant: every top-level error carries a code, and no inner detail leaves the node.
 
+use std::borrow::Cow;
+
 use async_graphql::{Enum, Error, ErrorExtensionValues, Pos, Response, ServerError, SimpleObject};
 
 use super::guards::Role;
@@ -17,7 +19,7 @@ pub enum Failure {
     #[error("this needs the role {}", .0.name())]
     Forbidden(Role),
     #[error("{argument}: {message}")]
-    BadInput { argument: &'static str, message: String },
+    BadInput { argument: Cow<'static, str>, message: String },
     #[error("{message} (limit {limit}: {value})")]
     LimitExceeded { limit: &'static str, value: usize, message: String },
     /// What Apollo's clients wait for before they send the document itself.
@@ -26,8 +28,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub fn bad(argument: &'static str, message: impl ToString) -> Self {
-        Self::BadInput { argument, message: message.to_string() }
+    /// `argument` is dotted where it is part of an input: `input.weights.0.weight`.
+    pub fn bad(argument: impl Into<Cow<'static, str>>, message: impl ToString) -> Self {
+        Self::BadInput { argument: argument.into(), message: message.to_string() }
     }
 
     /// More than `value` of something; `limit` is its name.
@@ -115,7 +118,7 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
             set(error, "value", value.into());
         }
         match error.source::<Failure>().cloned() {
-            Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into()),
+            Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into_owned().into()),
             Some(Failure::LimitExceeded { limit, value, .. }) => {
                 set(error, "limit", limit.into());
                 set(error, "value", value.into());

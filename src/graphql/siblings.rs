@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
 use super::guards::Viewing;
-use crate::domain::{Board, BoardId, Period, Product, ProductId, Timestamp};
-use crate::pipeline::{App, BoardEntries, Result};
+use crate::domain::{Board, BoardId, Explanation, Period, Points, Product, ProductId, Timestamp};
+use crate::pipeline::{App, AppError, BoardEntries, Moment, Reading, Result, Tally};
 
 type Shared<T> = OnceCell<Result<T>>;
 /// `None` where no period is before.
@@ -27,7 +27,16 @@ pub struct Siblings {
     entries: Mutex<HashMap<BoardId, Arc<Shared<Arc<BoardEntries>>>>>,
     /// By board and key of the period that came after.
     entries_before: Mutex<HashMap<(BoardId, String), Arc<EntriesBefore>>>,
+    /// By what was read and the moment; a query names a few boards at most.
+    tallies: Mutex<Vec<(Arc<Reading>, Moment, SharedTally)>>,
 }
+
+/// `None` where that moment is out of reach.
+type SharedTally = Arc<Shared<Option<Arc<Tally>>>>;
+
+/// When a client may ask for a page and its explanations again: the journal has reached the page's moment by then, and a
+/// board that is being corrected is soon done.
+const EXPLAIN_RETRY_AFTER_MS: u64 = 500;
 
 impl Siblings {
     pub fn new(app: &Arc<App>, viewer: &Viewing, ids: Vec<ProductId>) -> Arc<Self> {
@@ -40,6 +49,7 @@ impl Siblings {
             viewer_likes: OnceCell::new(),
             entries: Mutex::default(),
             entries_before: Mutex::default(),
+            tallies: Mutex::default(),
         })
     }
 
@@ -82,6 +92,37 @@ impl Siblings {
             periods.entry((board.id.clone(), period.key.clone())).or_default().clone()
         };
         let ask = async || Ok(self.app.entries_before(board, period, &self.ids).await?.map(Arc::new));
+        cell.get_or_init(ask).await.clone()
+    }
+
+    /// What the points of the product at `index` are made of, as it was read.
+    pub async fn explanation(&self, reading: &Arc<Reading>, index: usize, points: Points) -> Result<Explanation> {
+        for moment in [Moment::AsRead, Moment::Present] {
+            let tally = self.tally(reading, moment).await?;
+            if let Some(explanation) = tally.and_then(|tally| tally.explain(&self.ids[index], points)) {
+                return Ok(explanation);
+            }
+        }
+        Err(AppError::Unavailable {
+            reason: "what this score was made of is not at hand any more".to_owned(),
+            retry_after_ms: EXPLAIN_RETRY_AFTER_MS,
+        })
+    }
+
+    /// What all siblings were counted for.
+    async fn tally(&self, reading: &Arc<Reading>, moment: Moment) -> Result<Option<Arc<Tally>>> {
+        let cell = {
+            let mut tallies = self.tallies.lock().expect("no panic happens under this lock");
+            match tallies.iter().find(|(of, at, _)| *at == moment && of == reading) {
+                Some((_, _, cell)) => cell.clone(),
+                None => {
+                    let cell = SharedTally::default();
+                    tallies.push((reading.clone(), moment, cell.clone()));
+                    cell
+                }
+            }
+        };
+        let ask = async || Ok(self.app.tally(reading, &self.ids, moment).await?.map(Arc::new));
         cell.get_or_init(ask).await.clone()
     }
 }

@@ -99,12 +99,17 @@ mod tests {
             [json!({ "version": 2, "sha256Hash": hash(DOCUMENT) }), json!({ "version": 1 }), json!("x"), json!([])]
         {
             let refused = ask(&persisted, Some(DOCUMENT), bad.clone());
-            assert!(matches!(refused, Err(Failure::BadInput { argument: "persistedQuery", .. })), "{bad}");
+            assert!(
+                matches!(&refused, Err(Failure::BadInput { argument, .. }) if argument == "persistedQuery"),
+                "{bad}"
+            );
         }
         let refused = ask(&persisted, Some("{ viewer { id } }"), named.clone());
-        assert!(matches!(refused, Err(Failure::BadInput { argument: "persistedQuery", .. })));
+        assert!(matches!(&refused, Err(Failure::BadInput { argument, .. }) if argument == "persistedQuery"));
         assert_eq!(ask(&persisted, None, named), Err(Failure::PersistedQueryNotFound));
-        assert!(matches!(persisted.document(None, None), Err(Failure::BadInput { argument: "query", .. })));
+        assert!(
+            matches!(persisted.document(None, None), Err(Failure::BadInput { argument, .. }) if argument == "query")
+        );
         assert_eq!(persisted.document(Some(DOCUMENT.to_owned()), None).as_deref(), Ok(DOCUMENT));
     }
 

@@ -3,9 +3,11 @@
 pub mod audit;
 pub mod board;
 pub mod desk;
+pub mod explanation;
 pub mod likes;
 pub mod live;
 pub mod period;
+pub mod preview;
 pub mod product;
 pub mod ranking;
 pub mod record;

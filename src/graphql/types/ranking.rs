@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_graphql::{Enum, ID, Object, Result, SimpleObject};
 
+use super::explanation::{self, Explanation};
 use super::period::Period;
 use super::product::Product;
 use super::scalars::int;
@@ -96,6 +97,12 @@ impl RankingEntry {
         let before = self.siblings.entries_before(board, period).await?;
         let previous_rank = |before: &BoardEntries| before.entries[self.index].map(|(rank, _)| rank);
         Ok(before.map_or(Movement::NONE, |before| Movement::new(self.rank, previous_rank(&before))))
+    }
+
+    /// One look-up for all rows of a page.
+    #[graphql(complexity = "explanation::COST + child_complexity")]
+    async fn explanation(&self) -> Result<Explanation> {
+        Ok(self.siblings.explanation(&self.reading, self.index, self.points).await?.into())
     }
 }
 
