@@ -12,6 +12,7 @@ mod crowd;
 mod desk;
 mod end_to_end;
 mod faults;
+mod formula;
 mod graphql;
 mod history;
 mod hostile;
