@@ -54,7 +54,8 @@ impl Shop {
         let shop = Self { app, stack, api, clock };
         until("every board is shown", LIMIT, async || {
             for definition in &shop.app.definitions().boards {
-                if shop.app.engine().board(&definition.board.id).await.unwrap().shown.is_none() {
+                let survey = shop.app.engine().board(&definition.board.id).await;
+                if !survey.is_ok_and(|survey| survey.shown.is_some()) {
                     return false;
                 }
             }
