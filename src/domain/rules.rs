@@ -125,13 +125,6 @@ pub struct Basis {
     pub at: Timestamp,
 }
 
-impl Basis {
-    /// Under what a closed period is computed: rules of weights up to a version, product rules as they were when it ended.
-    pub fn at_close(period: &Period, rules_version: i32) -> Self {
-        Self { rules_version, at: period.ends_at.unwrap_or_default().minus_ms(1) }
-    }
-}
-
 impl Rules {
     /// The newest version; 0 where there is no rule.
     pub fn version(&self) -> i32 {

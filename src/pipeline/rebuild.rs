@@ -70,11 +70,7 @@ pub async fn compute_each<const N: usize>(
 }
 
 /// What the products of a snapshot come to; zeros are left out.
-fn points(
-    scoring: &Scoring,
-    activity: &[ActivityRow],
-    at_close: &[(ProductId, Points)],
-) -> HashMap<ProductId, Points> {
+fn points(scoring: &Scoring, activity: &[ActivityRow], at_close: &[(ProductId, Points)]) -> HashMap<ProductId, Points> {
     let mut points: HashMap<ProductId, Points> = HashMap::with_capacity(activity.len() / Signal::ALL.len());
     for (product, at_close) in at_close {
         points.insert(product.clone(), scoring.carry(product, *at_close));

@@ -53,7 +53,9 @@ async fn close(
     let board = &definition.board;
     let before = board.carries_from(&period);
     let definitions = app.definitions();
-    let basis = Basis::at_close(&period, definitions.rules.version());
+    // Product rules are those in force when the period ended, rules of weights all there are.
+    let ended_at = period.ends_at.unwrap_or_default().minus_ms(1);
+    let basis = Basis { rules_version: definitions.rules.version(), at: ended_at };
     let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
     let Computed { points, .. } = compute(&app.ledger, scoring, before.as_ref().map(|it| it.key.as_str())).await?;
     let places = best_first(points);

@@ -157,11 +157,12 @@ impl World {
         app.upsert_products(&(0..PRODUCTS).map(new).collect::<Vec<_>>()).await.unwrap();
         // What the first periods start with.
         for id in ["daily", "mugs"] {
-            let board = app.board(&BoardId::new(id).unwrap()).unwrap();
-            let before = board.period_before(&board.period_at(now)).unwrap();
+            let definitions = app.definitions();
+            let definition = definitions.board(&BoardId::new(id).unwrap()).unwrap();
+            let before = definition.board.period_before(&definition.board.period_at(now)).unwrap();
             let place = |n: usize| Place { product: nth(n), points: Points::from_millionths(7_000_001 - n as i64) };
             let places: Vec<_> = (0..3).map(place).collect();
-            app.ledger().write_results(&board.id, &before, &places, Basis::default()).await.unwrap();
+            app.ledger().write_results(definition, &before, &places, Basis::default()).await.unwrap();
         }
         Self { app, stack, clock, events: Vec::new(), weight_rules: Vec::new(), version: 0 }
     }
