@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(first("HOUR", "Asia/Seoul", day).unwrap().unwrap(), "2010-12-01T00+09:00");
         assert_eq!(first("WEEK", "UTC", day).unwrap().unwrap(), "2010-W48");
         assert_eq!(first("MONTH", "UTC", day).unwrap().unwrap(), "2010-12");
-        assert!(first("HALF_LIFE", "UTC", day).unwrap().unwrap() <= "2010-12-01T00:00Z".to_owned());
+        assert!(*first("HALF_LIFE", "UTC", day).unwrap().unwrap() <= *"2010-12-01T00:00Z");
         assert_eq!(first("ALL_TIME", "UTC", day).unwrap(), None);
         assert_eq!(first("HOUR", "UTC", "2010-12-01T08Z").unwrap().unwrap(), "2010-12-01T08Z");
         let error = first("HOUR", "UTC", "2010-W48").unwrap_err().to_string();

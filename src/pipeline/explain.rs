@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{App, Reading, Result, Source};
-use crate::domain::{Basis, Count, Cursors, Event, Explanation, Points, ProductId, Scoring, Signal};
+use crate::domain::{Count, Cursors, Event, Explanation, Points, ProductId, Scoring, Signal};
 use crate::engine::EngineError;
 use crate::ledger::{Definitions, Snapshot, Wanted};
 
@@ -31,7 +31,6 @@ pub struct Tally {
     reading: Arc<Reading>,
     scoring: Scoring,
     definitions: Arc<Definitions>,
-    basis: Basis,
     counts: HashMap<ProductId, Vec<Count>>,
     at_close: HashMap<ProductId, Points>,
 }
@@ -39,7 +38,7 @@ pub struct Tally {
 impl Reading {
     /// Whether this is of results that were stored when the period was closed, and do not follow the journal.
     fn is_stored(&self) -> bool {
-        self.cursors.is_empty()
+        self.freshness.source == Source::Results
     }
 }
 
@@ -53,11 +52,11 @@ impl App {
             self.refresh_definitions().await?;
         }
         let definitions = self.definitions();
-        let basis = if reading.is_stored() { Basis::at_close(period, basis.rules_version) } else { *basis };
-        let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
+        let scoring = Scoring::new(board, period.clone(), &definitions.rules, *basis);
         // What is on the board was in its scope.
         let scoring = scoring.with_members(products.iter().cloned().collect());
-        let carry_from = board.carries_from(period).map(|before| before.key);
+        let before = board.carries_from(period);
+        let carry_from = before.as_ref().map(|before| before.key.clone());
         let wanted = Wanted {
             board,
             segments: &scoring.segments(),
@@ -77,8 +76,16 @@ impl App {
                 return Ok(None);
             }
         }
-        let at_close = at_close.into_iter().collect();
-        Ok(Some(Tally { reading: reading.clone(), scoring, definitions, basis, counts, at_close }))
+        let mut at_close: HashMap<_, _> = at_close.into_iter().collect();
+        // What is computed from the ledger also carries over what is not stored.
+        if let (Source::Ledger, Some(before)) = (reading.freshness.source, before)
+            && !self.ledger.has_results(&board.id, &before.key).await?
+        {
+            let places = self.closed_entries(board, &before, products).await?.entries;
+            let points = products.iter().zip(places).filter_map(|(product, place)| Some((product.clone(), place?.1)));
+            at_close.extend(points);
+        }
+        Ok(Some(Tally { reading: reading.clone(), scoring, definitions, counts, at_close }))
     }
 
     async fn cursors_at(&self, reading: &Reading, in_ledger: &Cursors, moment: Moment) -> Cursors {
@@ -124,7 +131,8 @@ impl Tally {
         let counts = self.counts.get(product).map(Vec::as_slice).unwrap_or_default();
         let at_close = self.at_close.get(product).copied().unwrap_or_default();
         let rules = &self.definitions.rules;
-        let mut explanation = Explanation::new(&self.scoring, rules, self.basis, product, counts, at_close);
+        let basis = self.reading.basis;
+        let mut explanation = Explanation::new(&self.scoring, rules, basis, product, counts, at_close);
         if self.reading.is_stored() {
             explanation.settle(points);
         }

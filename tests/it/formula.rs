@@ -157,8 +157,7 @@ impl World {
         app.upsert_products(&(0..PRODUCTS).map(new).collect::<Vec<_>>()).await.unwrap();
         // What the first periods start with.
         for id in ["daily", "mugs"] {
-            // As the upsert has left it.
-            let definitions = app.ledger().definitions().await.unwrap();
+            let definitions = app.definitions();
             let definition = definitions.board(&BoardId::new(id).unwrap()).unwrap();
             let before = definition.board.period_before(&definition.board.period_at(now)).unwrap();
             let place = |n: usize| Place { product: nth(n), points: Points::from_millionths(7_000_001 - n as i64) };
