@@ -232,6 +232,10 @@ async fn no_field_that_depends_on_the_viewer_is_ever_shared() {
             [site.payloads(&query, json!({}), user("ann")).await, site.payloads(&query, json!({}), user("bob")).await];
         open.push((field, event, events));
     }
+    // Rules are told only as they come.
+    let adjust =
+        "mutation { adjustWeights(input: { weights: [{ signal: VIEW, weight: 0.2 }], note: \"why\" }) { version } }";
+    assert_eq!(site.data(adjust, json!({})).await["adjustWeights"]["version"], 1);
     let mut waiting = Vec::new();
     for (field, event, mut events) in open {
         let first = [raw(&mut events[0]).await, raw(&mut events[1]).await];

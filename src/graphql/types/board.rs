@@ -103,13 +103,13 @@ impl Board {
         Period::current(&self.0, asks_position(&ctx.look_ahead()))
     }
 
-    /// By key, for example 2026-11-22, or the period that covers an instant. Null where there is none: no period has the
+    /// By key, for example 2026-11-22, or the period that covers an instant: now, where none is given. Null where there is none: no period has the
     /// key, it has not begun, or it ended before anything was counted.
     async fn period(&self, ctx: &Context<'_>, key: Option<String>, at: Option<DateTime>) -> Result<Option<Period>> {
         let meant = match (key, at) {
             (Some(key), None) => Meant::Key(key),
-            (None, Some(at)) => Meant::At(at.0),
-            _ => return Err(Failure::bad("key", "give either key or at").into()),
+            (None, at) => Meant::At(at.map_or_else(|| app(ctx).now(), |at| at.0)),
+            (Some(_), Some(_)) => return Err(Failure::bad("key", "give either key or at").into()),
         };
         let found = app(ctx).period(&self.0, &meant).await?;
         Ok(found.map(|found| Period::found(&self.0, found, asks_position(&ctx.look_ahead()))))
