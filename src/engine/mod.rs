@@ -41,9 +41,12 @@ pub enum EngineError {
     /// written. The node runs recovery.
     #[error("the engine's state is not the one this node works with: {0}")]
     Lost(String),
-    /// No answer in time, or a refusal that has to do with the engine itself. Whether the step took place is unknown.
+    /// The engine is known to be away, or has refused the step before it began. Nothing was written.
     #[error("the engine does not answer: {0}")]
     Unavailable(String),
+    /// The step was asked for, and its answer did not come, or can't be read. Whether it took place is unknown.
+    #[error("the engine's answer is lost: {0}")]
+    Unanswered(String),
 }
 
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;

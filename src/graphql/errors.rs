@@ -97,8 +97,13 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         if code == Code::Unavailable {
             // Whatever is away has been logged once by whoever found it; in an outage this comes a thousand times a second.
             tracing::debug!(request_id, path = ?error.path, error = error.message, "a request could not be served");
-            error.message =
-                "this can't be answered now; try again after retryAfterMs, with the same key or ids".to_owned();
+            error.message = match error.source::<AppError>() {
+                Some(AppError::Unknown { .. }) => {
+                    "whether this took effect is not known; send it again after retryAfterMs, with the same key or ids"
+                }
+                _ => "this can't be answered now; try again after retryAfterMs, with the same key or ids",
+            }
+            .to_owned();
         }
         if code == Code::Internal {
             tracing::error!(request_id, path = ?error.path, error = error.message, "a request failed inside");
@@ -108,10 +113,19 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         if code == Code::Internal {
             set(error, "requestId", request_id.into());
         }
-        if let Some(AppError::Unavailable { retry_after_ms, .. } | AppError::RateLimited { retry_after_ms }) =
-            error.source::<AppError>().cloned()
-        {
-            set(error, "retryAfterMs", i64::try_from(retry_after_ms).unwrap_or(i64::MAX).into());
+        match error.source::<AppError>().cloned() {
+            Some(AppError::RateLimited { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
+            Some(AppError::Unavailable { retry_after_ms, .. }) => {
+                set(error, "retryAfterMs", scattered(retry_after_ms).into());
+            }
+            Some(AppError::Unknown { retry_after_ms, key, .. }) => {
+                set(error, "retryAfterMs", scattered(retry_after_ms).into());
+                set(error, "outcome", "UNKNOWN".into());
+                if let Some(key) = key {
+                    set(error, "idempotencyKey", key.as_str().into());
+                }
+            }
+            _ => {}
         }
         if let Some(AppError::TooMuch { limit, value, .. }) = error.source::<AppError>().cloned() {
             set(error, "limit", limit.into());
@@ -127,6 +141,12 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         }
     }
     response
+}
+
+/// By chance between half and one and a half of it: all who heard at once that something is away shall not come back at
+/// once.
+fn scattered(retry_after_ms: u64) -> u64 {
+    rand::random_range(retry_after_ms / 2..=retry_after_ms.saturating_add(retry_after_ms / 2)).max(1)
 }
 
 /// How async-graphql says that a query costs too much; a test of the server holds it.
@@ -156,7 +176,7 @@ fn code_of(error: &ServerError) -> Code {
         };
     }
     match error.source::<AppError>() {
-        Some(AppError::Unavailable { .. }) => Code::Unavailable,
+        Some(AppError::Unavailable { .. } | AppError::Unknown { .. }) => Code::Unavailable,
         Some(AppError::RateLimited { .. }) => Code::RateLimited,
         Some(AppError::TooMuch { .. }) => Code::LimitExceeded,
         Some(AppError::Internal(_)) => Code::Internal,
@@ -178,7 +198,8 @@ pub enum UserErrorCode {
 
 /// What a caller can mend is answered here. Everything else is a top-level error whose
 /// extensions.code is UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED (with retryAfterMs),
-/// UNAVAILABLE (with retryAfterMs), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL (with requestId).
+/// UNAVAILABLE (with retryAfterMs; of a like or events nothing was written, unless outcome is UNKNOWN: then send it again
+/// with idempotencyKey, or the same ids), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL (with requestId).
 #[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
 pub struct UserError {
     pub code: UserErrorCode,
@@ -246,6 +267,20 @@ mod tests {
         let limited = told_of(AppError::RateLimited { retry_after_ms: 80 });
         assert_eq!(extension(&limited, "retryAfterMs"), Some(80.into()));
         assert_eq!(extension(&told_of(Failure::bad("first", "…")), "argument"), Some("first".into()));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_told_with_the_key_to_retry_with() {
+        let key = crate::domain::IdempotencyKey::new("k1").ok();
+        let lost = AppError::Unknown { reason: "no reply".into(), retry_after_ms: 500, key };
+        let error = told_of(lost);
+        assert_eq!(extension(&error, "code"), Some("UNAVAILABLE".into()));
+        assert_eq!(extension(&error, "outcome"), Some("UNKNOWN".into()));
+        assert_eq!(extension(&error, "idempotencyKey"), Some("k1".into()));
+        let away = told_of(AppError::Unavailable { reason: "no Redis".into(), retry_after_ms: 500 });
+        assert_eq!((extension(&away, "outcome"), extension(&away, "idempotencyKey")), (None, None));
+        let Some(Value::Number(retry)) = extension(&away, "retryAfterMs") else { panic!() };
+        assert!((250..=750).contains(&retry.as_u64().unwrap()));
     }
 
     #[test]

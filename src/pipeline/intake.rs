@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::doubt::{Doubt, unknown};
 use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
-use crate::engine::{Desired, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
+use crate::engine::{Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
 
 /// How soon to try again when the journal is full: it empties as soon as the ledger answers.
 const BUSY_RETRY_MS: u64 = 1_000;
@@ -47,11 +48,22 @@ impl App {
             IdempotencyKey::new(&format!("{:032x}", rand::random::<u128>())).expect("32 digits make a key")
         });
         let request = LikeRequest { user: user.clone(), product: product.clone(), key, desired, at: self.now() };
-        let (answer, is_replay) = self.like_once_loaded(&request).await?;
+        let mut doubt = Doubt::new();
+        loop {
+            match self.like_and_wait(&request, &mut doubt).await {
+                Err(failure) if doubt.asks_again(&failure).await => {}
+                result => return result.map_err(|failure| doubt.told(failure, Some(&request.key))),
+            }
+        }
+    }
+
+    async fn like_and_wait(&self, request: &LikeRequest, doubt: &mut Doubt) -> Result<LikeResult> {
+        let LikeRequest { user, product, key, .. } = request;
+        let (answer, is_replay) = self.like_once_loaded(request).await?;
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
-        let is_settled = is_replay && self.epoch()? > answer.position.epoch;
+        let is_settled = is_replay && self.epoch().map_err(unknown)? > answer.position.epoch;
         let partition = partition_of(user.as_str(), self.engine.limits().partitions);
-        let deadline = Instant::now() + self.settings.ack_timeout;
+        let deadline = doubt.answer_by(self.settings.ack_timeout);
         // Side by side: the count of likes is there well before the ledger.
         let committed = async {
             match is_settled {
@@ -71,7 +83,7 @@ impl App {
             Acknowledged::Accepted => (answer, is_replay, Durability::Accepted),
             Acknowledged::Committed => (answer, is_replay, Durability::Committed),
             // The engine had forgotten the key; the ledger has the answer that it was given then.
-            Acknowledged::Refused => match self.ledger.answer(user, &request.key).await? {
+            Acknowledged::Refused => match self.ledger.answer(user, key).await.map_err(|error| unknown(error.into()))? {
                 Some(earlier) => (earlier, true, Durability::Committed),
                 None => {
                     let reason =
@@ -80,9 +92,11 @@ impl App {
                 }
             },
         };
+        // What was asked before its answer was lost, and not what somebody has sent with this key earlier.
+        let is_own = doubt.may_have_written() && answer.at == request.at;
         Ok(LikeResult::Done {
             liked: answer.liked,
-            changed: answer.changed && !is_replay,
+            changed: answer.changed && (!is_replay || is_own),
             at: answer.at,
             like_count,
             durability,
@@ -93,7 +107,7 @@ impl App {
         let epoch = self.epoch()?;
         // A user who has just been loaded may be made to load anew in between, though hardly ever twice.
         for _ in 0..3 {
-            match self.engine.like(epoch, request).await.map_err(|error| self.engine_error(epoch, error))? {
+            match self.engine.like(epoch, request).await.map_err(|error| self.write_error(epoch, error))? {
                 LikeOutcome::Done(answer) => return Ok((answer, false)),
                 LikeOutcome::Replayed(answer) => return Ok((answer, true)),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
@@ -104,16 +118,24 @@ impl App {
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
     }
 
-    /// `Unavailable` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
+    /// What an engine's error means for a caller whose step writes.
+    fn write_error(&self, epoch: u64, error: EngineError) -> AppError {
+        let is_unanswered = matches!(error, EngineError::Unanswered(_));
+        let failure = self.engine_error(epoch, error);
+        if is_unanswered { unknown(failure) } else { failure }
+    }
+
+    /// `Unknown` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
     /// would be a promise.
     async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Acknowledged> {
         let deadline = if self.is_sync_failing() { Instant::now() } else { deadline };
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
             Ok(End::Passed) => Ok(Acknowledged::Committed),
             Ok(End::Refused) => Ok(Acknowledged::Refused),
-            Ok(End::Unknown) => Err(AppError::Unavailable {
+            Ok(End::Unknown) => Err(AppError::Unknown {
                 reason: "the engine was lost before the ledger had the entry".into(),
                 retry_after_ms: RETRY_AFTER_MS,
+                key: None,
             }),
             Err(_) => Ok(Acknowledged::Accepted),
         }
@@ -121,7 +143,7 @@ impl App {
 
     /// Records events; one result each, in order. The durability is that of all that were recorded.
     pub async fn record(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
-        let epoch = self.epoch()?;
+        self.epoch()?;
         let now = self.now();
         let products: Vec<_> = events.iter().map(|event| event.product.clone()).collect();
         let rows = self.catalogue.products(&products).await?;
@@ -152,16 +174,17 @@ impl App {
         }
 
         let mut positions = Vec::new();
+        let mut doubt = Doubt::new();
         for (partition, indexed) in requests {
-            let places: Vec<_> = indexed.iter().map(|(index, _)| *index).collect();
-            let mut last = self.record_in(epoch, partition, indexed, &mut results).await?;
-            if places.iter().any(|place| results[*place] == EventResult::Duplicate) {
-                // The call that recorded it may not be durable yet; it is once all that is there by now is.
-                last = last.max(self.last_written(epoch, partition).await?);
-            }
+            let last = loop {
+                match self.record_in(partition, &indexed, &mut results, &mut doubt).await {
+                    Err(failure) if doubt.asks_again(&failure).await => {}
+                    result => break result.map_err(|failure| doubt.told(failure, None))?,
+                }
+            };
             positions.extend(last.map(|last| (partition, last)));
         }
-        let deadline = Instant::now() + self.settings.ack_timeout;
+        let deadline = doubt.answer_by(self.settings.ack_timeout);
         let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
         let ends = futures_util::future::try_join_all(waits).await?;
         let is_accepted = ends.iter().any(|end| matches!(end, Acknowledged::Accepted));
@@ -173,25 +196,29 @@ impl App {
         Ok(survey.partitions.get(usize::from(partition)).and_then(|here| here.last))
     }
 
-    /// Records one partition's events; returns the last position written.
+    /// Records one partition's events; returns a position at which all of them are written, if any is.
     async fn record_in(
         &self,
-        epoch: u64,
         partition: u16,
-        mut indexed: Vec<(usize, RecordRequest)>,
+        indexed: &[(usize, RecordRequest)],
         results: &mut [EventResult],
+        doubt: &mut Doubt,
     ) -> Result<Option<Position>> {
+        let epoch = self.epoch()?;
+        let places: Vec<_> = indexed.iter().map(|(index, _)| *index).collect();
+        let mut indexed = indexed.to_vec();
         let mut last = None;
         // The second time with what the ledger knows of the originals that the engine does not remember.
         for is_first in [true, false] {
             let requests: Vec<_> = indexed.iter().map(|(_, request)| request.clone()).collect();
             let outcomes = self.engine.record(epoch, partition, &requests, self.now()).await;
-            let outcomes = outcomes.map_err(|error| self.engine_error(epoch, error))?;
+            let outcomes = outcomes.map_err(|error| self.write_error(epoch, error))?;
             let mut unknown = Vec::new();
             for ((index, request), outcome) in indexed.into_iter().zip(outcomes) {
                 results[index] = match outcome {
                     RecordOutcome::Recorded(position) => {
                         last = last.max(Some(position));
+                        doubt.has_written();
                         EventResult::Recorded
                     }
                     RecordOutcome::Duplicate => EventResult::Duplicate,
@@ -207,6 +234,10 @@ impl App {
                 break;
             }
             indexed = self.with_originals(unknown).await?;
+        }
+        if places.iter().any(|place| results[*place] == EventResult::Duplicate) {
+            // The call that recorded it may not be durable yet; it is once all that is there by now is.
+            last = last.max(self.last_written(epoch, partition).await?);
         }
         Ok(last)
     }

@@ -10,6 +10,7 @@ mod between;
 mod catalogue;
 mod desk;
 mod explain;
+mod doubt;
 mod fault;
 mod intake;
 mod lead;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
+    Basis, Board, BoardId, Cursors, EventId, IdempotencyKey, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
 use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
@@ -59,9 +60,13 @@ use together::Together;
 /// Why the API can't answer. Each is told to the client in one place, `graphql::errors`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppError {
-    /// Engine or ledger are away, recovering or full; the same call may work after this long.
+    /// Engine or ledger are away, recovering or full; the same call may work after this long. Of likes and events nothing
+    /// was written.
     #[error("{reason}")]
     Unavailable { reason: String, retry_after_ms: u64 },
+    /// The same, but a like or events may have been written. Sent again with this key, or the same ids, they count once.
+    #[error("{reason}")]
+    Unknown { reason: String, retry_after_ms: u64, key: Option<IdempotencyKey> },
     #[error("too many likes; try again in {retry_after_ms} ms")]
     RateLimited { retry_after_ms: u64 },
     /// More is asked for than one answer may take; `limit` is the bound's name, and `value` what it is.

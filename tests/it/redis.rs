@@ -78,7 +78,7 @@ fn is_lost<T: std::fmt::Debug>(answer: Result<T>) -> bool {
 }
 
 fn is_unavailable<T: std::fmt::Debug>(answer: Result<T>) -> bool {
-    matches!(answer, Err(EngineError::Unavailable(_)))
+    matches!(answer, Err(EngineError::Unavailable(_) | EngineError::Unanswered(_)))
 }
 
 #[tokio::test]

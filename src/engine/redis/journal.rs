@@ -139,7 +139,7 @@ impl JournalReader for RedisJournalReader {
             after.iter().map(|(partition, _)| (self.keys.journal(*partition), *partition)).collect();
         let cmd = xread(&self.keys, after, count, wait);
         let reply = match timeout(wait + READ_GRACE, cmd.query_async::<Value>(&mut connection)).await {
-            Err(_) => return Err(EngineError::Unavailable("Redis did not answer a reader in time".to_owned())),
+            Err(_) => return Err(EngineError::Unanswered("Redis did not answer a reader in time".to_owned())),
             Ok(Err(error)) => return Err(refusal(error)),
             Ok(Ok(reply)) => reply,
         };

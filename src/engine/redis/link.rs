@@ -1,9 +1,10 @@
 //! The connection that ordinary steps share, and what keeps it alive.
 //!
-//! Invariant: a call never waits longer than its limit, and never for a connection to be made: while Redis is away it
-//! is refused at once, and a task of the link's own connects again.
+//! Invariant: a call never waits longer than its limit, and never for a connection to be made: while Redis is away, or has
+//! left a call unanswered, calls are refused at once, and a task of the link's own finds out when it is back. So a hung
+//! Redis costs the calls that were under way their limit, and all others nothing.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -43,17 +44,24 @@ pub struct Link {
 
 struct Shared {
     client: Client,
-    /// `None` while Redis is away.
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Connection>,
     /// Wakes the keeper before its next probe.
     suspect: Notify,
+}
+
+struct Connection {
+    /// `None` while Redis is away, or silent.
+    usable: Option<MultiplexedConnection>,
+    /// Counts how often calls were let through again: what a call finds out later says nothing of the time after.
+    opened: u64,
 }
 
 impl Link {
     pub async fn connect(client: Client) -> Result<Self, RedisError> {
         let connection = connect(&client).await?;
-        let shared = Arc::new(Shared { client, connection: Mutex::new(Some(connection)), suspect: Notify::new() });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared)));
+        let first = Connection { usable: Some(connection.clone()), opened: 0 };
+        let shared = Arc::new(Shared { client, connection: Mutex::new(first), suspect: Notify::new() });
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), connection));
         Ok(Self { shared, _keeper: Arc::new(AbortOnDropHandle::new(keeper)) })
     }
 
@@ -68,21 +76,16 @@ impl Link {
 
     /// As [`Link::call`]; what Redis itself answers as an error comes inside.
     pub async fn try_call(&self, cmd: &Cmd, limit: Duration) -> Result<Result<Value, RedisError>> {
-        let connection = self.shared.connection();
-        let Some(mut connection) = connection else {
-            return Err(EngineError::Unavailable("there is no connection to Redis".to_owned()));
+        let Some((mut connection, opened)) = self.shared.usable() else {
+            return Err(EngineError::Unavailable("Redis is away, or does not answer".to_owned()));
         };
-        match timeout(limit, cmd.query_async::<Value>(&mut connection)).await {
-            Ok(Err(error)) if is_of_connection(&error) => {
-                self.shared.suspect.notify_one();
-                Err(refusal(error))
-            }
-            Ok(answer) => Ok(answer),
-            Err(_) => {
-                self.shared.suspect.notify_one();
-                Err(EngineError::Unavailable(format!("Redis did not answer within {} ms", limit.as_millis())))
-            }
-        }
+        let lost = match timeout(limit, cmd.query_async::<Value>(&mut connection)).await {
+            Ok(Err(error)) if is_of_connection(&error) => error.to_string(),
+            Ok(answer) => return Ok(answer),
+            Err(_) => format!("Redis did not answer within {} ms", limit.as_millis()),
+        };
+        self.shared.close(opened);
+        Err(EngineError::Unanswered(lost))
     }
 
     pub async fn eval(&self, script: &Script, keys: &[String], args: &Args, limit: Duration) -> Result<Value> {
@@ -96,12 +99,33 @@ impl Link {
 }
 
 impl Shared {
-    fn connection(&self) -> Option<MultiplexedConnection> {
-        self.connection.lock().expect("nothing panics while it holds the lock").clone()
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().expect("nothing panics while it holds the lock")
     }
 
-    fn set_connection(&self, connection: Option<MultiplexedConnection>) {
-        *self.connection.lock().expect("nothing panics while it holds the lock") = connection;
+    fn usable(&self) -> Option<(MultiplexedConnection, u64)> {
+        let connection = self.lock();
+        Some((connection.usable.clone()?, connection.opened))
+    }
+
+    /// Lets calls through again.
+    fn open(&self, usable: MultiplexedConnection) {
+        let mut connection = self.lock();
+        connection.opened += 1;
+        connection.usable = Some(usable);
+    }
+
+    /// Refuses calls until a probe is answered, unless that has happened since `opened`.
+    fn close(&self, opened: u64) {
+        let mut connection = self.lock();
+        if connection.opened == opened {
+            connection.usable = None;
+            self.suspect.notify_one();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().usable.is_none()
     }
 }
 
@@ -130,29 +154,29 @@ impl Args {
     }
 }
 
-/// Probes the connection every second, or when a call found it suspect, and makes a new one when it is dead.
-async fn keep(shared: Arc<Shared>) {
+/// Probes the connection every second, or when a call has found it dead or silent, and makes a new one when it is dead.
+async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection) {
     loop {
         // Either way the connection is probed.
         let _ = timeout(PROBE_INTERVAL, shared.suspect.notified()).await;
-        let is_alive = match shared.connection() {
-            Some(mut connection) => {
-                let probe = redis::cmd("PING");
-                let answer = timeout(PROBE_INTERVAL, probe.query_async::<Value>(&mut connection)).await;
-                matches!(answer, Ok(Ok(_))) || matches!(answer, Ok(Err(error)) if !is_of_connection(&error))
-            }
-            None => false,
+        let probe = redis::cmd("PING");
+        let is_alive = match timeout(PROBE_INTERVAL, probe.query_async::<Value>(&mut connection)).await {
+            Ok(answer) => !answer.is_err_and(|error| is_of_connection(&error)),
+            Err(_) => false,
         };
         if !is_alive {
-            shared.set_connection(None);
+            shared.lock().usable = None;
             let mut backoff = Backoff::default();
-            loop {
+            connection = loop {
                 match connect(&shared.client).await {
-                    Ok(connection) => break shared.set_connection(Some(connection)),
+                    Ok(connection) => break connection,
                     Err(error) => tracing::debug!(%error, "no connection to Redis yet"),
                 }
                 backoff.wait().await;
-            }
+            };
+        }
+        if shared.is_closed() {
+            shared.open(connection.clone());
         }
     }
 }
@@ -175,12 +199,21 @@ fn is_of_connection(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error()
 }
 
-/// What an error of Redis means to the caller.
+/// What an error of Redis means to the caller. Those that Redis checks before a script's first write leave nothing behind;
+/// a script that failed in its middle may have left anything.
 pub fn refusal(error: RedisError) -> EngineError {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, NoPerm, NoScript, ReadOnly, TryAgain};
     match error.kind() {
-        ErrorKind::Server(ServerErrorKind::NoScript) => {
+        ErrorKind::Server(NoScript) => {
             EngineError::Lost("Redis has no scripts: it was restarted, or is another one".to_owned())
         }
-        _ => EngineError::Unavailable(error.to_string()),
+        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | NoPerm | ReadOnly | TryAgain) => {
+            EngineError::Unavailable(error.to_string())
+        }
+        // Full; busy with somebody's script; a replica that does not take writes as it should; not signed in.
+        _ if matches!(error.code(), Some("OOM" | "BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH")) => {
+            EngineError::Unavailable(error.to_string())
+        }
+        _ => EngineError::Unanswered(error.to_string()),
     }
 }

@@ -15,7 +15,7 @@ pub fn unexpected(reply: &Value) -> EngineError {
         shown.truncate(end);
         shown.push('…');
     }
-    EngineError::Unavailable(format!("unexpected reply from Redis: {shown}"))
+    EngineError::Unanswered(format!("unexpected reply from Redis: {shown}"))
 }
 
 pub fn list(reply: Value) -> Result<Vec<Value>> {

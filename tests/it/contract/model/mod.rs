@@ -83,7 +83,8 @@ fn same<T: PartialEq + Debug>(
     second: Result<T, EngineError>,
 ) -> Result<Option<T>, String> {
     match (first, second) {
-        (Err(EngineError::Unavailable(why)), _) | (_, Err(EngineError::Unavailable(why))) => Err(why),
+        (Err(EngineError::Unavailable(why) | EngineError::Unanswered(why)), _)
+        | (_, Err(EngineError::Unavailable(why) | EngineError::Unanswered(why))) => Err(why),
         (first, second) if first != second => Err(format!("\nfirst:  {first:?}\nsecond: {second:?}")),
         (first, _) => Ok(first.ok()),
     }
