@@ -26,6 +26,7 @@ mod schema;
 mod snapshot;
 mod state;
 mod statement;
+mod stranded;
 mod sync;
 mod sync_postgres;
 mod sync_sqlite;
@@ -34,7 +35,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::domain::{
-    Basis, Board, BoardId, Bucket, Count, Cursors, Event, EventId, IdempotencyKey, Money, Period, Place, Points,
+    Basis, Board, BoardId, Bucket, Count, Cursors, Entry, Event, EventId, IdempotencyKey, Money, Period, Place, Points,
     Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
@@ -276,6 +277,24 @@ impl Ledger {
     pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<()> {
         let db = Arc::clone(&self.db);
         to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
+    }
+
+    /// Says that a node works in `epoch`, for [`Self::beats`]; false where the ledger is in another one.
+    pub async fn beat(&self, epoch: u64) -> Result<bool> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { state::beat(&db, epoch).await }).await
+    }
+
+    /// Grows while nodes work in the present epoch.
+    pub async fn beats(&self) -> Result<i64> {
+        state::beats(&self.db).await
+    }
+
+    /// Puts those of a journal's entries that are not among the events into the dead letters; returns how many these are.
+    /// At most some thousand at once.
+    pub async fn strand(&self, partition: u16, entries: &[Entry], at: Timestamp) -> Result<u64> {
+        let (db, entries) = (Arc::clone(&self.db), entries.to_vec());
+        to_the_end(async move { stranded::strand(&db, partition, &entries, at).await }).await
     }
 
     // ------------------------------------------------------------ sync

@@ -60,6 +60,7 @@ tables! {
         epoch -> BigInt,
         epoch_began_at -> Instant,
         partitions -> SmallInt,
+        beats -> BigInt,
     }
     boards (id) {
         id -> Text,

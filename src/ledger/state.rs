@@ -110,6 +110,18 @@ pub(super) fn partition_of_code(code: i16) -> u16 {
     u16::try_from(code).unwrap_or_default()
 }
 
+/// Says that somebody works in `epoch`; false where the ledger is in another one.
+pub(super) async fn beat(db: &Db, epoch: u64) -> Result<bool> {
+    in_tx!(db, |conn| {
+        let here = meta::table.filter(meta::epoch.eq(signed(epoch)));
+        Ok(diesel::update(here).set(meta::beats.eq(meta::beats + 1_i64)).execute(conn).await? > 0)
+    })
+}
+
+pub(super) async fn beats(db: &Db) -> Result<i64> {
+    with_conn!(db, |conn| Ok(meta::table.select(meta::beats).first(conn).await?))
+}
+
 /// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
 pub(super) async fn begin_epoch(db: &Db, epoch: u64, at: Timestamp) -> Result<()> {
     let epoch = signed(epoch);

@@ -116,14 +116,12 @@ impl<'a> Run<'a> {
     }
 
     fn bury(&mut self, position: Position, entry: String, error: &str) {
-        // Postgres stores no U+0000 in a text.
-        let text = |text: &str| text.replace('\0', "\\u0000");
         let others = self.letters.iter().filter(|letter| letter.position == position).count();
         let id = match others {
             0 => format!("{}:{position}", self.partition),
             n => format!("{}:{position}.{n}", self.partition),
         };
-        self.letters.push(Letter { id, position, entry: text(&entry), error: text(error) });
+        self.letters.push(Letter { id, position, entry: storable(&entry), error: storable(error) });
     }
 }
 
@@ -152,4 +150,9 @@ pub(super) fn flaw(event: &Event) -> Option<String> {
         return Some("the id is a like's, and the event is not one like or unlike of that user".to_owned());
     }
     None
+}
+
+/// Postgres stores no U+0000 in a text.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\\u0000")
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use tokio::time::timeout;
 
+use super::fault::in_time;
 use crate::domain::{Product, ProductId};
 use crate::ledger::{Ledger, LedgerError};
 
@@ -79,7 +80,7 @@ impl Catalogue {
 
     async fn read(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, Arc<Product>>, LedgerError> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        let rows = self.ledger.products(ids).await?.into_iter().map(|row| (row.id.clone(), Arc::new(row)));
+        let rows = in_time(self.ledger.products(ids)).await?.into_iter().map(|row| (row.id.clone(), Arc::new(row)));
         let rows: HashMap<_, _> = rows.collect();
         for (id, row) in &rows {
             self.rows.insert(id.clone(), (row.clone(), Instant::now()));

@@ -1,4 +1,8 @@
-//! What stops a background step.
+//! What stops a background step, and how long a request waits for the ledger.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::engine::EngineError;
 use crate::ledger::LedgerError;
@@ -10,6 +14,12 @@ pub enum Fault {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// This node's engine was left behind in an older epoch.
+    #[error(
+        "this Redis was left in epoch {here}, and other servers work in epoch {there} with another one: point REDIS_URL \
+         to theirs"
+    )]
+    LeftBehind { here: u64, there: u64 },
 }
 
 impl Fault {
@@ -17,4 +27,14 @@ impl Fault {
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Engine(EngineError::Lost(_)))
     }
+}
+
+/// How long a request waits for the answer to one question to the ledger: as long as for a connection to it. A table that
+/// somebody has locked is as good as away.
+const LEDGER_WAIT: Duration = Duration::from_secs(2);
+
+/// The answer, if it comes in time.
+pub async fn in_time<T>(question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    let late = || LedgerError::Unavailable(format!("no answer within {} s", LEDGER_WAIT.as_secs()));
+    timeout(LEDGER_WAIT, question).await.unwrap_or_else(|_| Err(late()))
 }

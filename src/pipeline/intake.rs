@@ -6,10 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::doubt::{Doubt, unknown};
+use super::fault::in_time;
 use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
-use crate::engine::{Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest};
+use crate::engine::{
+    Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest,
+};
 
 /// How soon to try again when the journal is full: it empties as soon as the ledger answers.
 const BUSY_RETRY_MS: u64 = 1_000;
@@ -83,14 +86,16 @@ impl App {
             Acknowledged::Accepted => (answer, is_replay, Durability::Accepted),
             Acknowledged::Committed => (answer, is_replay, Durability::Committed),
             // The engine had forgotten the key; the ledger has the answer that it was given then.
-            Acknowledged::Refused => match self.ledger.answer(user, key).await.map_err(|error| unknown(error.into()))? {
-                Some(earlier) => (earlier, true, Durability::Committed),
-                None => {
-                    let reason =
-                        "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
-                    return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
+            Acknowledged::Refused => {
+                match in_time(self.ledger.answer(user, key)).await.map_err(|error| unknown(error.into()))? {
+                    Some(earlier) => (earlier, true, Durability::Committed),
+                    None => {
+                        let reason =
+                            "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
+                        return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
+                    }
                 }
-            },
+            }
         };
         // What was asked before its answer was lost, and not what somebody has sent with this key earlier.
         let is_own = doubt.may_have_written() && answer.at == request.at;
@@ -128,7 +133,7 @@ impl App {
     /// `Unknown` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
     /// would be a promise.
     async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Acknowledged> {
-        let deadline = if self.is_sync_failing() { Instant::now() } else { deadline };
+        let deadline = if self.is_ledger_away() { Instant::now() } else { deadline };
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
             Ok(End::Passed) => Ok(Acknowledged::Committed),
             Ok(End::Refused) => Ok(Acknowledged::Refused),
@@ -246,7 +251,7 @@ impl App {
     async fn with_originals(&self, unknown: Vec<(usize, RecordRequest)>) -> Result<Vec<(usize, RecordRequest)>> {
         let ids: Vec<_> =
             unknown.iter().filter_map(|(_, request)| Some(request.reverses.as_ref()?.0.clone())).collect();
-        let originals: HashMap<EventId, Original> = self.ledger.originals(&ids).await?.into_iter().collect();
+        let originals: HashMap<EventId, Original> = in_time(self.ledger.originals(&ids)).await?.into_iter().collect();
         let known = unknown.into_iter().filter_map(|(index, mut request)| {
             let (id, original) = request.reverses.as_mut()?;
             *original = Some(originals.get(id)?.clone());
@@ -267,6 +272,6 @@ impl App {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        Ok(self.ledger.originals(&ids).await?.into_iter().collect())
+        Ok(in_time(self.ledger.originals(&ids)).await?.into_iter().collect())
     }
 }

@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Basis, Board, BoardId, Cursors, EventId, IdempotencyKey, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
+    Basis, Board, BoardId, Cursors, EventId, IdempotencyKey, Period, Points, Product, ProductId, Rows, Signal,
+    Timestamp, UserId,
 };
 use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
@@ -93,8 +94,10 @@ impl From<LedgerError> for AppError {
 impl From<Fault> for AppError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Engine(error) => Self::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS },
             Fault::Ledger(error) => error.into(),
+            Fault::Engine(_) | Fault::LeftBehind { .. } => {
+                Self::Unavailable { reason: fault.to_string(), retry_after_ms: RETRY_AFTER_MS }
+            }
         }
     }
 }
@@ -269,6 +272,8 @@ pub struct App {
     waits: Waits,
     /// Whether the last commit failed, so that nobody waits for the next.
     sync_failing: AtomicBool,
+    /// Whether the ledger did not answer this node's last look: another node may be the one that commits.
+    ledger_silent: AtomicBool,
     /// Users on their first touch, to be loaded into the engine.
     loads: Together<UserId, ()>,
     /// Products whose count of likes an answer waits for.
@@ -312,6 +317,7 @@ impl App {
             epoch_began_at_ms: AtomicI64::new(i64::MAX),
             definitions: watch::Sender::new(Arc::new(definitions)),
             sync_failing: AtomicBool::new(false),
+            ledger_silent: AtomicBool::new(false),
             loads,
             counts,
             ledger_boards: LedgerBoards::default(),
@@ -429,8 +435,9 @@ impl App {
         Ok((page, self.ledger.liked_count(user).await?))
     }
 
-    fn is_sync_failing(&self) -> bool {
-        self.sync_failing.load(Ordering::Relaxed)
+    /// Whether a like would wait for the ledger in vain.
+    fn is_ledger_away(&self) -> bool {
+        self.sync_failing.load(Ordering::Relaxed) || self.ledger_silent.load(Ordering::Relaxed)
     }
 
     fn epoch_began_at(&self) -> Timestamp {

@@ -5,15 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use super::App;
 use super::fault::Fault;
 use crate::domain::BoardId;
 use crate::engine::{Backoff, EngineError, Notice, PartitionSurvey, Progress};
+use crate::ledger::LedgerError;
 
 /// How often a node looks whether the engine is still the one it works with, and whether definitions have changed: what
 /// it is not told, because a message was lost, it finds within this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Hears what other nodes (and this one) tell.
 pub async fn listen(app: Arc<App>) {
@@ -27,6 +29,7 @@ pub async fn listen(app: Arc<App>) {
                             if let Progress::Ledger { .. } = progress {
                                 // Whichever node did it, commits work again.
                                 app.sync_failing.store(false, Ordering::Relaxed);
+                                app.ledger_silent.store(false, Ordering::Relaxed);
                             }
                             app.waits.reach(progress);
                         }
@@ -63,13 +66,23 @@ async fn catch_up(app: &App) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Looks at regular times at what nobody may have told: a lost engine, changed definitions.
+/// Looks at regular times at what nobody may have told: a lost engine, a ledger that is away or in a later epoch, changed
+/// definitions.
 pub async fn look(app: Arc<App>) {
     while app.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-        if let Err(error) = app.refresh_definitions().await {
-            tracing::debug!("definitions could not be read: {error}");
+        let epoch = app.epoch().ok();
+        // A ledger that hangs must not keep this from looking at the engine.
+        let looked = timeout(LOOK_EVERY, look_at_ledger(&app, epoch)).await;
+        let is_silent = matches!(looked, Err(_) | Ok(Err(LedgerError::Unavailable(_))));
+        app.ledger_silent.store(is_silent, Ordering::Relaxed);
+        if let Ok(Err(error)) = &looked {
+            tracing::debug!("the ledger could not be looked at: {error}");
         }
-        let Ok(epoch) = app.epoch() else { continue };
+        let Some(epoch) = epoch else { continue };
+        if let Ok(Ok(false)) = looked {
+            app.engine_error(epoch, EngineError::Lost("the ledger is in a later epoch".into()));
+            continue;
+        }
         let Ok(survey) = app.engine.survey().await else { continue };
         let is_whole = |(partition, here): (u16, &PartitionSurvey)| {
             let committed = app.waits.in_ledger(partition);
@@ -78,5 +91,15 @@ pub async fn look(app: Arc<App>) {
         if !survey.has_scripts || !(0..).zip(&survey.partitions).all(is_whole) {
             app.engine_error(epoch, EngineError::Lost("its epoch, its scripts or part of its journal are gone".into()));
         }
+    }
+}
+
+/// Reads definitions, and tells the ledger that this node works in its epoch; false where the ledger is in another one.
+async fn look_at_ledger(app: &App, epoch: Option<u64>) -> Result<bool, LedgerError> {
+    app.refresh_definitions().await?;
+    match epoch {
+        // Nobody else can be there: an engine in memory has its ledger for itself.
+        Some(epoch) if app.engine.kind() != "memory" => app.ledger.beat(epoch).await,
+        _ => Ok(true),
     }
 }

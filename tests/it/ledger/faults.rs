@@ -29,7 +29,7 @@ over_both! {
         for node in nodes {
             applied.extend(node.await.unwrap());
         }
-        assert_eq!(applied, ["2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules"]);
+        assert_eq!(applied, ["2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats"]);
     }
 
     async fn a_lock_is_held_by_one(ledger: Fresh) {
