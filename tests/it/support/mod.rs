@@ -1,6 +1,7 @@
 //! What tests stand on: private servers, a real Acclaim process, real connections.
 
 pub mod counted;
+pub mod gate;
 pub mod live;
 pub mod memory;
 pub mod node;
