@@ -105,8 +105,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             })?;
         }
         Command::Verify(settings) => {
-            let report = verify::verify(&client(&settings.remote)?, settings.board.as_ref()).await?;
+            let client = client(&settings.remote)?;
+            let mut report = verify::verify(&client, settings.board.as_ref()).await?;
             print(&report.to_string())?;
+            if settings.repair && report.differing > 0 {
+                print(&verify::repair(&client).await?.to_string())?;
+                report = verify::verify(&client, settings.board.as_ref()).await?;
+                print(&report.to_string())?;
+            }
             return Ok(if report.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Rebuild(settings) => {

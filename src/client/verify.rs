@@ -1,15 +1,24 @@
-//! Has a running server compare what it serves with what its ledger says it should.
+//! Has a running server compare what it serves with what its ledger says it should, and mend it.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{Client, ClientError};
 use crate::domain::BoardId;
 
-/// The server reads every event that there is; a hundred million take minutes.
+/// How long the server may be at it: it reads every event that there is, and a hundred million take minutes.
 const TIMEOUT: Duration = Duration::from_secs(3_600);
+/// A server that is at it answers only after 10 s; one that answers sooner is away, or builds a board.
+const AT_IT: Duration = Duration::from_secs(5);
+/// How long such a server is asked again.
+const AWAY_MAX: Duration = Duration::from_secs(30);
+/// How soon.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+const REPAIR: &str = "mutation Repair { repair { likes activity } }";
 
 const VERIFY: &str = "query Verify($board: ID) {
   admin { verify(board: $board) { checked differing rows { target board productId userId expected actual } } }
@@ -46,8 +55,55 @@ pub async fn verify(client: &Client, board: Option<&BoardId>) -> Result<Report, 
         verify: Report,
     }
     let variables = serde_json::json!({ "board": board.map(BoardId::as_str) });
-    let answer: Answer = client.with_timeout(TIMEOUT).call(VERIFY, &variables).await?;
+    let answer: Answer = at_length(client, VERIFY, &variables).await?;
     Ok(answer.admin.verify)
+}
+
+/// What was repaired.
+#[derive(Deserialize, Debug, Clone, PartialEq)]
+pub struct Repaired {
+    likes: u64,
+    activity: u64,
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "repaired: {} likes, {} counts; boards are computed anew", self.likes, self.activity)
+    }
+}
+
+/// Has likes, activity and every board rebuilt from the events.
+pub async fn repair(client: &Client) -> Result<Repaired, ClientError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        repair: Repaired,
+    }
+    let answer: Answer = at_length(client, REPAIR, &serde_json::json!({})).await?;
+    Ok(answer.repair)
+}
+
+/// Asks until the server is done.
+async fn at_length<T: DeserializeOwned>(
+    client: &Client,
+    operation: &str,
+    variables: &serde_json::Value,
+) -> Result<T, ClientError> {
+    let began = Instant::now();
+    let mut away_since = began;
+    loop {
+        let asked = Instant::now();
+        let error = match client.call(operation, variables).await {
+            Err(error @ ClientError::Refused { .. }) if error.is_passing() => error,
+            answered => return answered,
+        };
+        if asked.elapsed() >= AT_IT {
+            away_since = Instant::now();
+        }
+        if away_since.elapsed() > AWAY_MAX || began.elapsed() > TIMEOUT {
+            return Err(error);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 impl fmt::Display for Report {

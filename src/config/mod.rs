@@ -71,7 +71,9 @@ pub enum Command {
     ///
     /// Recomputes likes, activity and boards from the recorded events, and prints what differs. Exit code 1 on any
     /// difference. Needs the role ADMIN.
-    #[command(after_help = "Examples:\n  acclaim verify\n  acclaim verify daily --url https://acclaim.example.com")]
+    #[command(
+        after_help = "Examples:\n  acclaim verify\n  acclaim verify --repair\n  acclaim verify daily --url https://acclaim.example.com"
+    )]
     Verify(Verify),
 
     /// Have a running server compute boards anew from its ledger
@@ -169,6 +171,11 @@ pub struct Verify {
     /// The board to check; likes, activity and every board where it is not given
     #[arg(value_parser = checks::board)]
     pub board: Option<BoardId>,
+
+    /// Where anything differs: have likes, counts and every board rebuilt from the recorded events, and check again.
+    /// Likes and events are taken meanwhile, and answered ACCEPTED where it takes long
+    #[arg(long)]
+    pub repair: bool,
     #[command(flatten)]
     pub remote: Remote,
 }

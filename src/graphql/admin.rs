@@ -85,6 +85,7 @@ impl Admin {
     }
 
     /// Recomputes from the ledger and compares with what is served: one board, or, with null, likes, activity and every board.
+    /// Where it takes over 10 s it is UNAVAILABLE: ask again for the result.
     async fn verify(&self, ctx: &Context<'_>, board: Option<ID>) -> Result<VerifyReport> {
         let board = board.map(|id| arguments::board(ctx, &id)).transpose()?;
         Ok(app(ctx).verify(board.as_ref().map(|board| &board.id)).await?.into())

@@ -11,6 +11,7 @@ use super::types::likes::{LikePayload, SetLikeInput, ToggleLikeInput, Wish};
 use super::types::record::{Checked, EVENTS_MAX, RecordEventsInput, RecordEventsPayload};
 use super::types::scalars::int;
 use super::types::upsert::{self, PRODUCTS_MAX, UpsertProductsInput, UpsertProductsPayload};
+use super::types::verify::RepairPayload;
 use super::types::weights::{self, AdjustWeightsInput, WeightsPayload};
 use crate::domain::{BoardId, ProductId};
 use crate::ledger::Author;
@@ -131,6 +132,13 @@ impl Mutation {
         let ids: Option<Vec<String>> = ids.map(|ids| ids.into_iter().map(|id| id.0).collect());
         let done = app(ctx).replay_dead_letters(ids.as_deref(), &author(ctx)?(String::new())).await?;
         Ok(ReplayPayload::new(done, ids.as_deref()))
+    }
+
+    /// Sets likes and activity to what the recorded events come to, and has every board computed anew. Likes and events are
+    /// taken meanwhile. Where it takes over 10 s it is UNAVAILABLE: ask again for the result.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    async fn repair(&self, ctx: &Context<'_>) -> Result<RepairPayload> {
+        Ok(app(ctx).repair(&author(ctx)?(String::new())).await?.into())
     }
 }
 

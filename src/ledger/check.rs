@@ -15,6 +15,23 @@ use crate::domain::{ProductId, UserId};
 /// Differences listed; the rest are only counted.
 const LISTED_MAX: i64 = 100;
 
+/// Events with their buckets: the beginning of a statement, which `concat!` takes only as a macro.
+macro_rules! TIMED_POSTGRES {
+    () => {
+        "WITH timed AS (SELECT *, CAST(FLOOR(EXTRACT(EPOCH FROM occurred_at) / 900) AS INTEGER) AS bucket FROM events),"
+    };
+}
+
+/// Whole microseconds, and a division that truncates: rounded down for instants before 1970 too.
+macro_rules! TIMED_SQLITE {
+    () => {
+        "WITH timed AS (SELECT *, (occurred_at - (occurred_at % 900000000 + 900000000) % 900000000) / 900000000 AS bucket
+         FROM events),"
+    };
+}
+
+pub(super) use {TIMED_POSTGRES, TIMED_SQLITE};
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -36,16 +53,8 @@ pub(super) async fn likes(db: &Db) -> Result<FoldCheck> {
 }
 
 pub(super) async fn activity(db: &Db) -> Result<FoldCheck> {
-    let postgres = concat!(
-        "WITH timed AS (SELECT *, CAST(FLOOR(EXTRACT(EPOCH FROM occurred_at) / 900) AS INTEGER) AS bucket FROM events),",
-        include_str!("check_activity.sql")
-    );
-    // Whole microseconds, and a division that truncates: rounded down for instants before 1970 too.
-    let sqlite = concat!(
-        "WITH timed AS (SELECT *, (occurred_at - (occurred_at % 900000000 + 900000000) % 900000000) / 900000000 AS bucket
-         FROM events),",
-        include_str!("check_activity.sql")
-    );
+    let postgres = concat!(TIMED_POSTGRES!(), include_str!("check_activity.sql"));
+    let sqlite = concat!(TIMED_SQLITE!(), include_str!("check_activity.sql"));
     check(db, db.either(postgres, sqlite)).await
 }
 

@@ -20,6 +20,7 @@ mod instant;
 mod likes;
 mod lock;
 mod postgres;
+mod repair;
 mod results;
 mod rules;
 mod schema;
@@ -211,6 +212,16 @@ impl<T> KeysetPage<T> {
         rows.truncate(first as usize);
         Self { rows, has_more }
     }
+}
+
+/// What was otherwise than the events say, and is so no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    pub likes: u64,
+    /// Counts of a product's signal in a bucket and partition.
+    pub activity: u64,
+    /// Whose likes they were.
+    pub users: Vec<UserId>,
 }
 
 /// A difference between what the ledger holds and the fold of its events.
@@ -426,6 +437,13 @@ impl Ledger {
     /// I4 for activity: the table equals the sum of the events.
     pub async fn check_activity(&self) -> Result<FoldCheck> {
         check::activity(&self.db).await
+    }
+
+    /// Sets likes and activity to what the events come to, and has every board computed anew, in one transaction for which
+    /// commits wait.
+    pub async fn repair(&self, author: &Author) -> Result<Repaired> {
+        let (db, author) = (Arc::clone(&self.db), author.clone());
+        to_the_end(async move { repair::repair(&db, &author).await }).await
     }
 
     /// How many entries stand in the dead letters.

@@ -167,7 +167,7 @@ impl App {
     }
 
     /// Tells of a change, and waits until the boards it reaches show it.
-    async fn show_on(&self, reaches: impl Fn(&BoardId) -> bool) -> Result<(), Fault> {
+    pub(super) async fn show_on(&self, reaches: impl Fn(&BoardId) -> bool) -> Result<(), Fault> {
         self.tell_definitions().await?;
         let definitions = self.definitions();
         let reached = definitions.boards.iter().filter(|definition| reaches(&definition.board.id));

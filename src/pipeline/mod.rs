@@ -9,11 +9,13 @@
 mod between;
 mod catalogue;
 mod desk;
-mod explain;
 mod doubt;
+mod error;
+mod explain;
 mod fault;
 mod intake;
 mod lead;
+mod lengthy;
 mod notices;
 mod periods;
 mod preview;
@@ -38,11 +40,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Basis, Board, BoardId, Cursors, EventId, IdempotencyKey, Period, Points, Product, ProductId, Rows, Signal,
-    Timestamp, UserId,
+    Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
 use crate::engine::{Engine, EngineError, JournalReader};
-use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Upserted};
+use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Repaired, Upserted};
+pub use error::{AppError, Result};
 pub use explain::{Moment, Tally};
 pub use periods::{Found, Meant};
 pub use preview::Trial;
@@ -52,61 +54,15 @@ pub use sync::sync;
 pub use system::{EngineState, LedgerState, System};
 
 use catalogue::Catalogue;
-use fault::Fault;
+use error::RETRY_AFTER_MS;
+use lengthy::Lengthy;
 use periods::ClosedBoards;
 use progress::Waits;
 use read::LedgerBoards;
 use together::Together;
 
-/// Why the API can't answer. Each is told to the client in one place, `graphql::errors`.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum AppError {
-    /// Engine or ledger are away, recovering or full; the same call may work after this long. Of likes and events nothing
-    /// was written.
-    #[error("{reason}")]
-    Unavailable { reason: String, retry_after_ms: u64 },
-    /// The same, but a like or events may have been written. Sent again with this key, or the same ids, they count once.
-    #[error("{reason}")]
-    Unknown { reason: String, retry_after_ms: u64, key: Option<IdempotencyKey> },
-    #[error("too many likes; try again in {retry_after_ms} ms")]
-    RateLimited { retry_after_ms: u64 },
-    /// More is asked for than one answer may take; `limit` is the bound's name, and `value` what it is.
-    #[error("{message}")]
-    TooMuch { limit: &'static str, value: usize, message: String },
-    /// Not the caller's fault, and no use in trying again; the text is for the log, not for the client.
-    #[error("{0}")]
-    Internal(String),
-}
-
-pub type Result<T, E = AppError> = std::result::Result<T, E>;
-
-impl From<LedgerError> for AppError {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Unavailable(_) => {
-                Self::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
-            }
-            LedgerError::Rejected(_) | LedgerError::Internal(_) => Self::Internal(error.to_string()),
-        }
-    }
-}
-
-impl From<Fault> for AppError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Ledger(error) => error.into(),
-            Fault::Engine(_) | Fault::LeftBehind { .. } => {
-                Self::Unavailable { reason: fault.to_string(), retry_after_ms: RETRY_AFTER_MS }
-            }
-        }
-    }
-}
-
 /// How long a start waits for others that start as well.
 const ALONE_WAIT: Duration = Duration::from_secs(2);
-/// When a caller may try again: recovery and reconnecting take about this long.
-const RETRY_AFTER_MS: u64 = 500;
-
 /// Where the node has the time from; tests set their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -280,6 +236,8 @@ pub struct App {
     counts: Together<ProductId, u64>,
     catalogue: Catalogue,
     ledger_boards: LedgerBoards,
+    verifying: Lengthy<Option<BoardId>, VerifyReport>,
+    repairing: Lengthy<(), Repaired>,
     closed_boards: ClosedBoards,
     /// Reads the journal for requests; `None` until one needs it.
     reader: tokio::sync::Mutex<Option<Box<dyn JournalReader>>>,
@@ -321,6 +279,8 @@ impl App {
             loads,
             counts,
             ledger_boards: LedgerBoards::default(),
+            verifying: Lengthy::default(),
+            repairing: Lengthy::default(),
             closed_boards: ClosedBoards::default(),
             reader: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),

@@ -1,10 +1,11 @@
 //! Verify: recomputes from the ledger what is served, and says what differs. It changes nothing, and works while likes
-//! pour in.
+//! pour in. Repair: rebuilds what is derived.
 //!
 //! A board is compared at its own cursors: a snapshot of the ledger, folded on with the journal up to where the board
 //! stands. The journal keeps what everybody has folded for a little longer, so that this finds what it needs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::between::between;
@@ -13,7 +14,7 @@ use super::rebuild::{Computed, compute};
 use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
 use crate::domain::{Board, BoardId, Cursors, Event, Place, Points, ProductId, Scoring};
 use crate::engine::Generation;
-use crate::ledger::FoldCheck;
+use crate::ledger::{Author, FoldCheck, Repaired};
 
 /// Differences listed in a report; the rest is counted.
 const ROWS_MAX: usize = 100;
@@ -22,8 +23,33 @@ const ATTEMPTS: usize = 50;
 const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
 
 impl App {
-    /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board.
-    pub async fn verify(&self, board: Option<&BoardId>) -> Result<VerifyReport> {
+    /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board. `Unavailable`
+    /// while it goes on for longer than a request may take: ask again for the result.
+    pub async fn verify(self: &Arc<Self>, board: Option<&BoardId>) -> Result<VerifyReport> {
+        let (app, key) = (self.clone(), board.cloned());
+        self.verifying.ask(self, board.cloned(), || async move { app.verify_now(key.as_ref()).await }).await
+    }
+
+    /// Sets likes and activity to what the events come to, and has every board computed anew. `Unavailable` as above.
+    pub async fn repair(self: &Arc<Self>, author: &Author) -> Result<Repaired> {
+        let (app, author) = (self.clone(), author.clone());
+        self.repairing.ask(self, (), || async move { app.repair_now(&author).await }).await
+    }
+
+    async fn repair_now(&self, author: &Author) -> Result<Repaired> {
+        let repaired = self.ledger.repair(author).await?;
+        // Should the engine not hear of it, the ledger refuses what it takes for a change and is none.
+        if !repaired.users.is_empty()
+            && let Err(error) = self.engine.forget_likes(&repaired.users).await
+        {
+            tracing::warn!("users of repaired likes keep what they had loaded: {error}");
+        }
+        tracing::warn!(likes = repaired.likes, activity = repaired.activity, "repaired; boards are computed anew");
+        self.show_on(|_| true).await?;
+        Ok(repaired)
+    }
+
+    async fn verify_now(&self, board: Option<&BoardId>) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
         if board.is_none() {
             report.add_fold(VerifyTarget::Likes, self.ledger.check_likes().await?);

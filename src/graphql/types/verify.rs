@@ -1,8 +1,9 @@
-//! What a check of everything against the ledger found.
+//! What a check of everything against the ledger found, and what a repair has mended.
 
 use async_graphql::{Enum, ID, SimpleObject};
 
 use super::scalars::Long;
+use crate::ledger::Repaired;
 use crate::pipeline;
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -46,5 +47,19 @@ impl From<pipeline::VerifyReport> for VerifyReport {
             differing: report.differing.into(),
             rows: report.rows.into_iter().map(row).collect(),
         }
+    }
+}
+
+/// What was otherwise than the events say, and is so no longer.
+#[derive(SimpleObject)]
+pub struct RepairPayload {
+    likes: Long,
+    /// Counts of a product's signal in a quarter of an hour.
+    activity: Long,
+}
+
+impl From<Repaired> for RepairPayload {
+    fn from(repaired: Repaired) -> Self {
+        Self { likes: repaired.likes.into(), activity: repaired.activity.into() }
     }
 }

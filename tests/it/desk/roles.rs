@@ -23,13 +23,14 @@ const READ: [(&str, &str); 7] = [
     ("verify", "{ checked }"),
     ("system", "{ pending subscriptions }"),
 ];
-const WRITE: [(&str, &str); 7] = [
+const WRITE: [(&str, &str); 8] = [
     ("adjustWeights", "(input: { weights: [{ signal: VIEW, weight: 1 }], note: \"why\" }) { version }"),
     ("cancelWeights", "(id: \"1\", note: \"why\") { version }"),
     ("saveBoard", "(input: { id: \"mine\", title: \"Mine\", window: DAY }) { board { id } }"),
     ("setProductRule", "(input: { productId: \"p0\", excluded: true, note: \"why\" }) { rule { id } }"),
     ("rebuildBoard", "(id: \"daily\") { board { id } }"),
     ("replayDeadLetters", "{ replayed }"),
+    ("repair", "{ likes activity }"),
     ("deleteBoard", "(id: \"mine\", note: \"why\") { board { id } }"),
 ];
 
