@@ -2,6 +2,7 @@
 //! 0 for done, 1 for failure, bad rows or differences, 2 for a command or setting that can't work.
 
 mod config;
+mod doctor;
 mod welcome;
 
 use std::future::Future;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use acclaim::client::import::{self, Contents};
 use acclaim::client::{Caller, Client, bench, demo, rebuild, verify};
-use acclaim::domain::Timestamp;
+use acclaim::domain::{Timestamp, Verdict};
 use acclaim::engine::Engine;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::redis::RedisEngine;
@@ -119,6 +120,15 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let (board, from) = (settings.board.as_ref(), settings.from.as_deref());
             let patience = Duration::from_secs(settings.wait_max);
             rebuild::rebuild(&client(&settings.remote)?, board, from, patience).await?;
+        }
+        Command::Doctor(settings) => {
+            let findings = doctor::examine(&settings).await;
+            for finding in &findings {
+                print(&finding.to_string())?;
+            }
+            print(&doctor::summary(&findings))?;
+            let fails = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+            return Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         Command::Bench(kind) => return run_bench(kind).await,
         Command::Schema => print(acclaim::graphql::sdl().trim_end())?,

@@ -23,6 +23,10 @@ impl Command {
             Self::Import(Import::Products(file) | Import::Events { file, .. }) => file.remote.check(),
             Self::Migrate(database) => database.check(),
             Self::Verify(verify) => verify.remote.check(),
+            Self::Doctor(doctor) => {
+                doctor.database.check()?;
+                doctor.redis.check()
+            }
             Self::Rebuild(rebuild) => rebuild.remote.check(),
             Self::Bench(bench) => bench.check(),
             Self::Schema => Ok(()),

@@ -87,6 +87,16 @@ pub enum Command {
         acclaim rebuild --board daily --from 2010-12-01")]
     Rebuild(Rebuild),
 
+    /// Check the engine and the ledger that the settings name, and this machine
+    ///
+    /// Looks at versions, persistence, eviction, clocks, tables, permissions, lag and limits, and prints a line for each: ok,
+    /// warn (something is lost or slow when more goes wrong) or fail (it does not work, or a promise does not hold), with
+    /// what to do. Needs no running server, and changes nothing but keys of its own in Redis, which it removes. Exit code 1
+    /// on any fail.
+    #[command(after_help = "Examples:\n  acclaim doctor\n  \
+        REDIS_URL=redis://localhost DATABASE_URL=postgres://acclaim@localhost/acclaim acclaim doctor")]
+    Doctor(Doctor),
+
     /// Load a running server, measure it, and check what it answers
     ///
     /// A client that prints rates, latencies and what they cost, and exits with 1 when an answer can't be right. It
@@ -196,6 +206,14 @@ pub struct Rebuild {
     /// How long to wait for a server that does not answer, in seconds, before giving up
     #[arg(long, env = "ACCLAIM_WAIT_MAX", default_value_t = 300, value_name = "SECONDS")]
     pub wait_max: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub database: Database,
+    #[command(flatten)]
+    pub redis: Redis,
 }
 
 #[derive(Debug, Args)]

@@ -38,7 +38,7 @@ pub(super) struct Sqlite {
 }
 
 /// Two syncs, a rebuild, a roll and a handful of readers at once; with ten nodes still below Postgres' default of 100.
-const POSTGRES_CONNECTIONS: u32 = 8;
+pub(super) const POSTGRES_CONNECTIONS: u32 = 8;
 /// Readers never wait for the writer; each takes a thread while it reads.
 const SQLITE_READERS: u32 = 4;
 /// How long a write may wait for another process (a backup, `sqlite3` in a terminal) before it is told that the ledger

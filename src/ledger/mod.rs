@@ -16,6 +16,7 @@ mod db;
 mod dead_letters;
 mod desk;
 mod error;
+mod examine;
 mod instant;
 mod likes;
 mod lock;
@@ -36,8 +37,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::domain::{
-    Basis, Board, BoardId, Bucket, Count, Cursors, Entry, Event, EventId, IdempotencyKey, Money, Period, Place, Points,
-    Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
+    Basis, Board, BoardId, Bucket, Count, Cursors, Entry, Event, EventId, Finding, IdempotencyKey, Money, Period,
+    Place, Points, Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
@@ -288,6 +289,17 @@ impl Ledger {
     pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<()> {
         let db = Arc::clone(&self.db);
         to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
+    }
+
+    /// The partitions that it was begun with; `None` for a ledger that was never worked on.
+    pub async fn partitions(&self) -> Result<Option<u16>> {
+        state::partitions(&self.db).await
+    }
+
+    /// A check-up of the database, without changing anything.
+    pub async fn examine(&self) -> Result<Vec<Finding>> {
+        let db = Arc::clone(&self.db);
+        to_the_end(async move { examine::examine(&db).await }).await
     }
 
     /// Says that a node works in `epoch`, for [`Self::beats`]; false where the ledger is in another one.

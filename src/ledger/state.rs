@@ -1,6 +1,10 @@
 //! Migrations, and where the ledger stands: its epoch and its cursors.
 
+use std::collections::HashSet;
+
+use diesel::migration::MigrationSource;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
@@ -10,6 +14,7 @@ use super::error::{LedgerError, Result};
 use super::instant::At;
 use super::lock::lock;
 use super::schema::{cursors, meta};
+use super::statement::Statement;
 use crate::domain::{Cursors, Position, Timestamp};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
@@ -25,6 +30,10 @@ pub(super) async fn ping(db: &Db) -> Result<()> {
 /// Must run in a task of its own: the harness blocks its thread.
 pub(super) async fn migrate(db: &Db) -> Result<Vec<String>> {
     let _lock = lock(db, "migrations").await?;
+    // Nothing is asked of a user who may not change tables where nothing is to be changed.
+    if pending(db).await?.is_empty() {
+        return Ok(Vec::new());
+    }
     let failed = |error: &dyn std::fmt::Display| LedgerError::Internal(format!("a migration failed: {error}"));
     match db {
         Db::Postgres(postgres) => {
@@ -52,6 +61,46 @@ where
     let names = harness.pending_migrations(MIGRATIONS)?.iter().map(|migration| migration.name().to_string()).collect();
     harness.run_pending_migrations(MIGRATIONS)?;
     Ok(names)
+}
+
+/// Names of the migrations that are not applied.
+pub(super) async fn pending(db: &Db) -> Result<Vec<String>> {
+    #[derive(QueryableByName)]
+    struct Version {
+        #[diesel(sql_type = Text)]
+        version: String,
+    }
+    #[derive(QueryableByName)]
+    struct Present {
+        #[diesel(sql_type = Bool)]
+        present: bool,
+    }
+    let listed = db.either(
+        "SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS present",
+        "SELECT COUNT(*) > 0 AS present FROM sqlite_master WHERE name = '__diesel_schema_migrations'",
+    );
+    let applied: Vec<Version> = with_conn!(db, |conn| {
+        let listed: Present = Statement::new(listed).get_result(conn).await?;
+        match listed.present {
+            true => Ok(Statement::new("SELECT version FROM __diesel_schema_migrations").load(conn).await?),
+            false => Ok(Vec::new()),
+        }
+    })?;
+    let applied: HashSet<String> = applied.into_iter().map(|row| row.version).collect();
+    let all = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS);
+    let all = all.map_err(|error| LedgerError::Internal(format!("the migrations can't be read: {error}")))?;
+    let names = all.iter().map(|migration| migration.name());
+    Ok(names.filter(|name| !applied.contains(&name.version().to_string())).map(ToString::to_string).collect())
+}
+
+/// The partitions that the ledger was begun with.
+pub(super) async fn partitions(db: &Db) -> Result<Option<u16>> {
+    if !pending(db).await?.is_empty() {
+        return Ok(None);
+    }
+    let found: Option<i16> =
+        with_conn!(db, |conn| Ok(meta::table.select(meta::partitions).first(conn).await.optional()?))?;
+    Ok(found.map(partition_of_code))
 }
 
 /// Where the ledger stands; a new one is given its partitions first.

@@ -51,7 +51,7 @@ pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
-pub use system::{EngineState, LedgerState, System};
+pub use system::{EngineState, LedgerState, System, examine_lag};
 
 use catalogue::Catalogue;
 use error::RETRY_AFTER_MS;

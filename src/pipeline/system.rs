@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::App;
-use crate::domain::{Cursors, EntryBody, Position, Timestamp};
-use crate::engine::{Result, Survey};
+use super::fault::Fault;
+use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
+use crate::engine::{Engine, Result, Survey};
+use crate::ledger::Ledger;
 
 /// How long one part may take to say what it is asked; both are asked at once, the engine twice.
 const ASK_LIMIT: Duration = Duration::from_millis(400);
@@ -111,22 +113,67 @@ impl App {
     async fn ages(&self, survey: &Survey, cursors: [&Cursors; 2]) -> Result<[u64; 2]> {
         let mut ages = [0; 2];
         for (age, cursors) in ages.iter_mut().zip(cursors) {
-            // A reader has a connection of its own, which is made only where there is something to read.
-            if written_after(survey, cursors) == 0 {
-                continue;
-            }
-            let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
-            let read = self.engine.journal_reader().await?.read(&after, LOOKED_AT, Duration::ZERO).await?;
-            let times = read.iter().filter_map(|(_, entries)| {
-                entries.iter().find_map(|entry| match &entry.body {
-                    EntryBody::Event(event) => Some(event.recorded_at),
-                    EntryBody::Malformed { .. } => None,
-                })
-            });
-            *age = times.min().map_or(0, |oldest: Timestamp| self.now().since_ms(oldest).max(0) as u64);
+            *age = oldest_after(self.engine.as_ref(), survey, cursors, self.now()).await?;
         }
         Ok(ages)
     }
+}
+
+/// Age of the oldest entry behind some cursors, in milliseconds; 0 where there is none.
+async fn oldest_after(engine: &dyn Engine, survey: &Survey, cursors: &Cursors, now: Timestamp) -> Result<u64> {
+    // A reader has a connection of its own, which is made only where there is something to read.
+    if written_after(survey, cursors) == 0 {
+        return Ok(0);
+    }
+    let after: Vec<_> = cursors.iter().map(|(partition, position)| (*partition, *position)).collect();
+    let read = engine.journal_reader().await?.read(&after, LOOKED_AT, Duration::ZERO).await?;
+    let times = read.iter().filter_map(|(_, entries)| {
+        entries.iter().find_map(|entry| match &entry.body {
+            EntryBody::Event(event) => Some(event.recorded_at),
+            EntryBody::Malformed { .. } => None,
+        })
+    });
+    Ok(times.min().map_or(0, |oldest: Timestamp| now.since_ms(oldest).max(0) as u64))
+}
+
+/// Servers follow the journal within fractions of a second; older entries have nobody who follows.
+const FOLLOWED_MS: u64 = 10_000;
+/// Older entries than that are a twelfth of the way to where likes are refused.
+const LATE_MS: u64 = 1_800_000;
+
+/// How far the ledger is behind the engine, for a check-up beside the servers that work on both.
+pub async fn examine_lag(engine: &dyn Engine, ledger: &Ledger) -> Result<Finding, Fault> {
+    let subject = "lag";
+    let (survey, state) = (engine.survey().await?, ledger.state(engine.limits().partitions).await?);
+    let here = survey.partitions.iter().filter_map(|partition| partition.epoch).max();
+    if state.epoch == 0 {
+        return Ok(Finding::ok(subject, "nothing has been recorded yet"));
+    }
+    if here != Some(state.epoch) {
+        let here = here.map_or("none".to_owned(), |epoch| epoch.to_string());
+        let sentence = format!(
+            "Redis is in epoch {here} and the ledger in {}: a server takes over what Redis still has, at its start or within \
+             a second; start one, or see why it does not",
+            state.epoch
+        );
+        return Ok(Finding::warn(subject, sentence));
+    }
+    let pending = written_after(&survey, &state.cursors);
+    let oldest_ms = oldest_after(engine, &survey, &state.cursors, Timestamp::now()).await?;
+    let sentence =
+        format!("{pending} entries of the journal are not in the ledger, the oldest for {} s", oldest_ms / 1_000);
+    Ok(match oldest_ms {
+        0..FOLLOWED_MS => Finding::ok(subject, sentence),
+        FOLLOWED_MS..LATE_MS => {
+            Finding::warn(subject, format!("{sentence}; see that a server runs and reaches the ledger"))
+        }
+        _ => Finding::fail(
+            subject,
+            format!(
+                "{sentence}; at 6 hours likes are refused: start a server, and see why it does not reach the ledger"
+            ),
+        ),
+    })
 }
 
 /// Entries that the journals have written after some cursors.

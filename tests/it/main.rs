@@ -11,6 +11,7 @@ mod contract;
 mod crowd;
 mod degraded;
 mod desk;
+mod doctor;
 mod doubt;
 mod end_to_end;
 mod failover;

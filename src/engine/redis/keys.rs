@@ -50,6 +50,16 @@ impl Keys {
         format!("{}:lease:{name}", self.prefix)
     }
 
+    /// What keys and channels begin with, as an ACL names them.
+    pub fn pattern(&self) -> String {
+        format!("{}:*", self.prefix)
+    }
+
+    /// Where a check-up tries things, as the beginning of keys and as a channel.
+    pub fn scratch(&self) -> String {
+        format!("{}:{{doctor}}", self.prefix)
+    }
+
     /// Published states, as JSON.
     pub fn feed_channel(&self) -> String {
         format!("{}:feed", self.prefix)

@@ -35,6 +35,7 @@
 
 mod boards;
 mod events;
+mod examine;
 mod feed;
 mod journal;
 mod keys;

@@ -1,0 +1,97 @@
+//! `acclaim doctor`: looks at the engine and the ledger that the settings name, and at this machine, without a server.
+
+use std::time::Duration;
+
+use acclaim::domain::{Finding, Verdict};
+use acclaim::engine::EngineLimits;
+use acclaim::engine::redis::RedisEngine;
+use acclaim::ledger::Ledger;
+use acclaim::pipeline::examine_lag;
+
+use crate::config;
+
+/// A part that has not answered by then is as good as away.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Each live connection is an open file. A dashboard's worth of them, and what a server needs besides.
+const FILES_WARN: u64 = 4_096;
+const FILES_MIN: u64 = 256;
+
+/// Everything that was found, in the order in which it should be mended.
+pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
+    let mut findings = vec![open_files()];
+    let ledger = in_time("ledger", ledger(settings, &mut findings)).await;
+    let ledger = ledger.unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
+    let partitions = match &ledger {
+        Some(ledger) => ledger.partitions().await.ok().flatten(),
+        None => None,
+    };
+    let engine = in_time("Redis", engine(settings, partitions, &mut findings)).await;
+    let engine = engine.unwrap_or_else(|finding| {
+        findings.push(finding);
+        None
+    });
+    // A ledger without partitions has never been worked on.
+    if let (Some(engine), Some(ledger), Some(_)) = (engine, ledger, partitions) {
+        let lag = in_time("lag", async { Ok(examine_lag(&engine, &ledger).await) }).await;
+        findings.push(match lag {
+            Ok(Ok(finding)) | Err(finding) => finding,
+            Ok(Err(fault)) => Finding::fail("lag", format!("it can't be told: {fault}")),
+        });
+    }
+    findings
+}
+
+/// How the findings end.
+pub fn summary(findings: &[Finding]) -> String {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    format!("{} ok, {} to look at, {} to mend", count(Verdict::Ok), count(Verdict::Warn), count(Verdict::Fail))
+}
+
+async fn in_time<T>(subject: &'static str, look: impl Future<Output = Result<T, Finding>>) -> Result<T, Finding> {
+    let late = || Finding::fail(subject, format!("no answer within {} s; see that it is well", LIMIT.as_secs()));
+    tokio::time::timeout(LIMIT, look).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn ledger(settings: &config::Doctor, findings: &mut Vec<Finding>) -> Result<Option<Ledger>, Finding> {
+    let fail = |error: acclaim::ledger::LedgerError| Finding::fail("ledger", error.to_string());
+    let ledger = Ledger::connect(settings.database.database_url.reveal()).await.map_err(fail)?;
+    findings.extend(ledger.examine().await.map_err(fail)?);
+    Ok(Some(ledger))
+}
+
+async fn engine(
+    settings: &config::Doctor,
+    partitions: Option<u16>,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<RedisEngine>, Finding> {
+    let Some(url) = &settings.redis.redis_url else {
+        findings.push(Finding::ok("engine", "in the server's own memory, since REDIS_URL is not set: for one server"));
+        return Ok(None);
+    };
+    let mut limits = EngineLimits::default();
+    limits.partitions = partitions.unwrap_or(limits.partitions);
+    let engine = RedisEngine::connect(url.reveal(), &settings.redis.redis_prefix, limits).await;
+    let engine = engine.map_err(|error| Finding::fail("Redis", error.to_string()))?;
+    let examined = engine.examine().await;
+    findings.extend(examined.map_err(|error| Finding::fail("Redis", error.to_string()))?);
+    Ok(Some(engine))
+}
+
+fn open_files() -> Finding {
+    let subject = "open files";
+    let may = "this process may hold";
+    match rlimit::Resource::NOFILE.get() {
+        Ok((FILES_WARN.., _)) => Finding::ok(subject, format!("{may} at least {FILES_WARN}")),
+        Ok((files @ FILES_MIN.., _)) => {
+            let advice = "raise it with ulimit -n, or LimitNOFILE of systemd";
+            Finding::warn(subject, format!("{may} {files}, and each live connection is one: {advice}"))
+        }
+        Ok((files, _)) => {
+            Finding::fail(subject, format!("{may} {files}, too few for a server: raise it with ulimit -n"))
+        }
+        Err(error) => Finding::warn(subject, format!("their limit can't be read: {error}")),
+    }
+}
