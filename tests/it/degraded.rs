@@ -96,6 +96,21 @@ async fn is_said_in_time(server: &Server, set_away: impl Fn(bool)) {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scores_are_explained_from_the_ledger_meanwhile() {
+    let (_stack, gate, server) = start().await;
+    gate.set_hole(true);
+    let query = "{ ranking(first: 3) { nodes { score explanation { total } } period { freshness { degraded } } } }";
+    // What the ledger took in the last moment, while the page was read, can't be told apart without the journal.
+    until("a page of the ledger is explained", Duration::from_secs(10), async || {
+        let answer = server.try_graphql(Some("ann"), query, json!({})).await.unwrap();
+        let ranking = &answer["data"]["ranking"];
+        ranking["period"]["freshness"]["degraded"] == true
+            && ranking["nodes"].as_array().unwrap().iter().all(|node| node["explanation"]["total"] == node["score"])
+    })
+    .await;
+}
+
 async fn start() -> (Stack, Gate, Server) {
     let mut stack = Stack::new(Setup::Servers).await;
     let gate = Gate::start(stack.redis.as_ref().unwrap().port()).await;

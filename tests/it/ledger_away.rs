@@ -1,6 +1,11 @@
 //! What Postgres may do to us: likes of users who are loaded go on as ACCEPTED, everything drains afterwards, and nothing
 //! becomes a dead letter.
 
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -66,7 +71,15 @@ fn likes(server: &Server, counts: &Arc<Counts>, stop: &Arc<AtomicBool>) -> JoinS
 
 /// A server on a Postgres of its own, to which something happens while likes go on.
 async fn likes_go_on_while(what: &str, happens: impl AsyncFnOnce(&Arc<postgres::Server>, &Stack, &Counts, &Server)) {
-    let postgres = Arc::new(tokio::task::spawn_blocking(postgres::Server::start).await.unwrap());
+    on(tokio::task::spawn_blocking(postgres::Server::start).await.unwrap(), what, happens).await;
+}
+
+async fn on(
+    postgres: postgres::Server,
+    what: &str,
+    happens: impl AsyncFnOnce(&Arc<postgres::Server>, &Stack, &Counts, &Server),
+) {
+    let postgres = Arc::new(postgres);
     let mut stack = Stack::new(Setup::Servers).await;
     stack.postgres = Some(postgres.url("postgres"));
     stack.ack_timeout_ms = 250;
@@ -195,6 +208,60 @@ async fn likes_go_on_while_tables_are_locked() {
             assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
         };
         tokio::join!(locked, meanwhile);
+    })
+    .await;
+}
+
+/// A file system of its own, so that its being full is nobody else's trouble.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// A new cluster takes some 60 MB, and what a test writes some more.
+    const SIZE: &str = "size=160m";
+
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", Self::SIZE, "tmpfs"]).arg(folder.path());
+        assert!(mount.status().unwrap().success(), "root may mount");
+        // The server runs as another user.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        let error = std::iter::repeat_with(|| file.write_all(&[0; 4096])).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn likes_go_on_while_the_disk_is_full() {
+    // SAFETY: geteuid has no way to fail.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("only root can mount the small disk that this fills");
+        return;
+    }
+    let disk = SmallDisk::mount();
+    let path = disk.0.path().to_owned();
+    let postgres = tokio::task::spawn_blocking(move || postgres::Server::start_in(&path)).await.unwrap();
+    on(postgres, "disk full", async |_, _, counts, server| {
+        disk.fill();
+        let accepted = counts.accepted();
+        until("likes are ACCEPTED", Duration::from_secs(30), async || counts.accepted() >= accepted + 200).await;
+        assert!(server.log().contains("sync waits"), "the ledger was in trouble");
+        std::fs::remove_file(disk.filler()).unwrap();
     })
     .await;
 }

@@ -65,7 +65,12 @@ pub enum Stop {
 impl Server {
     /// Blocks until it takes connections.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("acclaim-pg-").tempdir().unwrap().keep();
+        Self::start_in(&std::env::temp_dir())
+    }
+
+    /// As [`Self::start`], with its data in a folder within this one.
+    pub fn start_in(parent: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("acclaim-pg-").tempdir_in(parent).unwrap().keep();
         remove_at_exit(folder.clone());
         if let Some((user, group)) = other_user() {
             chown(&folder, Some(user), Some(group)).unwrap();
