@@ -97,7 +97,15 @@ impl App {
             Acknowledged::Refused => {
                 match in_time(self.ledger.answer(user, key)).await.map_err(|error| unknown(error.into()))? {
                     Some(earlier) => (earlier, true, Durability::Committed),
+                    // It changed nothing, so its position is that of an entry before it, which may be anybody's.
+                    None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
+                        (answer, is_replay, Durability::Committed)
+                    }
                     None => {
+                        if !answer.changed {
+                            let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
+                            forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
+                        }
                         let reason =
                             "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
                         return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
@@ -150,6 +158,11 @@ impl App {
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
+    }
+
+    async fn is_liked_in_ledger(&self, user: &UserId, product: &ProductId) -> Result<bool> {
+        let known = in_time(self.ledger.user_likes(std::slice::from_ref(user), self.now())).await?;
+        Ok(known.iter().flat_map(|known| &known.likes).any(|(liked, _)| liked == product))
     }
 
     /// What an engine's error means for a caller whose step writes.
