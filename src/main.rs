@@ -141,6 +141,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// A node and its server, from connecting to the last synced entry.
 async fn server(settings: config::Serve, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    #[cfg(feature = "planted-bugs")]
+    settings.planted_bug.iter().for_each(|bug| bug.plant());
     let auth = auth(&settings.auth)?;
     let ledger = Ledger::connect(settings.database.database_url.reveal()).await.context("DATABASE_URL")?;
     ledger.migrate().await.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;

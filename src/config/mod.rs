@@ -132,6 +132,10 @@ pub struct Serve {
     pub tuning: Tuning,
     #[command(flatten)]
     pub limits: Limits,
+
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, hide = true, value_parser = acclaim::domain::planted::Bug::from_name)]
+    pub planted_bug: Option<acclaim::domain::planted::Bug>,
 }
 
 #[derive(Debug, Args)]
@@ -436,6 +440,8 @@ impl Demo {
             pages: self.pages,
             tuning: Tuning::default(),
             limits: Limits::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: None,
         }
     }
 }

@@ -11,6 +11,8 @@ mod feed;
 mod finding;
 mod ids;
 mod period;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod points;
 mod position;
 mod preview;

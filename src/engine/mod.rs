@@ -379,6 +379,10 @@ pub trait Engine: Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<Vec<RecordOutcome>>;
 
+    /// Remembers events as the ledger has them, in place of whatever is remembered under their ids, so that reversals take
+    /// back what the ledger counted. Each goes to the partition of its own id.
+    async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()>;
+
     // ------------------------------------------------------------ journal
 
     /// A reader with a connection of its own, since reading waits.

@@ -9,6 +9,8 @@ use super::doubt::{Doubt, unknown};
 use super::fault::in_time;
 use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
+#[cfg(feature = "planted-bugs")]
+use crate::domain::planted::Bug;
 use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
 use crate::engine::{
     Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest,
@@ -47,10 +49,16 @@ impl App {
         if !self.catalogue.knows(product).await? {
             return Ok(LikeResult::UnknownProduct);
         }
+        #[cfg(feature = "planted-bugs")]
+        let key = key.filter(|_| !Bug::NoIdempotencyCheck.is_planted());
         let key = key.unwrap_or_else(|| {
             IdempotencyKey::new(&format!("{:032x}", rand::random::<u128>())).expect("32 digits make a key")
         });
         let request = LikeRequest { user: user.clone(), product: product.clone(), key, desired, at: self.now() };
+        #[cfg(feature = "planted-bugs")]
+        if Bug::AckBeforeAppend.is_planted() {
+            return self.acknowledge_first(request).await;
+        }
         let mut doubt = Doubt::new();
         loop {
             match self.like_and_wait(&request, &mut doubt).await {
@@ -89,7 +97,15 @@ impl App {
             Acknowledged::Refused => {
                 match in_time(self.ledger.answer(user, key)).await.map_err(|error| unknown(error.into()))? {
                     Some(earlier) => (earlier, true, Durability::Committed),
+                    // It changed nothing, so its position is that of an entry before it, which may be anybody's.
+                    None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
+                        (answer, is_replay, Durability::Committed)
+                    }
                     None => {
+                        if !answer.changed {
+                            let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
+                            forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
+                        }
                         let reason =
                             "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
                         return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
@@ -108,6 +124,27 @@ impl App {
         })
     }
 
+    /// Says COMMITTED, and lets the engine append when it can.
+    #[cfg(feature = "planted-bugs")]
+    async fn acknowledge_first(&self, request: LikeRequest) -> Result<LikeResult> {
+        let (epoch, engine, at) = (self.epoch()?, self.engine.clone(), request.at);
+        let products = std::slice::from_ref(&request.product);
+        let known = async || engine.viewer_likes(epoch, &request.user, products, at).await;
+        let mut liked_at = known().await.map_err(|error| self.engine_error(epoch, error))?;
+        if liked_at.is_none() {
+            self.loads.ask(request.user.clone()).await?;
+            liked_at = known().await.map_err(|error| self.engine_error(epoch, error))?;
+        }
+        let is_liked = liked_at.is_some_and(|liked_at| liked_at[0].is_some());
+        let liked = match request.desired {
+            Desired::Toggled => !is_liked,
+            Desired::Exactly(liked) => liked,
+        };
+        tokio::spawn(async move { engine.like(epoch, &request).await });
+        let durability = Durability::Committed;
+        Ok(LikeResult::Done { liked, changed: liked != is_liked, at, like_count: None, durability })
+    }
+
     async fn like_once_loaded(&self, request: &LikeRequest) -> Result<(LikeAnswer, bool)> {
         let epoch = self.epoch()?;
         // A user who has just been loaded may be made to load anew in between, though hardly ever twice.
@@ -121,6 +158,11 @@ impl App {
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
+    }
+
+    async fn is_liked_in_ledger(&self, user: &UserId, product: &ProductId) -> Result<bool> {
+        let known = in_time(self.ledger.user_likes(std::slice::from_ref(user), self.now())).await?;
+        Ok(known.iter().flat_map(|known| &known.likes).any(|(liked, _)| liked == product))
     }
 
     /// What an engine's error means for a caller whose step writes.

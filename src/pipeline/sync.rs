@@ -108,7 +108,8 @@ fn told_of(refused: &[Refused]) -> Vec<Progress> {
 }
 
 /// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
-/// rebuilt; here the users whose likes the engine has wrong are made to load anew.
+/// rebuilt; here the users whose likes the engine has wrong are made to load anew, and producers' events are remembered as
+/// the ledger has them.
 async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
     let Some(first) = refused.first() else { return Ok(()) };
     let events = || refused.iter().map(|refused| &refused.event);
@@ -119,6 +120,11 @@ async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
     users.dedup();
     if !users.is_empty() {
         app.engine.forget_likes(&users).await?;
+    }
+    // A reversal would take back what the engine took, perhaps of another quarter of an hour than what the ledger counted.
+    let ids: Vec<_> = events().filter(|event| event.id.like_key().is_none()).map(|event| event.id.clone()).collect();
+    if !ids.is_empty() {
+        app.engine.remember_events(&app.ledger.originals(&ids).await?, app.now()).await?;
     }
     app.engine.announce_definitions().await?;
     Ok(())

@@ -168,6 +168,51 @@ async fn an_old_copy_of_redis_heals_by_itself() {
     .await;
 }
 
+/// The engine forgot the event and took it again, as of now; the ledger kept the first one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reversal_takes_back_what_the_ledger_counted() {
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    let record = async |event: Value| {
+        let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
+        answer["data"]["recordEvents"]["results"][0]["status"] == "RECORDED"
+    };
+    let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
+    assert!(record(event.clone()).await);
+    stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+    until("the event is taken again", Duration::from_secs(30), async || record(event.clone()).await).await;
+    let reversal = json!({ "id": "r1", "signal": "VIEW", "productId": "p0", "reverses": "e1" });
+    assert!(record(reversal).await);
+    let same = "SELECT count(*) FROM events e JOIN events r ON r.reverses = e.id AND r.occurred_at = e.occurred_at";
+    assert_eq!(stack.count(same).await, 1);
+    until("all is equal", Duration::from_secs(30), async || server.verify().await["differing"] == 0).await;
+}
+
+/// A like that finds things as it wants them waits for the last entry before it; that the ledger refused that one is not its
+/// concern, however often it is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_like_that_changes_nothing_is_committed_behind_a_refused_entry() {
+    const UNLIKE: &str = "mutation { setLike(input: { productId: \"p0\", liked: false, idempotencyKey: \"k\" }) { liked changed durability } }";
+    let mut stack = Stack::new(Setup::Servers).await;
+    stack.arguments = ["--partitions", "1"].map(str::to_owned).to_vec();
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    let record = async || {
+        let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
+        let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
+        answer["data"]["recordEvents"]["results"][0]["status"] == "RECORDED"
+    };
+    assert!(record().await);
+    stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+    until("the event is taken again", Duration::from_secs(30), async || record().await).await;
+    assert_eq!(stack.count("SELECT count(*) FROM events").await, 1, "the ledger refused it");
+    for _ in 0..2 {
+        let answer = server.graphql("ann", UNLIKE, json!({})).await;
+        assert_eq!(answer["setLike"], json!({ "liked": false, "changed": false, "durability": "COMMITTED" }));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_away_is_said_at_once_and_rankings_go_on() {
     let mut stack = Stack::new(Setup::Servers).await;

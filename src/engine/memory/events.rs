@@ -55,7 +55,7 @@ impl Partition {
         RecordOutcome::Recorded(position)
     }
 
-    fn remember(&mut self, id: EventId, event: Original, at: Timestamp) {
+    pub fn remember(&mut self, id: EventId, event: Original, at: Timestamp) {
         self.events.put(id, event, at, at.plus_ms(self.limits.event_memory_ms));
     }
 }

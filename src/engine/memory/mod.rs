@@ -28,10 +28,11 @@ use self::journal::MemoryJournalReader;
 use self::partition::Partition;
 use super::{
     Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
-    LikeRequest, Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use crate::domain::{
-    BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId, partition_of,
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+    partition_of,
 };
 
 /// Notices that a slow listener may be behind before it misses some: ten seconds of a dozen boards' ticks. A published
@@ -173,6 +174,15 @@ impl Engine for MemoryEngine {
         let outcomes = self.state().partition(partition)?.record(epoch, requests, at)?;
         self.0.appended.notify_waiters();
         Ok(outcomes)
+    }
+
+    async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()> {
+        let (mut state, partitions) = (self.state(), self.limits().partitions);
+        for (id, original) in events {
+            let partition = partition_of(id.as_str(), partitions);
+            state.partition(partition)?.remember(id.clone(), original.clone(), at);
+        }
+        Ok(())
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {

@@ -5,7 +5,7 @@ use redis::Value;
 use super::link::{Args, BULK_LIMIT, STEP_LIMIT};
 use super::reply::{list, text, unexpected};
 use super::{RedisEngine, lost_epoch, script, ttl_ms};
-use crate::domain::Timestamp;
+use crate::domain::{EventId, Timestamp, partition_of};
 use crate::engine::{Original, RecordOutcome, RecordRequest, Result};
 
 /// Events in a call from which on it is given [`BULK_LIMIT`]: more than one request brings, which takes some 10 ms of
@@ -50,6 +50,17 @@ impl RedisEngine {
             }
             _ => Err(unexpected(&Value::Array(reply))),
         }
+    }
+
+    pub(super) async fn do_remember_events(&self, events: &[(EventId, Original)]) -> Result<()> {
+        for (id, original) in events {
+            let partition = partition_of(id.as_str(), self.limits.partitions);
+            let mut cmd = redis::cmd("SET");
+            cmd.arg(self.keys.event(partition, id)).arg(encode_original(original));
+            cmd.arg("PX").arg(ttl_ms(self.limits.event_memory_ms));
+            self.link.call(&cmd, STEP_LIMIT).await?;
+        }
+        Ok(())
     }
 }
 

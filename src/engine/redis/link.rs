@@ -94,6 +94,14 @@ impl Link {
         args.iter().for_each(|arg| {
             cmd.arg(arg);
         });
+        #[cfg(feature = "planted-bugs")]
+        if crate::domain::planted::Bug::ReloadOnNoscript.is_planted() {
+            let answer = self.call(&cmd, limit).await;
+            if !matches!(answer, Err(EngineError::Lost(_))) {
+                return answer;
+            }
+            self.call(redis::cmd("SCRIPT").arg("LOAD").arg(script.source), limit).await?;
+        }
         self.call(&cmd, limit).await
     }
 }

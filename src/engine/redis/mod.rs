@@ -58,10 +58,11 @@ use self::reply::flag;
 pub use self::settings::SettingsError;
 use super::{
     Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
-    LikeRequest, Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use crate::domain::{
-    BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId, partition_of,
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+    partition_of,
 };
 
 /// What every key begins with where nothing else is configured.
@@ -181,6 +182,10 @@ impl Engine for RedisEngine {
         at: Timestamp,
     ) -> Result<Vec<RecordOutcome>> {
         self.do_record(epoch, partition, requests, at).await
+    }
+
+    async fn remember_events(&self, events: &[(EventId, Original)], _at: Timestamp) -> Result<()> {
+        self.do_remember_events(events).await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {

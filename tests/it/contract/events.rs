@@ -144,6 +144,16 @@ pub async fn remembers_across_epochs(make: Make) {
     assert_eq!(events(engine, 0).await[0].1.count, -5);
 }
 
+pub async fn remembers_what_the_ledger_has(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    record(engine, &[order("e1", 5, -100)], 0).await;
+    engine.remember_events(&[(event_id("e1"), original(4)), (event_id("e2"), original(3))], at(1)).await.unwrap();
+    let batch = [reversal("r1", "e1", None), reversal("r2", "e2", None), order("e2", 3, 0), reversal("r3", "e1", None)];
+    assert_eq!(record(engine, &batch, 2).await, [recorded(2), recorded(3), Duplicate, Duplicate]);
+    let counts: Vec<_> = events(engine, 0).await.iter().map(|(_, event)| (event.count, event.occurred_at)).collect();
+    assert_eq!(counts, [(5, at(-100)), (-4, at(-900)), (-3, at(-900))]);
+}
+
 pub async fn busy_stands_alone(make: Make) {
     let limits = EngineLimits { journal_len_max: 2, journal_age_ms_max: 1_000, ..plain() };
     let engine = &*opened(make, limits).await;

@@ -34,7 +34,8 @@ macro_rules! contract {
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
                     shows_a_viewer_their_likes, forgets, many_at_once_alternate;
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
-                    refuses_what_it_can_not_reverse, remembers_across_epochs, busy_stands_alone;
+                    refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
+                    busy_stands_alone;
                 journal: is_closed_and_empty_at_first, fences_epochs, numbers_each_partition, reads_in_pieces,
                     waits_no_longer_than_asked, wakes_every_reader, loses_no_wake_up, trims, closes_and_opens;
                 boards: begins_empty, builds_and_switches, drops_what_was_never_shown, applies_once,

@@ -4,10 +4,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, Cursors, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId};
+use acclaim::domain::{
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+};
 use acclaim::engine::{
     Apply, BoardSurvey, Build, Engine, EngineLimits, Entries, Generation, JournalReader, LikeOutcome, LikeRequest,
-    Notice, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -114,6 +116,10 @@ impl Engine for Counted {
     ) -> Result<Vec<RecordOutcome>> {
         self.note("record".to_owned());
         self.engine.record(epoch, partition, requests, at).await
+    }
+
+    async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()> {
+        self.engine.remember_events(events, at).await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {

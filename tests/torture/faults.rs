@@ -1,0 +1,425 @@
+//! What goes wrong, and how it is set right again. Each kind leaves everything running, reachable and with room.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::sleep;
+
+use crate::proxy::Mode;
+use crate::redis::text;
+use crate::world::{PARTITIONS, Side, World};
+
+macro_rules! kinds {
+    ($($kind:ident $name:literal),+ $(,)?) => {
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Kind { $($kind),+ }
+
+        pub const ALL: &[Kind] = &[$(Kind::$kind),+];
+
+        impl Kind {
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name),+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    NodeKill "node-kill",
+    NodeStop "node-stop",
+    NodeRestart "node-restart",
+    NodePartition "node-partition",
+    RedisKill "redis-kill",
+    RedisStop "redis-stop",
+    RedisBusy "redis-busy",
+    RedisFlushall "redis-flushall",
+    RedisEmpty "redis-empty",
+    RedisOldCopy "redis-old-copy",
+    RedisPromote "redis-promote",
+    RedisPromoteSplit "redis-promote-split",
+    RedisScriptFlush "redis-script-flush",
+    RedisFull "redis-full",
+    RedisReadOnly "redis-read-only",
+    RedisNoReplicas "redis-no-replicas",
+    RedisClientKill "redis-client-kill",
+    RedisCutBefore "redis-cut-before",
+    RedisCutAfter "redis-cut-after",
+    RedisDelay "redis-delay",
+    RedisSlice "redis-slice",
+    RedisBlackHole "redis-black-hole",
+    RedisLostPushes "redis-lost-pushes",
+    JournalPoison "journal-poison",
+    PostgresKill "postgres-kill",
+    PostgresStop "postgres-stop",
+    PostgresRestart "postgres-restart",
+    PostgresTerminate "postgres-terminate",
+    PostgresLock "postgres-lock",
+    PostgresFull "postgres-full",
+    PostgresReadOnly "postgres-read-only",
+    PostgresCutBefore "postgres-cut-before",
+    PostgresCutAfter "postgres-cut-after",
+    PostgresDelay "postgres-delay",
+    PostgresSlice "postgres-slice",
+    PostgresBlackHole "postgres-black-hole",
+    StalledReaders "stalled-readers",
+}
+
+impl Kind {
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        let names = || ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" ");
+        ALL.iter().copied().find(|kind| kind.name() == name).ok_or_else(|| format!("the kinds are: {}", names()))
+    }
+
+    /// Whether what the engine had acknowledged may be gone afterwards. Redis that is only killed has everything in its
+    /// AOF: what was written survives the process.
+    fn loses_the_engine(self) -> bool {
+        use Kind::{RedisEmpty, RedisFlushall, RedisOldCopy, RedisPromote, RedisPromoteSplit};
+        matches!(self, RedisFlushall | RedisEmpty | RedisOldCopy | RedisPromote | RedisPromoteSplit)
+    }
+}
+
+fn between(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
+    Duration::from_millis(random.random_range(from_ms..=to_ms))
+}
+
+/// One of the nodes, or both.
+fn some_nodes(random: &mut StdRng) -> &'static [usize] {
+    [&[0][..], &[1], &[0, 1], &[0, 1]][random.random_range(0..4)]
+}
+
+/// Lets a fault happen, sets it right, and waits until every node works again.
+pub async fn strike(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Result<()> {
+    let began = Instant::now();
+    happen(world, kind, random).await.with_context(|| kind.name())?;
+    let lasted = began.elapsed();
+    let recovered = world.probe().await;
+    if kind.loses_the_engine() {
+        world.record.engine_lost(began, Instant::now());
+    }
+    let kind = kind.name();
+    match recovered {
+        Some([answered, committed]) => {
+            world.record.recovered(kind, answered, committed);
+            world.say(&format!(
+                "{kind}: {:.1} s; likes answered {:.2} s later, COMMITTED {:.2} s later",
+                lasted.as_secs_f64(),
+                answered.as_secs_f64(),
+                committed.as_secs_f64()
+            ));
+        }
+        None => world.record.violation(format!("{kind}: likes are not taken again")),
+    }
+    Ok(())
+}
+
+async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Result<()> {
+    use Kind::*;
+    let node = random.random_range(0..world.nodes.len());
+    let short = between(random, 500, 4_000);
+    if let Some((side, mode)) = network_of(kind, random) {
+        network(world, side, some_nodes(random), mode, short, random).await;
+        return Ok(());
+    }
+    match kind {
+        NodeKill => node_kill(world, node, short).await,
+        NodeStop => node_stop(world, node, short).await,
+        NodeRestart => node_restart(world, node).await,
+        NodePartition => {
+            world.set_mode(Side::Postgres, &[node], Mode::Hold);
+            network(world, Side::Redis, &[node], Mode::Hold, short, random).await;
+            world.set_mode(Side::Postgres, &[node], Mode::Pass);
+            Ok(())
+        }
+        JournalPoison => poison(world, random).await,
+        StalledReaders => {
+            world.stalled.send_replace(true);
+            // Beyond 10 s a reader's connection is closed.
+            sleep(between(random, 3_000, 13_000)).await;
+            world.stalled.send_replace(false);
+            Ok(())
+        }
+        PostgresKill | PostgresStop | PostgresRestart | PostgresTerminate | PostgresLock | PostgresFull
+        | PostgresReadOnly => postgres(world, kind, short, random).await,
+        _ => redis(world, kind, short, random).await,
+    }
+}
+
+/// What the network does, where it is the network that fails.
+fn network_of(kind: Kind, random: &mut StdRng) -> Option<(Side, Mode)> {
+    use Kind::*;
+    let rarely = random.random_range(3..20);
+    let delay = between(random, 5, 300);
+    let fault = match kind {
+        RedisCutBefore => (Side::Redis, Mode::CutBefore(rarely)),
+        RedisCutAfter => (Side::Redis, Mode::CutAfter(rarely)),
+        RedisDelay => (Side::Redis, Mode::Delay(delay)),
+        RedisSlice => (Side::Redis, Mode::Slice),
+        RedisBlackHole => (Side::Redis, Mode::Hold),
+        RedisLostPushes => (Side::Redis, Mode::LosePushes(2)),
+        PostgresCutBefore => (Side::Postgres, Mode::CutBefore(rarely)),
+        PostgresCutAfter => (Side::Postgres, Mode::CutAfter(rarely)),
+        PostgresDelay => (Side::Postgres, Mode::Delay(delay)),
+        PostgresSlice => (Side::Postgres, Mode::Slice),
+        PostgresBlackHole => (Side::Postgres, Mode::Hold),
+        _ => return None,
+    };
+    Some(fault)
+}
+
+/// A black hole ends in one of two ways: all that was sent comes after all, or the connections break.
+async fn network(world: &World, side: Side, nodes: &[usize], mode: Mode, lasts: Duration, random: &mut StdRng) {
+    world.set_mode(side, nodes, mode);
+    sleep(lasts).await;
+    if mode == Mode::Hold && random.random() {
+        nodes.iter().for_each(|&n| world.proxy(side, n).cut());
+    }
+    world.set_mode(side, nodes, Mode::Pass);
+}
+
+// ------------------------------------------------------------ nodes
+
+async fn node_kill(world: &World, n: usize, away: Duration) -> anyhow::Result<()> {
+    let node = &world.nodes[n];
+    node.set_up(false);
+    *node.process.lock().await = None;
+    sleep(away).await;
+    node.start(&world.acclaim).await
+}
+
+async fn node_stop(world: &World, n: usize, away: Duration) -> anyhow::Result<()> {
+    let node = &world.nodes[n];
+    node.set_up(false);
+    let signal = async |signal: &str| {
+        if let Some(process) = &*node.process.lock().await {
+            process.signal(signal);
+        }
+    };
+    signal("STOP").await;
+    sleep(away).await;
+    signal("CONT").await;
+    node.set_up(true);
+    Ok(())
+}
+
+/// As an orchestrator does it: SIGTERM, and a new one when it has ended.
+async fn node_restart(world: &World, n: usize) -> anyhow::Result<()> {
+    // The server says that it stops within 10 s, whatever is under way.
+    const STOP_LIMIT: Duration = Duration::from_secs(15);
+    let node = &world.nodes[n];
+    node.set_up(false);
+    {
+        let mut process = node.process.lock().await;
+        if let Some(process) = &*process {
+            process.signal("TERM");
+            if !process.has_ended_within(STOP_LIMIT).await {
+                world.record.violation(format!("{} did not end within {STOP_LIMIT:?} when asked to", node.name));
+            }
+        }
+        *process = None;
+    }
+    node.start(&world.acclaim).await
+}
+
+// ------------------------------------------------------------ Redis
+
+async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) -> anyhow::Result<()> {
+    let mut pair = world.redis.lock().await;
+    let primary = pair.primary();
+    match kind {
+        Kind::RedisKill => {
+            primary.kill();
+            sleep(lasts).await;
+            primary.start(None).await?;
+        }
+        Kind::RedisStop => {
+            primary.process()?.signal("STOP");
+            sleep(lasts).await;
+            primary.process()?.signal("CONT");
+        }
+        Kind::RedisBusy => {
+            primary.command(&["DEBUG", "SLEEP", &format!("{:.1}", lasts.as_secs_f64())]).await?;
+        }
+        Kind::RedisFlushall => {
+            primary.command(&["FLUSHALL"]).await?;
+        }
+        Kind::RedisEmpty => {
+            primary.kill();
+            primary.keep_copy_only(None)?;
+            primary.start(None).await?;
+        }
+        Kind::RedisOldCopy => {
+            // Half of the time one of long ago, from before the epochs since.
+            let old = if random.random_bool(0.5) { pair.kept.clone().filter(|kept| kept.exists()) } else { None };
+            let primary = pair.primary();
+            let copy = match old {
+                Some(old) => old,
+                None => {
+                    let copy = primary.save_copy().await?;
+                    // Likes go on, so that the copy is older than what the ledger has.
+                    sleep(lasts).await;
+                    copy
+                }
+            };
+            primary.kill();
+            primary.keep_copy_only(Some(&copy))?;
+            primary.start(None).await?;
+            pair.kept = Some(copy);
+        }
+        Kind::RedisPromote => {
+            pair.until_followed().await?;
+            pair.primary().kill();
+            let port = pair.promote().await?;
+            world.nodes.iter().for_each(|node| node.redis.lead_to(port));
+            sleep(lasts).await;
+            pair.follow().await?;
+        }
+        Kind::RedisPromoteSplit => {
+            pair.until_followed().await?;
+            let port = pair.promote().await?;
+            let first = random.random_range(0..world.nodes.len());
+            world.nodes[first].redis.lead_to(port);
+            // The other one goes on with what was the primary.
+            sleep(lasts).await;
+            world.nodes.iter().for_each(|node| node.redis.lead_to(port));
+            pair.follow().await?;
+        }
+        Kind::RedisScriptFlush => {
+            primary.command(&["SCRIPT", "FLUSH"]).await?;
+        }
+        Kind::RedisFull => {
+            primary.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await?;
+            sleep(lasts).await;
+            primary.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+        }
+        Kind::RedisReadOnly => {
+            // A replica of nobody refuses writes and keeps what it has.
+            primary.command(&["REPLICAOF", "127.0.0.1", "1"]).await?;
+            sleep(lasts).await;
+            primary.command(&["REPLICAOF", "NO", "ONE"]).await?;
+        }
+        Kind::RedisNoReplicas => {
+            primary.command(&["CONFIG", "SET", "min-replicas-to-write", "9"]).await?;
+            sleep(lasts).await;
+            primary.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await?;
+        }
+        Kind::RedisClientKill => {
+            for _ in 0..3 {
+                for kind in ["normal", "pubsub"] {
+                    primary.command(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await?;
+                }
+                sleep(lasts / 3).await;
+            }
+        }
+        other => anyhow::bail!("{} is not one of Redis", other.name()),
+    }
+    Ok(())
+}
+
+/// Puts entries into the journal that can not be events.
+async fn poison(world: &World, random: &mut StdRng) -> anyhow::Result<()> {
+    const POISON: [&[&str]; 5] = [
+        &["poison", "x"],
+        &["id", "poison", "signal", "99", "product", "p0"],
+        &["id", "poison", "signal", "4", "product", "p0", "user", "", "count", "one and a half", "recorded_at", "1"],
+        &["poison", "\u{0}\u{1}\u{fffd}"],
+        // The database can not keep this product.
+        &[
+            "id",
+            "poison",
+            "signal",
+            "4",
+            "product",
+            "p\u{0}0",
+            "user",
+            "",
+            "count",
+            "1",
+            "occurred_at",
+            "1",
+            "recorded_at",
+            "1",
+            "reverses",
+            "",
+        ],
+    ];
+    let mut pair = world.redis.lock().await;
+    let primary = pair.primary();
+    for _ in 0..random.random_range(1..6) {
+        let partition = random.random_range(0..PARTITIONS);
+        let epoch = primary.command(&["HGET", &format!("acc:{{p{partition}}}:meta"), "epoch"]).await?;
+        // Closed, while it is recovered.
+        if text(&epoch).is_empty() {
+            continue;
+        }
+        let (journal, id) = (format!("acc:{{p{partition}}}:journal"), format!("{}-*", text(&epoch)));
+        let mut words = vec!["XADD", &journal, &id];
+        words.extend(POISON[random.random_range(0..POISON.len())]);
+        primary.command(&words).await?;
+        world.record.poisoned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+// ------------------------------------------------------------ Postgres
+
+async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) -> anyhow::Result<()> {
+    const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let mut server = world.postgres.lock().await;
+    match kind {
+        Kind::PostgresKill => {
+            server.kill();
+            sleep(lasts).await;
+            server.start_again().await?;
+        }
+        Kind::PostgresStop => {
+            server.process()?.signal_all("STOP");
+            sleep(lasts).await;
+            server.process()?.signal_all("CONT");
+        }
+        Kind::PostgresRestart => {
+            server.process()?.signal("INT");
+            server.process()?.has_ended_within(Duration::from_secs(30)).await;
+            server.start_again().await?;
+        }
+        Kind::PostgresTerminate => {
+            for _ in 0..3 {
+                server.execute(TERMINATE).await?;
+                sleep(lasts / 3).await;
+            }
+        }
+        Kind::PostgresLock => {
+            let table = ["events", "cursors", "likes", "activity", "meta", "boards"][random.random_range(0..6)];
+            let mut client = server.client().await?;
+            let transaction = client.transaction().await?;
+            transaction.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
+            sleep(lasts).await;
+            transaction.rollback().await?;
+        }
+        // What Postgres says when its disk is full, said by a trigger.
+        Kind::PostgresFull => {
+            server
+                .execute(
+                    "CREATE OR REPLACE FUNCTION torture_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+                    END $$;
+                    CREATE TRIGGER torture_full BEFORE INSERT ON events EXECUTE FUNCTION torture_full()",
+                )
+                .await?;
+            sleep(lasts).await;
+            server.execute("DROP TRIGGER torture_full ON events").await?;
+        }
+        Kind::PostgresReadOnly => {
+            server.execute("ALTER DATABASE torture SET default_transaction_read_only = on").await?;
+            server.execute(TERMINATE).await?;
+            sleep(lasts).await;
+            let undo =
+                "SET default_transaction_read_only = off; ALTER DATABASE torture RESET default_transaction_read_only";
+            server.execute(undo).await?;
+            server.execute(TERMINATE).await?;
+        }
+        other => anyhow::bail!("{} is not one of Postgres", other.name()),
+    }
+    Ok(())
+}

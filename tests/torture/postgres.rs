@@ -1,0 +1,130 @@
+//! A Postgres server of the torture's own.
+
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls};
+
+use crate::process::{Process, free_port};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A statement of the torture's own: longer than any fault, and than the look at a whole ledger.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+
+pub struct PostgresServer {
+    dir: TempDir,
+    port: u16,
+    binaries: PathBuf,
+    /// Whom it runs as: Postgres refuses root.
+    user: Option<(u32, u32)>,
+    process: Option<Process>,
+}
+
+impl PostgresServer {
+    /// Starts it, with the database `torture`.
+    pub async fn start() -> anyhow::Result<Self> {
+        let asked = Command::new("pg_config").arg("--bindir").output();
+        let asked = asked.context("pg_config runs; Debian has it in the packages postgresql and libpq-dev")?;
+        let binaries = PathBuf::from(String::from_utf8(asked.stdout)?.trim());
+        let dir = tempfile::Builder::new().prefix("torture-pg-").tempdir()?;
+        let user = other_user()?;
+        if let Some((user, group)) = user {
+            chown(dir.path(), Some(user), Some(group))?;
+        }
+        let mut server = Self { dir, port: free_port()?, binaries, user, process: None };
+        let mut initdb = Command::new(server.binaries.join("initdb"));
+        initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"]);
+        initdb.arg(server.dir.path().join("data")).current_dir(server.dir.path());
+        server.as_user(&mut initdb);
+        let made = initdb.output().context("initdb runs")?;
+        ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        server.start_again().await?;
+        server.execute_in("postgres", "CREATE DATABASE torture").await?;
+        Ok(server)
+    }
+
+    fn as_user(&self, command: &mut Command) {
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("Postgres runs")
+    }
+
+    /// SIGKILL to the postmaster; its children end when they notice.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on what it has on disk, and waits until it takes connections.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        let dir = self.dir.path().display().to_string();
+        let data = format!("{dir}/data");
+        let program = self.binaries.join("postgres").display().to_string();
+        let port = self.port.to_string();
+        let words = [&program, "-D", &data, "-k", &dir, "-h", "127.0.0.1", "-p", &port];
+        let words: Vec<_> = words.into_iter().map(str::to_owned).collect();
+        loop {
+            // While children of the one before still end, it refuses to start.
+            if !self.process.as_ref().is_some_and(Process::is_running) {
+                self.process = None;
+                let log = self.dir.path().join("log");
+                self.process = Some(Process::start(&log, &words, |command| self.as_user(command))?);
+            }
+            if self.execute_in("postgres", "SELECT 1").await.is_ok() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "Postgres does not start; see {dir}/log");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A connection of its own, which ends when the client is dropped.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        self.client_of("torture").await
+    }
+
+    async fn client_of(&self, database: &str) -> anyhow::Result<Client> {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{database}?connect_timeout=5", self.port);
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        self.execute_in("torture", sql).await
+    }
+
+    async fn execute_in(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let run = async { anyhow::Ok(self.client_of(database).await?.batch_execute(sql).await?) };
+        timeout(STATEMENT_LIMIT, run).await.with_context(|| format!("no answer to {sql}"))??;
+        Ok(())
+    }
+}
+
+/// `postgres`, for a torture run by root.
+fn other_user() -> anyhow::Result<Option<(u32, u32)>> {
+    let id = |words: &[&str]| {
+        let said = Command::new("id").args(words).output()?.stdout;
+        anyhow::Ok(String::from_utf8(said)?.trim().parse::<u32>()?)
+    };
+    if id(&["-u"])? != 0 {
+        return Ok(None);
+    }
+    let of_postgres = |flag: &str| id(&[flag, "postgres"]).context("there is a user postgres");
+    Ok(Some((of_postgres("-u")?, of_postgres("-g")?)))
+}

@@ -1,0 +1,187 @@
+//! Two Redis servers with AOF: a primary and its replica, which can change places.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use redis::Value;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::process::{Process, free_port};
+
+/// A server that does not answer by then never will.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// A command of the torture's own: longer than any fault.
+const COMMAND_LIMIT: Duration = Duration::from_secs(20);
+
+pub struct RedisServer {
+    dir: TempDir,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl RedisServer {
+    /// Not running yet.
+    pub fn new() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("torture-redis-").tempdir()?;
+        Ok(Self { dir, port: free_port()?, process: None })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("Redis runs")
+    }
+
+    /// Starts it with what it has on disk: the AOF, or else a copy ([`RedisServer::keep_copy_only`]), or nothing.
+    pub async fn start(&mut self, replica_of: Option<u16>) -> anyhow::Result<()> {
+        // With the AOF on, Redis would not look at a copy; it is switched on afterwards.
+        let has_copy_only = self.copy().exists() && !self.dir.path().join("appendonlydir").exists();
+        let appendonly = if has_copy_only { "no" } else { "yes" };
+        let port = self.port.to_string();
+        let dir = self.dir.path().display().to_string();
+        let mut words = vec!["redis-server", "--bind", "127.0.0.1", "--port", &port, "--dir", &dir, "--save", ""];
+        words.extend(["--appendonly", appendonly, "--maxmemory-policy", "noeviction"]);
+        // DEBUG SLEEP makes it busy; a replica takes over at once what there is.
+        words.extend(["--enable-debug-command", "local", "--repl-diskless-sync-delay", "0"]);
+        let primary = replica_of.map(|port| port.to_string()).unwrap_or_default();
+        if !primary.is_empty() {
+            words.extend(["--replicaof", "127.0.0.1", &primary]);
+        }
+        let words: Vec<_> = words.into_iter().map(str::to_owned).collect();
+        self.process = Some(Process::start(&self.dir.path().join("log"), &words, |_| {})?);
+        let deadline = Instant::now() + START_LIMIT;
+        // While it loads its data it answers -LOADING.
+        while self.command(&["PING"]).await.is_err() {
+            ensure!(Instant::now() < deadline, "Redis does not start; see {dir}/log");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if has_copy_only {
+            self.command(&["CONFIG", "SET", "appendonly", "yes"]).await?;
+        }
+        Ok(())
+    }
+
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Makes a copy of all data, as a backup would.
+    pub async fn save_copy(&self) -> anyhow::Result<PathBuf> {
+        self.command(&["SAVE"]).await?;
+        let kept = self.dir.path().join("kept.rdb");
+        std::fs::rename(self.copy(), &kept)?;
+        Ok(kept)
+    }
+
+    /// While it is not running: takes away its data, and puts a copy in its place.
+    pub fn keep_copy_only(&self, kept: Option<&PathBuf>) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).ok();
+        std::fs::remove_file(self.copy()).ok();
+        if let Some(kept) = kept {
+            std::fs::copy(kept, self.copy())?;
+        }
+        Ok(())
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.dir.path().join("dump.rdb")
+    }
+
+    /// One command over a connection of its own.
+    pub async fn command(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port))?;
+        let config = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let call = async {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            redis::cmd(words[0]).arg(&words[1..]).query_async::<Value>(&mut connection).await
+        };
+        let answer = timeout(COMMAND_LIMIT, call).await.with_context(|| format!("Redis does not answer {words:?}"))?;
+        answer.with_context(|| format!("{words:?}"))
+    }
+}
+
+/// The servers, and which one is the primary.
+pub struct RedisPair {
+    servers: [RedisServer; 2],
+    primary: usize,
+    /// The oldest copy that was kept of each server.
+    pub kept: Option<PathBuf>,
+}
+
+impl RedisPair {
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut servers = [RedisServer::new()?, RedisServer::new()?];
+        servers[0].start(None).await?;
+        let primary = servers[0].port();
+        servers[1].start(Some(primary)).await?;
+        Ok(Self { servers, primary: 0, kept: None })
+    }
+
+    pub fn primary(&mut self) -> &mut RedisServer {
+        &mut self.servers[self.primary]
+    }
+
+    pub fn replica(&mut self) -> &mut RedisServer {
+        &mut self.servers[1 - self.primary]
+    }
+
+    /// The replica is the primary from now on, and the other one is left as it is.
+    pub async fn promote(&mut self) -> anyhow::Result<u16> {
+        self.replica().command(&["REPLICAOF", "NO", "ONE"]).await?;
+        self.primary = 1 - self.primary;
+        Ok(self.primary().port())
+    }
+
+    /// The one that is no primary follows the primary, whatever it was before.
+    pub async fn follow(&mut self) -> anyhow::Result<()> {
+        let port = self.primary().port();
+        let replica = self.replica();
+        if replica.process.is_none() {
+            return replica.start(Some(port)).await;
+        }
+        replica.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]).await.map(drop)
+    }
+
+    /// Waits until the replica has what the primary has.
+    pub async fn until_followed(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let said = self.replica().command(&["INFO", "replication"]).await?;
+            if text(&said).contains("master_link_status:up") {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("the replica does not follow");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The last position that a partition's journal has written, as `<epoch>-<seq>`.
+    pub async fn last_written(&mut self, partition: u16) -> anyhow::Result<(u64, u64)> {
+        let stream = self.primary().command(&["XINFO", "STREAM", &format!("acc:{{p{partition}}}:journal")]).await?;
+        let Value::Array(fields) = stream else { bail!("{stream:?}") };
+        let is_last = |pair: &&[Value]| text(&pair[0]) == "last-generated-id";
+        let pair = fields.chunks(2).find(is_last).context("a stream has a last id")?;
+        position(&text(&pair[1]))
+    }
+}
+
+/// The two numbers of `<epoch>-<seq>`.
+pub fn position(text: &str) -> anyhow::Result<(u64, u64)> {
+    let (epoch, seq) = text.trim_end_matches('+').split_once('-').with_context(|| format!("{text:?}"))?;
+    Ok((epoch.parse()?, seq.parse()?))
+}
+
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        Value::Int(number) => number.to_string(),
+        _ => String::new(),
+    }
+}
