@@ -9,7 +9,7 @@ use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::{Engine, EngineLimits, RecordRequest};
 use acclaim::graphql::guards::{Caller, Role};
 use acclaim::graphql::{Api, DocumentLimits};
-use acclaim::ledger::{Ledger, NewProduct};
+use acclaim::ledger::{Author, Ledger, NewProduct};
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings, Source, sync};
 use tokio_util::sync::CancellationToken;
@@ -78,9 +78,9 @@ impl Shop {
 
     /// Has the daily board computed anew, and waits until that is shown.
     pub async fn revise_daily(&self) {
-        self.stack.sql("UPDATE boards SET revision = revision + 1 WHERE id = 'daily'").await;
-        self.app.engine().announce_definitions().await.unwrap();
         let before = self.revision().await;
+        let author = Author { name: "bench".to_owned(), at: self.app.now(), note: "bench".to_owned() };
+        self.app.rebuild_board(&BoardId::daily(), None, &author).await.unwrap();
         while self.revision().await == before {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
