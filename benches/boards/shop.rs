@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Shop {
     pub app: Arc<App>,
-    stack: Stack,
+    _stack: Stack,
     api: Api,
     clock: Arc<AtomicI64>,
 }
@@ -51,7 +51,7 @@ impl Shop {
         fill(engine.clone(), ledger.clone(), settings.clone(), now).await;
         let app = App::start(engine, ledger, settings).await.unwrap();
         let api = Api::new(Hub::start(&app), DocumentLimits::default());
-        let shop = Self { app, stack, api, clock };
+        let shop = Self { app, _stack: stack, api, clock };
         until("every board is shown", LIMIT, async || {
             for definition in &shop.app.definitions().boards {
                 let survey = shop.app.engine().board(&definition.board.id).await;

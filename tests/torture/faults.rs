@@ -414,8 +414,7 @@ async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRn
             server.execute("ALTER DATABASE torture SET default_transaction_read_only = on").await?;
             server.execute(TERMINATE).await?;
             sleep(lasts).await;
-            let undo =
-                "SET default_transaction_read_only = off; ALTER DATABASE torture RESET default_transaction_read_only";
+            let undo = "BEGIN READ WRITE; ALTER DATABASE torture RESET default_transaction_read_only; COMMIT";
             server.execute(undo).await?;
             server.execute(TERMINATE).await?;
         }
