@@ -304,16 +304,20 @@ impl App {
 
     /// What the ledger knows of reversals, and of events that claim to be older than the engine's memory.
     async fn earlier(&self, events: &[NewEvent]) -> Result<HashMap<EventId, Original>> {
-        let horizon = self.now().minus_ms(self.engine.limits().event_memory_ms).max(self.epoch_began_at());
-        let ids: Vec<_> = events
-            .iter()
-            // A reversal is at home where its original is, so only the ledger knows its id from any other place.
-            .filter(|event| event.reverses.is_some() || event.occurred_at.is_some_and(|at| at <= horizon))
-            .map(|event| event.id.clone())
-            .collect();
+        let (began_at, memory_ms) = (self.epoch_began_at(), self.engine.limits().event_memory_ms);
+        let horizon = self.now().minus_ms(memory_ms).max(began_at);
+        // A reversal is at home where its original is, so only the ledger knows its id from any other place.
+        let is_old = |event: &&NewEvent| event.reverses.is_some() || event.occurred_at.is_some_and(|at| at <= horizon);
+        // An engine that was lost has forgotten what came just before; while the ledger is away, that is left to its commit.
+        let is_young = began_at.plus_ms(memory_ms) > self.now() && !self.is_ledger_away();
+        let ids: Vec<_> =
+            events.iter().filter(|event| is_young || is_old(event)).map(|event| event.id.clone()).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        Ok(in_time(self.ledger.originals(&ids)).await?.into_iter().collect())
+        match in_time(self.ledger.originals(&ids)).await {
+            Err(_) if !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
+            known => Ok(known?.into_iter().collect()),
+        }
     }
 }

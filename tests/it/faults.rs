@@ -13,7 +13,10 @@ use crate::support::live::Socket;
 use crate::support::stack::{RECORD, Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 
-crate::both_setups!(a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one);
+crate::both_setups!(
+    a_server_killed_in_the_middle_of_ten_thousand_likes_loses_no_committed_one,
+    events_sent_again_to_a_new_engine_are_duplicates,
+);
 
 pub const PRODUCTS: usize = 40;
 const CLIENTS: usize = 64;
@@ -168,11 +171,25 @@ async fn an_old_copy_of_redis_heals_by_itself() {
     .await;
 }
 
+/// A server whose engine has been at work for longer than it remembers events: what it does not remember then is taken for
+/// new without asking the ledger.
+async fn long_at_work(stack: &Stack) -> Server {
+    stack.serve().await.terminate().await;
+    stack.sql("UPDATE meta SET epoch_began_at = epoch_began_at - INTERVAL '1 day'").await;
+    stack.serve().await
+}
+
+/// Makes the engine forget an event.
+fn forget(stack: &Stack, event: &str) {
+    let script = format!("for _, key in ipairs(redis.call('KEYS', '*:event:{event}')) do redis.call('DEL', key) end");
+    stack.redis.as_ref().unwrap().command(&["EVAL", &script, "0"]);
+}
+
 /// The engine forgot the event and took it again, as of now; the ledger kept the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reversal_takes_back_what_the_ledger_counted() {
     let stack = Stack::new(Setup::Servers).await;
-    let server = stack.serve().await;
+    let server = long_at_work(&stack).await;
     server.with_products(1).await;
     let record = async |event: Value| {
         let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
@@ -180,7 +197,7 @@ async fn a_reversal_takes_back_what_the_ledger_counted() {
     };
     let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
     assert!(record(event.clone()).await);
-    stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+    forget(&stack, "e1");
     until("the event is taken again", Duration::from_secs(30), async || record(event.clone()).await).await;
     let reversal = json!({ "id": "r1", "signal": "VIEW", "productId": "p0", "reverses": "e1" });
     assert!(record(reversal).await);
@@ -196,7 +213,7 @@ async fn a_like_that_changes_nothing_is_committed_behind_a_refused_entry() {
     const UNLIKE: &str = "mutation { setLike(input: { productId: \"p0\", liked: false, idempotencyKey: \"k\" }) { liked changed durability } }";
     let mut stack = Stack::new(Setup::Servers).await;
     stack.arguments = ["--partitions", "1"].map(str::to_owned).to_vec();
-    let server = stack.serve().await;
+    let server = long_at_work(&stack).await;
     server.with_products(1).await;
     let record = async || {
         let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
@@ -204,7 +221,7 @@ async fn a_like_that_changes_nothing_is_committed_behind_a_refused_entry() {
         answer["data"]["recordEvents"]["results"][0]["status"] == "RECORDED"
     };
     assert!(record().await);
-    stack.redis.as_ref().unwrap().command(&["FLUSHALL"]);
+    forget(&stack, "e1");
     until("the event is taken again", Duration::from_secs(30), async || record().await).await;
     assert_eq!(stack.count("SELECT count(*) FROM events").await, 1, "the ledger refused it");
     for _ in 0..2 {
@@ -298,4 +315,22 @@ async fn wrong_addresses_are_one_plain_line_at_start() {
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("another process"), "{said}");
     drop(first);
+}
+
+async fn events_sent_again_to_a_new_engine_are_duplicates(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    let record = "mutation { recordEvents(input: { events: [{ id: \"once\", signal: ORDER, productId: \"p0\" }] }) {
+        results { status } durability } }";
+    let told = |status: &str| json!({ "results": [{ "status": status }], "durability": "COMMITTED" });
+    assert_eq!(server.graphql("shop", record, json!({})).await["recordEvents"], told("RECORDED"));
+    server.kill();
+    if let Some(redis) = &stack.redis {
+        redis.command(&["FLUSHALL"]);
+    }
+    let server = stack.serve().await;
+    assert_eq!(server.graphql("shop", record, json!({})).await["recordEvents"], told("DUPLICATE"));
+    assert_eq!(server.ranking(1).await, [("p0".to_owned(), 0.6)]);
+    server.assert_verified().await;
 }

@@ -75,12 +75,12 @@ async fn daily_rolls_at_midnight_and_keeps_the_results(setup: Setup) {
 
 async fn an_event_that_the_engine_forgot_is_counted_once_all_the_same(setup: Setup) {
     let limits = EngineLimits { event_memory_ms: 1, ..EngineLimits::default() };
-    let node = Node::start(setup, limits, at("2026-11-22T12:00:00Z")).await;
+    let node = Node::start(setup, limits, at("2036-11-22T12:00:00Z")).await;
     node.with_products(&["a"]).await;
     let record = async || node.app.record(&[order("1", "a", None)]).await.unwrap().0;
     assert_eq!(record().await, [EventResult::Recorded]);
     until("the order is ranked", LIMIT, async || node.shown().await.1 == [("a".into(), 0.6)]).await;
-    node.set_clock(at("2026-11-22T12:00:01Z"));
+    node.set_clock(at("2036-11-22T12:00:01Z"));
     // The producer says nothing of the time, so the engine lets its repetition through and the ledger refuses it.
     until("the engine lets it through", LIMIT, async || record().await == [EventResult::Recorded]).await;
     until("the board equals the ledger again", LIMIT, async || {
