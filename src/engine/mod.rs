@@ -200,6 +200,8 @@ pub struct PartitionSurvey {
     pub epoch: Option<u64>,
     /// The position last written, whether or not it was trimmed since. `None` where there is no journal.
     pub last: Option<Position>,
+    /// Entries that are held.
+    pub len: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

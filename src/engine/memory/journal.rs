@@ -26,7 +26,7 @@ pub struct Journal {
 
 impl Journal {
     pub fn survey(&self) -> PartitionSurvey {
-        PartitionSurvey { epoch: self.epoch, last: self.last }
+        PartitionSurvey { epoch: self.epoch, last: self.last, len: self.entries.len() as u64 }
     }
 
     pub fn close(&mut self) {

@@ -43,12 +43,12 @@ impl RedisEngine {
         };
         let mut stream = redis::cmd("XINFO");
         stream.arg("STREAM").arg(self.keys.journal(partition));
-        let last = match self.link.try_call(&stream, STEP_LIMIT).await? {
-            Ok(info) => Some(last_generated(info)?),
-            Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => None,
+        let (last, len) = match self.link.try_call(&stream, STEP_LIMIT).await? {
+            Ok(info) => last_and_len(info).map(|(last, len)| (Some(last), len))?,
+            Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => (None, 0),
             Err(error) => return Err(refusal(error)),
         };
-        Ok(PartitionSurvey { epoch, last })
+        Ok(PartitionSurvey { epoch, last, len })
     }
 
     pub(super) async fn do_close(&self) -> Result<()> {
@@ -89,11 +89,14 @@ impl RedisEngine {
     }
 }
 
-fn last_generated(info: Value) -> Result<Position> {
+fn last_and_len(info: Value) -> Result<(Position, u64)> {
     let fields = list(info)?;
     let (pairs, _) = fields.as_chunks();
-    let is_last = |[name, _]: &&[Value; 2]| text(name) == Ok("last-generated-id");
-    pairs.iter().find(is_last).map(|[_, id]| parse(id)).unwrap_or_else(|| Err(unexpected(&Value::Nil)))
+    let field = |wanted: &str| {
+        let found = pairs.iter().find(|[name, _]: &&[Value; 2]| text(name) == Ok(wanted));
+        found.map(|[_, value]| value).ok_or_else(|| unexpected(&Value::Nil))
+    };
+    Ok((parse(field("last-generated-id")?)?, parse(field("length")?)?))
 }
 
 /// Reads with XREAD BLOCK, which would hold up every other step on a shared connection.
@@ -284,6 +287,6 @@ mod tests {
         }
         let bad_id = Value::Array(vec![bulk(b"x"), Value::Array(vec![])]);
         assert!(decode_entry(bad_id).is_err());
-        assert!(last_generated(Value::Array(vec![bulk(b"length")])).is_err());
+        assert!(last_and_len(Value::Array(vec![bulk(b"length")])).is_err());
     }
 }

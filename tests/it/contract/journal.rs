@@ -44,7 +44,7 @@ pub async fn is_closed_and_empty_at_first(make: Make) {
     engine.open(7).await.unwrap();
     let survey = engine.survey().await.unwrap();
     assert!(survey.has_scripts);
-    assert_eq!(survey.partitions, [PartitionSurvey { epoch: Some(7), last: Some(Position::new(7, 0)) }; 3]);
+    assert_eq!(survey.partitions, [PartitionSurvey { epoch: Some(7), last: Some(Position::new(7, 0)), len: 0 }; 3]);
     assert_eq!(entries(engine, 2).await, []);
 }
 
@@ -85,10 +85,11 @@ pub async fn numbers_each_partition(make: Make) {
     assert_eq!(positions_of(&entries(engine, bob).await), positions(1, 1..=3));
     let counts: Vec<_> = events(engine, bob).await.into_iter().map(|(_, event)| (event.signal, event.count)).collect();
     assert_eq!(counts, [(Signal::Like, 1), (Signal::View, 1), (Signal::View, 2)]);
-    let untouched = PartitionSurvey { epoch: Some(1), last: Some(Position::new(1, 0)) };
+    let untouched = PartitionSurvey { epoch: Some(1), last: Some(Position::new(1, 0)), len: 0 };
     let mut expected = vec![untouched; 4];
     for partition in [ann, bob] {
-        expected[usize::from(partition)].last = Some(Position::new(1, 3));
+        let here = &mut expected[usize::from(partition)];
+        (here.last, here.len) = (Some(Position::new(1, 3)), 3);
     }
     assert_eq!(partition_surveys(engine).await, expected);
 }
@@ -213,13 +214,14 @@ pub async fn closes_and_opens(make: Make) {
     engine.close().await.unwrap();
     engine.close().await.unwrap();
     // What is there can still be read and trimmed: recovery drains it.
-    let survey = PartitionSurvey { epoch: None, last: Some(Position::new(1, 3)) };
+    let survey = PartitionSurvey { epoch: None, last: Some(Position::new(1, 3)), len: 3 };
     assert_eq!(partition_surveys(engine).await, [survey]);
     engine.trim(0, Position::new(1, 1)).await.unwrap();
     assert_eq!(positions_of(&entries(engine, 0).await), positions(1, 2..=3));
+    assert_eq!(partition_surveys(engine).await[0].len, 2);
 
     engine.open(5).await.unwrap();
-    let survey = PartitionSurvey { epoch: Some(5), last: Some(Position::new(5, 0)) };
+    let survey = PartitionSurvey { epoch: Some(5), last: Some(Position::new(5, 0)), len: 0 };
     assert_eq!(partition_surveys(engine).await, [survey]);
     assert_eq!(entries(engine, 0).await, []);
     load(engine, 5, "ann", &[]).await;
