@@ -161,6 +161,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
         allow_origin: settings.auth.allow_origin,
         graphiql_assets: settings.pages.graphiql_assets,
         limits: settings.limits.plain(),
+        metrics: settings.pages.metrics.plain(),
     };
     let served = acclaim::server::serve(listener, app.clone(), hub, config, shutdown).await;
     app.stop(SYNC_TIMEOUT).await;

@@ -66,16 +66,16 @@ async fn count(subscribers: usize) -> (u64, u64) {
             }
         });
     }
-    let before = api.executions();
+    let before = api.metrics().executions();
     for round in 0..UPDATES {
         record(&app, &ids, round).await;
         tokio::time::sleep(RECORD_EVERY).await;
     }
     until("all members were given the same", Duration::from_secs(10), async || {
-        deliveries.load(Ordering::Relaxed) >= (api.executions() - before) * subscribers as u64
+        deliveries.load(Ordering::Relaxed) >= (api.metrics().executions() - before) * subscribers as u64
     })
     .await;
-    let counted = (api.executions() - before, deliveries.load(Ordering::Relaxed));
+    let counted = (api.metrics().executions() - before, deliveries.load(Ordering::Relaxed));
     app.stop(Duration::from_secs(5)).await;
     counted
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use acclaim::domain::BoardId;
 use acclaim::engine::EngineLimits;
+use acclaim::server::Readers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::bench::Bench;
@@ -348,6 +349,32 @@ pub struct Pages {
     /// Folder with a copy of GraphiQL's files, for machines without internet. From its usual CDN where it is not set
     #[arg(long, env = "ACCLAIM_GRAPHIQL_ASSETS", value_name = "DIR")]
     pub graphiql_assets: Option<PathBuf>,
+
+    /// Who may read /metrics, which Prometheus does. Without auth settings everyone here is an admin
+    #[arg(long, env = "ACCLAIM_METRICS", value_enum, default_value_t = Metrics::Admin)]
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Metrics {
+    /// Whoever has the role ADMIN
+    #[default]
+    Admin,
+    /// Whoever reaches the server: for one that nobody else can reach
+    Anyone,
+    /// Nobody
+    Off,
+}
+
+impl Metrics {
+    /// As the library takes it.
+    pub fn plain(self) -> Readers {
+        match self {
+            Self::Admin => Readers::Admins,
+            Self::Anyone => Readers::Anyone,
+            Self::Off => Readers::Nobody,
+        }
+    }
 }
 
 /// Limits and pace. The defaults suit a shop with thousands of likes a second.

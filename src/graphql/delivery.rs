@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::executor::Payload;
 use crate::live::ShownBuild;
+use crate::pipeline::Metrics;
 
 /// Members told by one task: about a millisecond's work, after which others have their turn on its thread.
 const TOLD_AT_ONCE: usize = 128;
@@ -50,6 +51,7 @@ pub struct Frame {
 pub struct Delivery {
     latest: Mutex<Latest>,
     places: Mutex<BTreeMap<u64, Arc<Place>>>,
+    metrics: Arc<Metrics>,
 }
 
 struct Latest {
@@ -81,10 +83,10 @@ pub struct Seat {
 pub struct Teller(Arc<Delivery>);
 
 impl Delivery {
-    pub fn new() -> (Teller, Arc<Self>) {
+    pub fn new(metrics: Arc<Metrics>) -> (Teller, Arc<Self>) {
         let frame = Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false };
         let latest = Mutex::new(Latest { frame, is_over: false });
-        let delivery = Arc::new(Self { latest, places: Mutex::default() });
+        let delivery = Arc::new(Self { latest, places: Mutex::default(), metrics });
         (Teller(delivery.clone()), delivery)
     }
 
@@ -96,6 +98,12 @@ impl Delivery {
         places.insert(id, place.clone());
         drop(places);
         Seat { delivery: self.clone(), id, place }
+    }
+
+    /// Tells some members, and counts those who need no task for it: one addition for all of them.
+    fn tell(&self, places: &[Arc<Place>], frame: &Frame) {
+        let put = places.iter().filter(|place| place.tell(frame)).count();
+        self.metrics.delivered(put);
     }
 
     /// The first places from `id` on, and the id to go on with.
@@ -117,11 +125,11 @@ impl Teller {
         loop {
             let (part, next) = self.0.places_from(id);
             let Some(next) = next else {
-                part.iter().for_each(|place| place.tell(&frame));
+                self.0.tell(&part, &frame);
                 break;
             };
-            let frame = frame.clone();
-            told.spawn(async move { part.iter().for_each(|place| place.tell(&frame)) });
+            let (frame, delivery) = (frame.clone(), self.0.clone());
+            told.spawn(async move { delivery.tell(&part, &frame) });
             id = next;
         }
         while told.join_next().await.is_some() {}
@@ -138,11 +146,12 @@ impl Drop for Teller {
 }
 
 impl Place {
-    fn tell(&self, frame: &Frame) {
+    /// Whether the frame's payload was put straight.
+    fn tell(&self, frame: &Frame) -> bool {
         let mut held = lock(&self.0);
         // Whoever doesn't wait looks for itself when it comes to wait.
         if held.waiting.is_none() || frame.step <= held.step {
-            return;
+            return false;
         }
         if let (Some(outlet), [payload]) = (&held.outlet, &*frame.payloads)
             && frame.step == held.step + 1
@@ -154,11 +163,15 @@ impl Place {
                 (held.step, held.build) = (frame.step, frame.build);
             }
             if put == Put::Whole {
-                return;
+                return true;
             }
+            drop(held);
+            self.wake();
+            return put == Put::Part;
         }
         drop(held);
         self.wake();
+        false
     }
 
     fn wake(&self) {
@@ -191,6 +204,11 @@ impl Seat {
             Poll::Pending
         })
         .await
+    }
+
+    /// The member's task was given a payload.
+    pub fn counts_one(&self) {
+        self.delivery.metrics.delivered(1);
     }
 
     /// What the member holds already.
@@ -274,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_put_what_comes_and_woken_only_for_the_rest() {
         for (put, woken, given) in [(Put::Whole, 0, None), (Put::Part, 1, None), (Put::Refused, 1, Some((1, true)))] {
-            let (teller, delivery) = Delivery::new();
+            let (teller, delivery) = Delivery::new(Arc::default());
             let outlet = Counting::new(put);
             let seat = seat(&delivery, &outlet);
             let wakes = Arc::new(Woken::default());
@@ -290,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_wait_finds_the_latest_and_knows_what_it_missed() {
-        let (teller, delivery) = Delivery::new();
+        let (teller, delivery) = Delivery::new(Arc::default());
         let outlet = Counting::new(Put::Whole);
         let seat = seat(&delivery, &outlet);
         teller.tell(frame(1)).await;
@@ -307,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_is_told_and_nobody_who_has_left() {
-        let (teller, delivery) = Delivery::new();
+        let (teller, delivery) = Delivery::new(Arc::default());
         let (present, left) = (Counting::new(Put::Whole), Counting::new(Put::Whole));
         let seats: Vec<Seat> = (0..3 * TOLD_AT_ONCE).map(|_| seat(&delivery, &present)).collect();
         let gone = seat(&delivery, &left);

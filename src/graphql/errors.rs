@@ -79,6 +79,11 @@ pub fn was_not_run(response: &Response) -> bool {
     !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty())
 }
 
+/// The code of a response's first error, or `OK`.
+pub fn outcome(response: &Response) -> &'static str {
+    response.errors.first().map_or("OK", |error| code_of(error).name())
+}
+
 /// Errors in one answer: whoever mends the first ones sees the others next time.
 const ERRORS_MAX: usize = 20;
 /// Bytes of an error's message: a parser repeats the line it stumbled over, however long it is.

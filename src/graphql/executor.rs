@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_graphql::parser::types::{Field, OperationType};
 use async_graphql::{Positioned, Request, Response, ServerError, Value};
@@ -16,7 +17,7 @@ use super::guards::{Audience, Caller};
 use super::limits::DocumentLimits;
 use super::{Schema, schema, sharing};
 use crate::live::Hub;
-use crate::pipeline::AppError;
+use crate::pipeline::{App, AppError, Metrics};
 
 /// A response as JSON; a cheap copy for each who receives it.
 pub type Payload = Bytes;
@@ -56,13 +57,30 @@ impl Api {
         self.documents.parse(request)
     }
 
-    /// How often an event was executed for subscribers.
-    pub fn executions(&self) -> u64 {
-        self.groups.executions()
+    /// The node behind it.
+    pub fn app(&self) -> &Arc<App> {
+        self.groups.app()
+    }
+
+    /// What the node counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.app().metrics()
+    }
+
+    /// How many subscriptions are open.
+    pub fn subscriptions(&self) -> usize {
+        self.groups.open()
     }
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
-    pub async fn run(&self, mut request: Request, caller: Caller, request_id: &str) -> Response {
+    pub async fn run(&self, request: Request, caller: Caller, request_id: &str) -> Response {
+        let began = Instant::now();
+        let response = self.run_one(request, caller, request_id).await;
+        self.metrics().operation(errors::outcome(&response), began.elapsed());
+        response
+    }
+
+    async fn run_one(&self, mut request: Request, caller: Caller, request_id: &str) -> Response {
         match self.documents.parse(&mut request) {
             Ok(Some(known)) if known.kind(request.operation_name.as_deref()) == Some(OperationType::Subscription) => {
                 let message = "a subscription has many answers: send it to the WebSocket or the event stream";
@@ -74,7 +92,18 @@ impl Api {
     }
 
     /// Runs an operation of any kind.
-    pub async fn operate(&self, mut request: Request, caller: Caller, request_id: &str) -> Outcome {
+    pub async fn operate(&self, request: Request, caller: Caller, request_id: &str) -> Outcome {
+        let began = Instant::now();
+        let outcome = self.operate_one(request, caller, request_id).await;
+        let code = match &outcome {
+            Outcome::Answered(response) => errors::outcome(response),
+            Outcome::Subscribed(_) => "OK",
+        };
+        self.metrics().operation(code, began.elapsed());
+        outcome
+    }
+
+    async fn operate_one(&self, mut request: Request, caller: Caller, request_id: &str) -> Outcome {
         let document = match self.documents.parse(&mut request) {
             Ok(document) => document,
             Err(failure) => return Outcome::Answered(errors::failed(failure, request_id)),

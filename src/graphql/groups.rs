@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use super::limits::DocumentLimits;
 use super::{Schema, errors, new_request_id};
 use crate::domain::{FeedPosition, SnapshotReason};
 use crate::live::{BoardUpdate, FOLLOWED_MAX, Hub, Sequence, ShownBuild, Topic, Update};
-use crate::pipeline::AppError;
+use crate::pipeline::{App, AppError, Metrics};
 
 /// Members that may wait for an answer from one group. Beyond this they wait for their turn to wait.
 const ASKS_MAX: usize = 1_024;
@@ -86,7 +86,6 @@ pub struct Groups {
     groups: Mutex<HashMap<Key, Weak<Group>>>,
     limits: DocumentLimits,
     open: OpenSubscriptions,
-    executions: AtomicU64,
 }
 
 struct Group {
@@ -112,12 +111,20 @@ enum Want {
 
 impl Groups {
     pub fn new(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits, open: OpenSubscriptions) -> Arc<Self> {
-        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, open, executions: AtomicU64::new(0) })
+        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, open })
     }
 
-    /// How often an event was executed.
-    pub fn executions(&self) -> u64 {
-        self.executions.load(Ordering::Relaxed)
+    pub fn app(&self) -> &Arc<App> {
+        self.hub.app()
+    }
+
+    /// How many members there are.
+    pub fn open(&self) -> usize {
+        self.open.count()
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        self.app().metrics()
     }
 
     /// Joins the group of `key`, which begins with the request of `begin` where there is none. A member that resumes is given what it
@@ -142,7 +149,7 @@ impl Groups {
             return group;
         }
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (teller, delivery) = Delivery::new();
+        let (teller, delivery) = Delivery::new(self.metrics().clone());
         let group = Arc::new(Group { asks, delivery });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
@@ -183,7 +190,7 @@ struct Running<'a> {
     request_id: String,
     step: u64,
     /// What was executed for those who asked at this step.
-    asked: HashMap<Want, Arc<[Payload]>>,
+    asked: HashMap<Want, (Arc<[Payload]>, &'static str)>,
     /// Whether the last step could not be executed, so that the next one must not build on it.
     is_broken: bool,
 }
@@ -238,28 +245,35 @@ impl<'a> Running<'a> {
                 Ok(updates) if updates.is_empty() => {}
                 Ok(updates) => self.advance(updates, teller).await?,
                 Err(error) => {
+                    self.groups.metrics().resumed("unavailable");
                     let away = AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS };
                     ask.reply.send(Err(errors::failed(away, &self.request_id).errors)).ok();
                     return Some(());
                 }
             }
         }
-        let payloads = match self.asked.get(&ask.want) {
-            Some(payloads) => payloads.clone(),
+        let (payloads, led_on_by) = match self.asked.get(&ask.want) {
+            Some(known) => known.clone(),
             None => {
                 let updates = match ask.want {
                     Want::All => self.sequence.whole(SnapshotReason::Initial),
                     Want::Since(held) => self.sequence.since(held).await,
                     Want::After(build) => self.sequence.whole_after(build),
                 };
+                let led_on_by = led_on_by(&updates);
                 let payloads = self.execute(updates).await?.payloads;
                 if self.asked.len() >= ASKED_MAX {
                     self.asked.clear();
                 }
-                self.asked.insert(ask.want, payloads.clone());
-                payloads
+                self.asked.insert(ask.want, (payloads.clone(), led_on_by));
+                (payloads, led_on_by)
             }
         };
+        match ask.want {
+            Want::All => {}
+            Want::Since(_) => self.groups.metrics().resumed(led_on_by),
+            Want::After(_) => self.groups.metrics().lagged(),
+        }
         ask.reply.send(Ok(self.frame(payloads))).ok();
         Some(())
     }
@@ -296,13 +310,25 @@ impl<'a> Running<'a> {
         let mut payloads = Vec::with_capacity(updates.len());
         let mut has_failed = false;
         for update in updates {
+            if let Update::Board(BoardUpdate::Snapshot { reason, .. }) = &update {
+                self.groups.metrics().snapshot(reason.name());
+            }
             self.updates.send(update).await.ok()?;
             let response = timeout(EXECUTE_TIME_MAX, self.responses.next()).await.ok()??;
-            self.groups.executions.fetch_add(1, Ordering::Relaxed);
+            self.groups.metrics().executed();
             has_failed |= response.data == Value::Null;
             payloads.push(payload(&response));
         }
         Some(Executed { payloads: payloads.into(), has_failed })
+    }
+}
+
+/// How a member that resumes goes on, as it is counted.
+fn led_on_by(updates: &[Update]) -> &'static str {
+    match updates {
+        [] => "nothing",
+        [Update::Board(BoardUpdate::Delta { .. })] => "delta",
+        _ => "snapshot",
     }
 }
 
@@ -357,6 +383,7 @@ impl Member {
         loop {
             if let Some(payload) = self.ready.get(self.given) {
                 self.given += 1;
+                self.seat.counts_one();
                 return Some(payload.clone());
             }
             if self.is_last {

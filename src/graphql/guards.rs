@@ -77,7 +77,8 @@ impl Caller {
         self.user.as_ref().ok_or(Failure::Unauthenticated("this needs a signed-in viewer".to_owned()))
     }
 
-    fn has(&self, role: Role) -> Result<(), Failure> {
+    /// Fails where the caller lacks a role.
+    pub fn has(&self, role: Role) -> Result<(), Failure> {
         match (self.roles.contains(&role), &self.user) {
             (true, _) => Ok(()),
             (false, Some(_)) => Err(Failure::Forbidden(role)),

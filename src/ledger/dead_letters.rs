@@ -28,6 +28,38 @@ const REPLAYED_MAX: i64 = 100_000;
 /// Refusals that are listed.
 const REFUSED_LISTED: usize = 100;
 
+/// Dead letters that are looked at to tell their kinds: as many as anybody needs to know of, and a millisecond's work.
+const KINDS_LOOKED_AT: i64 = 1_000;
+
+/// How many dead letters are of which kind. All together no more than 1,000, however many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetterKinds {
+    /// Written to an engine that the other nodes had left.
+    pub stranded: u64,
+    /// Notices that entries of a journal are missing.
+    pub lost: u64,
+    /// Entries that are no events, or that no database could hold.
+    pub unstorable: u64,
+}
+
+#[derive(QueryableByName)]
+struct Kinds {
+    #[diesel(sql_type = BigInt)]
+    stranded: i64,
+    #[diesel(sql_type = BigInt)]
+    lost: i64,
+    #[diesel(sql_type = BigInt)]
+    looked_at: i64,
+}
+
+pub(super) async fn kinds(db: &Db) -> Result<DeadLetterKinds> {
+    let text = include_str!("dead_letter_kinds.sql");
+    let Kinds { stranded, lost, looked_at } =
+        with_conn!(db, |conn| Ok(Statement::new(text).bind::<BigInt, _>(KINDS_LOOKED_AT).get_result(conn).await?))?;
+    let unstorable = unsigned(looked_at - stranded - lost);
+    Ok(DeadLetterKinds { stranded: unsigned(stranded), lost: unsigned(lost), unstorable })
+}
+
 /// An event in full.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]

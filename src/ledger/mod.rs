@@ -44,6 +44,7 @@ use crate::engine::{LikeAnswer, Original, UserLikes};
 
 pub use closed::{ClosedPeriod, StoredEntries};
 use db::{Db, to_the_end};
+pub use dead_letters::DeadLetterKinds;
 pub use desk::{
     AuditEntry, Author, CancelOutcome, NewProductRule, NewWeightRule, ReopenOutcome, Replayed, RuleOutcome,
     SaveOutcome, StoredDeadLetter,
@@ -461,5 +462,10 @@ impl Ledger {
     /// How many entries stand in the dead letters.
     pub async fn dead_letter_count(&self) -> Result<u64> {
         check::dead_letter_count(&self.db).await
+    }
+
+    /// What kinds of dead letters there are, at a cost that does not grow with them.
+    pub async fn dead_letter_kinds(&self) -> Result<DeadLetterKinds> {
+        dead_letters::kinds(&self.db).await
     }
 }

@@ -162,6 +162,8 @@ impl Hub {
     }
 
     async fn hear(&self, notices: &mut BoxStream<'static, Notice>) {
+        // The first of a stream only says that it begins.
+        let mut has_begun = false;
         let mut next_look = Instant::now() + LOOK_EVERY;
         loop {
             match timeout_at(next_look, notices.next()).await {
@@ -173,7 +175,10 @@ impl Hub {
                 // Whatever moves the count of likes on moves every board.
                 Ok(Some(Notice::Progress(Progress::Likes { .. }))) => self.places.suspect(),
                 Ok(Some(Notice::Progress(_) | Notice::Definitions)) => {}
-                Ok(Some(Notice::Missed)) | Err(_) => {
+                looks @ (Ok(Some(Notice::Missed)) | Err(_)) => {
+                    if looks.is_ok() && std::mem::replace(&mut has_begun, true) {
+                        self.app.metrics().feed_interrupted();
+                    }
                     next_look = Instant::now() + LOOK_EVERY;
                     self.places.suspect();
                     let boards: Vec<_> = self.slots.lock().expect("as above").keys().cloned().collect();
@@ -207,6 +212,10 @@ impl Hub {
         slot.send_if_modified(|newest| {
             let is_newer = newest.as_ref().is_none_or(|old| (old.epoch, old.seq) < (state.epoch, state.seq));
             if is_newer {
+                // A state stands for all before it, so nobody has to know what these were.
+                if newest.as_ref().is_some_and(|old| old.epoch == state.epoch && old.seq + 1 < state.seq) {
+                    self.app.metrics().feed_gap();
+                }
                 *newest = Some(Arc::new(state));
             }
             is_newer

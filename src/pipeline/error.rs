@@ -27,6 +27,19 @@ pub enum AppError {
     Internal(String),
 }
 
+impl AppError {
+    /// As it is counted.
+    pub(super) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Unknown { .. } => "unknown",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::TooMuch { .. } => "too_much",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
 pub type Result<T, E = AppError> = std::result::Result<T, E>;
 
 impl From<LedgerError> for AppError {

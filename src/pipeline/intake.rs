@@ -46,6 +46,25 @@ impl App {
         desired: Desired,
         key: Option<IdempotencyKey>,
     ) -> Result<LikeResult> {
+        let began = Instant::now();
+        let result = self.like_until_known(user, product, desired, key).await;
+        let (outcome, is_done) = match &result {
+            Ok(LikeResult::Done { durability: Durability::Committed, .. }) => ("committed", true),
+            Ok(LikeResult::Done { durability: Durability::Accepted, .. }) => ("accepted", true),
+            Ok(LikeResult::UnknownProduct) => ("unknown_product", false),
+            Err(error) => (error.outcome(), false),
+        };
+        self.metrics.like(outcome, is_done.then(|| began.elapsed()));
+        result
+    }
+
+    async fn like_until_known(
+        &self,
+        user: &UserId,
+        product: &ProductId,
+        desired: Desired,
+        key: Option<IdempotencyKey>,
+    ) -> Result<LikeResult> {
         if !self.catalogue.knows(product).await? {
             return Ok(LikeResult::UnknownProduct);
         }
@@ -190,6 +209,15 @@ impl App {
 
     /// Records events; one result each, in order. The durability is that of all that were recorded.
     pub async fn record(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
+        let recorded = self.record_all(events).await;
+        match &recorded {
+            Ok((results, _)) => results.iter().for_each(|result| self.metrics.events(result.outcome(), 1)),
+            Err(error) => self.metrics.events(error.outcome(), events.len()),
+        }
+        recorded
+    }
+
+    async fn record_all(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
         self.epoch()?;
         let now = self.now();
         let products: Vec<_> = events.iter().map(|event| event.product.clone()).collect();

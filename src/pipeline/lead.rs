@@ -72,6 +72,7 @@ async fn compete(app: &Arc<App>, epoch: u64) {
 
 async fn lead(app: &Arc<App>, epoch: u64) {
     tracing::debug!(epoch, "this node leads");
+    let _leading = app.metrics.leads();
     let finish = app.stop.child_token();
     let mut tasks = JoinSet::new();
     let partitions: Vec<u16> = (0..app.engine.limits().partitions).collect();

@@ -16,6 +16,7 @@ mod fault;
 mod intake;
 mod lead;
 mod lengthy;
+mod metrics;
 mod notices;
 mod periods;
 mod preview;
@@ -46,12 +47,13 @@ use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Repaired, Upserted};
 pub use error::{AppError, Result};
 pub use explain::{Moment, Tally};
+pub use metrics::{Counted, Metrics};
 pub use periods::{Found, Meant};
 pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
-pub use system::{EngineState, LedgerState, System, examine_lag};
+pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag};
 
 use catalogue::Catalogue;
 use error::RETRY_AFTER_MS;
@@ -120,6 +122,17 @@ pub enum EventResult {
     UnknownOriginal,
     /// The event to be reversed has another product or signal.
     Mismatch,
+}
+
+impl EventResult {
+    /// As it is counted.
+    const fn outcome(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Duplicate => "duplicate",
+            Self::UnknownProduct | Self::UnknownOriginal | Self::Mismatch => "rejected",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +248,7 @@ pub struct App {
     /// Products whose count of likes an answer waits for.
     counts: Together<ProductId, u64>,
     catalogue: Catalogue,
+    metrics: Arc<Metrics>,
     ledger_boards: LedgerBoards,
     verifying: Lengthy<Option<BoardId>, VerifyReport>,
     repairing: Lengthy<(), Repaired>,
@@ -278,6 +292,7 @@ impl App {
             ledger_silent: AtomicBool::new(false),
             loads,
             counts,
+            metrics: Arc::default(),
             ledger_boards: LedgerBoards::default(),
             verifying: Lengthy::default(),
             repairing: Lengthy::default(),
@@ -327,6 +342,11 @@ impl App {
 
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What the node counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The present time by the node's clock.
@@ -417,6 +437,7 @@ impl App {
         if let EngineError::Lost(reason) = &error {
             let lost = self.epoch.send_if_modified(|present| present.take_if(|it| *it == epoch).is_some());
             if lost {
+                self.metrics.engine_lost();
                 tracing::warn!(epoch, "the engine must be recovered: {reason}");
             }
         }

@@ -299,6 +299,7 @@ impl<'a> Projector<'a> {
             if !self.app.engine.publish(&state).await? {
                 return Ok(false);
             }
+            self.app.metrics.published();
             tracked.published = Some(state);
         }
         Ok(true)

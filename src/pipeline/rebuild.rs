@@ -105,6 +105,7 @@ pub async fn rebuild(
     if !load(app, &board.id, number, points, &cursors).await? {
         return Ok(None);
     }
+    app.metrics.rebuilt(build.reason.name(), began.elapsed());
     tracing::info!(board = %board.id, period = %build.period, reason = build.reason.name(), products,
         ms = began.elapsed().as_millis() as u64, "board rebuilt");
     Ok(Some(Folding::new(number, build, scoring, cursors, &app.definitions())))

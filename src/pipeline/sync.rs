@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -36,6 +37,7 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
             Err(fault) if fault.is_lost() => return Err(fault),
             Err(fault) => {
                 if matches!(fault, Fault::Ledger(_)) {
+                    app.metrics.commit_failed();
                     app.sync_failing.store(true, Ordering::Relaxed);
                 }
                 let wait = backoff.after_failure();
@@ -79,8 +81,11 @@ async fn follow(
             }
             continue;
         }
+        let began = Instant::now();
         match app.ledger.commit(&batches).await? {
             Commit::Done { refused } => {
+                let entries = batches.iter().map(|batch| batch.events.len() + batch.dead_letters.len()).sum();
+                app.metrics.commit(entries, refused.len(), began.elapsed());
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
                 owed.extend(refused);

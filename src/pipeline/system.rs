@@ -1,6 +1,7 @@
 //! How engine and ledger are, and how far what follows the journal is behind.
 //!
-//! Invariant: there is always an answer within a second. What a part that is down can't say is taken for nothing.
+//! Invariant: there is always an answer within a second, and nothing of it costs more with more in the ledger, but the exact
+//! count of dead letters. What a part that is down can't say is taken for nothing in [`System`], and left out of [`Gauges`].
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::App;
 use super::fault::Fault;
 use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
 use crate::engine::{Engine, Result, Survey};
-use crate::ledger::Ledger;
+use crate::ledger::{DeadLetterKinds, Ledger};
 
 /// How long one part may take to say what it is asked; both are asked at once, the engine twice.
 const ASK_LIMIT: Duration = Duration::from_millis(400);
@@ -48,10 +49,30 @@ pub struct System {
     pub dead_letters: u64,
 }
 
+/// How far what follows the journal is behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lags {
+    /// Entries that each partition's journal holds.
+    pub held: Vec<u64>,
+    pub uncommitted: u64,
+    pub unshown: u64,
+    /// Ages of the oldest entry that the ledger has not committed, and of the oldest that some board does not show; 0 where
+    /// there is none. `None` where they could not be read in time.
+    pub ages_ms: Option<[u64; 2]>,
+}
+
+/// What can be looked at, for metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gauges {
+    pub engine: EngineState,
+    pub ledger: LedgerState,
+    pub lags: Option<Lags>,
+    pub dead_letters: Option<DeadLetterKinds>,
+}
+
 /// What the engine says.
-#[derive(Default)]
 struct Asked {
-    survey: Option<Survey>,
+    survey: Survey,
     /// The lowest cursors of the boards that are shown.
     shown: Cursors,
     used_bytes: Option<u64>,
@@ -59,38 +80,62 @@ struct Asked {
 
 impl App {
     pub async fn system(&self) -> System {
+        let dead_letters = async { self.ledger.dead_letter_count().await.ok() };
+        let (engine, ledger, lags, dead_letters) = self.look(dead_letters).await;
+        let [oldest_pending_ms, projection_lag_ms] = lags.as_ref().and_then(|lags| lags.ages_ms).unwrap_or_default();
+        System {
+            engine,
+            ledger,
+            pending: lags.map_or(0, |lags| lags.uncommitted),
+            oldest_pending_ms,
+            projection_lag_ms,
+            dead_letters: dead_letters.unwrap_or(0),
+        }
+    }
+
+    pub async fn gauges(&self) -> Gauges {
+        let dead_letters = async { self.ledger.dead_letter_kinds().await.ok() };
+        let (engine, ledger, lags, dead_letters) = self.look(dead_letters).await;
+        Gauges { engine, ledger, lags, dead_letters }
+    }
+
+    async fn look<T>(
+        &self,
+        dead_letters: impl Future<Output = Option<T>>,
+    ) -> (EngineState, LedgerState, Option<Lags>, Option<T>) {
         let partitions = self.engine.limits().partitions;
         let state = async { self.ledger.state(partitions).await.ok() };
-        let dead_letters = async { self.ledger.dead_letter_count().await.ok() };
         let (asked, state, dead_letters) = tokio::join!(
             timeout(ASK_LIMIT, self.ask_engine()),
             timeout(ASK_LIMIT, state),
             timeout(ASK_LIMIT, dead_letters)
         );
         let (asked, state) = (asked.ok().and_then(Result::ok), state.ok().flatten());
-        let engine_up = asked.is_some() && self.epoch().is_ok();
-        let Asked { survey, shown, used_bytes } = asked.unwrap_or_default();
-        let (epoch, ledger_up) = (state.as_ref().map(|state| state.epoch), state.is_some());
+        let ledger = LedgerState { kind: self.ledger.kind().name(), up: state.is_some() };
+        let known_epoch = self.epoch().ok();
+        let engine = EngineState {
+            kind: self.engine.kind(),
+            up: asked.is_some() && known_epoch.is_some(),
+            epoch: known_epoch.or(state.as_ref().map(|state| state.epoch)).unwrap_or(0),
+            used_bytes: asked.as_ref().and_then(|asked| asked.used_bytes),
+        };
         let in_ledger = match state {
             Some(state) => state.cursors,
             None => (0..partitions).map(|partition| (partition, self.waits.in_ledger(partition))).collect(),
         };
-        let (pending, [oldest_pending_ms, projection_lag_ms]) = match &survey {
-            None => (0, [0, 0]),
-            Some(survey) => {
-                let ages = timeout(ASK_LIMIT, self.ages(survey, [&in_ledger, &shown])).await;
-                (written_after(survey, &in_ledger), ages.ok().and_then(Result::ok).unwrap_or_default())
+        let lags = match asked {
+            None => None,
+            Some(Asked { survey, shown, .. }) => {
+                let ages = timeout(ASK_LIMIT, self.ages(&survey, [&in_ledger, &shown])).await;
+                Some(Lags {
+                    held: survey.partitions.iter().map(|partition| partition.len).collect(),
+                    uncommitted: written_after(&survey, &in_ledger),
+                    unshown: written_after(&survey, &shown),
+                    ages_ms: ages.ok().and_then(Result::ok),
+                })
             }
         };
-        let epoch = self.epoch().ok().or(epoch).unwrap_or(0);
-        System {
-            engine: EngineState { kind: self.engine.kind(), up: engine_up, epoch, used_bytes },
-            ledger: LedgerState { kind: self.ledger.kind().name(), up: ledger_up },
-            pending,
-            oldest_pending_ms,
-            projection_lag_ms,
-            dead_letters: dead_letters.ok().flatten().unwrap_or(0),
-        }
+        (engine, ledger, lags, dead_letters.ok().flatten())
     }
 
     async fn ask_engine(&self) -> Result<Asked> {
@@ -106,7 +151,7 @@ impl App {
                 *low = position.min(*low);
             }
         }
-        Ok(Asked { survey: Some(survey), shown, used_bytes })
+        Ok(Asked { survey, shown, used_bytes })
     }
 
     /// For each set of cursors the age of the oldest entry behind them.

@@ -7,6 +7,7 @@
 //! | `GET /graphql/ws` | [`socket`]: the same, over WebSocket |
 //! | `GET /graphiql` | [`graphiql`]: a page to try the API with; `/` leads there |
 //! | `GET /healthz`, `/readyz` | [`health`] |
+//! | `GET /metrics` | [`metrics`]: what Prometheus reads |
 //!
 //! [`connections`] brings requests here; [`request`] reads them, [`accept`] says in which form they are answered. Who calls
 //! is found out in [`auth`], which pages may call in [`origins`], how many live connections one may hold in [`admission`].
@@ -20,6 +21,7 @@ mod graphiql;
 mod health;
 mod http;
 mod limits;
+mod metrics;
 mod origins;
 mod persisted;
 mod request;
@@ -46,6 +48,8 @@ use crate::pipeline::App;
 use admission::Admission;
 use auth::Auth;
 pub use limits::Limits;
+pub use metrics::Readers;
+use metrics::Scrapes;
 use origins::Origins;
 use persisted::Persisted;
 
@@ -61,6 +65,8 @@ pub struct ServerConfig {
     /// A folder with GraphiQL's files, to be served instead of the CDN's.
     pub graphiql_assets: Option<PathBuf>,
     pub limits: Limits,
+    /// Who may read the metrics.
+    pub metrics: Readers,
 }
 
 /// What every route shares.
@@ -70,6 +76,7 @@ struct Site {
     origins: Origins,
     limits: Limits,
     persisted: Persisted,
+    metrics: Scrapes,
     admission: Arc<Admission>,
     /// The open connections, and the sockets that some of them have become.
     tasks: TaskTracker,
@@ -77,13 +84,21 @@ struct Site {
 }
 
 impl Site {
-    fn new(api: Api, auth: Auth, origins: Origins, limits: Limits, shutdown: CancellationToken) -> Arc<Self> {
+    fn new(
+        api: Api,
+        auth: Auth,
+        origins: Origins,
+        limits: Limits,
+        metrics: Readers,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
         let admission = match auth {
             Auth::Open => Admission::unlimited(),
             Auth::Tokens(_) => Admission::new(&limits),
         };
         let tasks = TaskTracker::new();
-        Arc::new(Self { api, auth, origins, limits, persisted: Persisted::new(), admission, tasks, shutdown })
+        let (persisted, metrics) = (Persisted::new(), Scrapes::for_readers(metrics));
+        Arc::new(Self { api, auth, origins, limits, persisted, metrics, admission, tasks, shutdown })
     }
 }
 
@@ -98,7 +113,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let pages = graphiql::routes(config.graphiql_assets, &config.auth)?;
     let api = Api::new(hub, config.limits.documents);
-    let site = Site::new(api, config.auth, Origins::new(&config.allow_origin)?, config.limits, shutdown);
+    let site =
+        Site::new(api, config.auth, Origins::new(&config.allow_origin)?, config.limits, config.metrics, shutdown);
     let health =
         Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(app);
     run(listener, routes(site.clone()).merge(pages).merge(health), site).await;
@@ -113,6 +129,7 @@ fn routes(site: Arc<Site>) -> Router {
         .route("/graphql/stream", any(sse::stream))
         .layer(cors)
         .route("/graphql/ws", get(socket::upgrade))
+        .route("/metrics", get(metrics::metrics))
         .route("/", get(async || Redirect::temporary("/graphiql")))
         .with_state(site)
 }
@@ -122,7 +139,7 @@ async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) {
         Auth::Open => routes.layer(middleware::from_fn(origins::only_local_names)),
         Auth::Tokens(_) => routes,
     };
-    let routes = routes.layer(middleware::from_fn(request_id::assign));
+    let routes = routes.layer(middleware::from_fn_with_state(site.clone(), request_id::assign));
     let cut_off = CancellationToken::new();
     let Site { limits, tasks, shutdown, .. } = &*site;
     connections::accept(listener, routes, limits.header_timeout, tasks, shutdown, &cut_off).await;

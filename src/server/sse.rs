@@ -27,6 +27,7 @@ use super::request::{Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::Failure;
 use crate::graphql::{Outcome, Payload, payload};
+use crate::pipeline::Counted;
 
 /// Silence after which a comment is sent: the protocol's own pace, below what proxies wait for (30 s and more).
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
@@ -43,7 +44,7 @@ pub async fn stream(
     request: Request,
 ) -> Response {
     match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &id.0)).await {
-        Ok(Ok((payloads, admitted))) => events(payloads, admitted),
+        Ok(Ok((payloads, admitted))) => events(payloads, (admitted, site.api.metrics().connected("sse"))),
         Ok(Err(refusal)) => refuse(refusal, Format::Json, &id.0),
         Err(_) => refuse_late(&site, Format::Json, &id.0),
     }
@@ -102,10 +103,10 @@ fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn events(payloads: BoxStream<'static, Payload>, admitted: Admitted) -> Response {
+fn events(payloads: BoxStream<'static, Payload>, place: (Admitted, Counted)) -> Response {
     let chunks = chunks(payloads).map(move |chunk| {
         // The place is held for as long as the stream is.
-        let _ = &admitted;
+        let _ = &place;
         Ok::<_, Infallible>(chunk)
     });
     let headers = [

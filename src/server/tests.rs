@@ -48,7 +48,7 @@ impl Server {
         let limits = Limits { body_len: 10_000, ..Limits::default() };
         let api = api(Hub::start(&app), limits.documents);
         let origins = Origins::new(&["https://shop.example".to_owned()]).unwrap();
-        let site = Site::new(api, auth, origins, limits, shutdown.clone());
+        let site = Site::new(api, auth, origins, limits, Readers::Admins, shutdown.clone());
         let ended = tokio::spawn(run(listener, routes(site.clone()), site));
         Self { address, shutdown, ended, _folder: folder }
     }

@@ -98,14 +98,14 @@ async fn those_who_ask_the_same_share_one_execution_and_its_bytes() {
     for events in &mut all {
         next(events).await;
     }
-    let before = site.api.executions();
+    let before = site.api.metrics().executions();
     order(&site, "one", "p0").await;
     let mut heard = Vec::new();
     for events in &mut all {
         heard.push(raw(events).await);
     }
     assert!(heard.iter().all(|payload| payload.as_ptr() == heard[0].as_ptr()), "the same bytes, not the like of them");
-    assert_eq!(site.api.executions(), before + 1);
+    assert_eq!(site.api.metrics().executions(), before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

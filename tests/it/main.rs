@@ -24,6 +24,7 @@ mod http;
 mod ledger;
 mod ledger_away;
 mod live;
+mod metrics;
 mod nodes;
 mod npm;
 mod orders;

@@ -1,5 +1,6 @@
 //! One connection: what it has said, what runs for it, and what it is owed.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,8 +56,32 @@ pub struct Connection {
     is_alive: bool,
 }
 
-/// Why a connection ends: with a close frame, or, where the client is gone, without.
-type End = Option<CloseFrame>;
+/// Why a connection ends.
+pub enum End {
+    /// With a frame that says why.
+    Closing(CloseFrame),
+    /// The client has closed it, or is gone.
+    Left,
+    /// Nothing came from the client for too long.
+    Silent,
+    /// The client took nothing for too long.
+    Stalled,
+    /// What was still to be written was cut off, because the server stops or the token has expired.
+    CutOff,
+}
+
+impl End {
+    /// As it is counted.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Closing(frame) => protocol::reason(frame.code),
+            Self::Left => "left",
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::CutOff => "cut_off",
+        }
+    }
+}
 
 impl Connection {
     pub fn new(
@@ -88,10 +113,13 @@ impl Connection {
 
     /// Serves until the connection is to end.
     pub async fn run(&mut self) -> End {
-        self.serve().await.err().flatten()
+        match self.serve().await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
     }
 
-    async fn serve(&mut self) -> Result<(), End> {
+    async fn serve(&mut self) -> Result<Infallible, End> {
         let site = self.site.clone();
         let mut stopping = pin!(site.shutdown.cancelled());
         let mut clock = pin!(sleep_until(self.due_at()));
@@ -107,10 +135,10 @@ impl Connection {
                 message = self.socket.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(error)) => return Err(self.broken(error)),
-                    None => return Err(None),
+                    None => return Err(End::Left),
                 },
                 () = &mut clock => self.on_time().await?,
-                () = &mut stopping => return Err(Some(Close::GoingAway.frame())),
+                () = &mut stopping => return Err(closed(Close::GoingAway)),
             }
         }
     }
@@ -123,14 +151,14 @@ impl Connection {
     async fn on_time(&mut self) -> Result<(), End> {
         let now = Instant::now();
         if self.caller.is_none() && now >= self.init_by {
-            return Err(Some(Close::InitTimeout.frame()));
+            return Err(closed(Close::InitTimeout));
         }
         if self.expires_at.is_some_and(|at| now >= at) {
-            return Err(Some(Close::Forbidden("the token has expired".to_owned()).frame()));
+            return Err(closed(Close::Forbidden("the token has expired".to_owned())));
         }
         if now >= self.ping_at {
             if !std::mem::take(&mut self.is_alive) {
-                return Err(None);
+                return Err(End::Silent);
             }
             self.ping_at = now + PING_EVERY;
             self.send(Message::Ping(axum::body::Bytes::new())).await?;
@@ -154,10 +182,10 @@ impl Connection {
         use tungstenite::Error::{Capacity, Protocol, Utf8};
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
         match error.into_inner().downcast_ref() {
-            Some(Capacity(_)) => Some(Close::TooLong(self.site.limits.message_len).frame()),
-            Some(Utf8(_)) => Some(Close::BadFrame(1007).frame()),
-            Some(Protocol(fault)) if *fault != ResetWithoutClosingHandshake => Some(Close::BadFrame(1002).frame()),
-            _ => None,
+            Some(Capacity(_)) => closed(Close::TooLong(self.site.limits.message_len)),
+            Some(Utf8(_)) => closed(Close::BadFrame(1007)),
+            Some(Protocol(fault)) if *fault != ResetWithoutClosingHandshake => closed(Close::BadFrame(1002)),
+            _ => End::Left,
         }
     }
 
@@ -165,7 +193,7 @@ impl Connection {
         self.is_alive = true;
         let text = match message {
             Message::Text(text) => text,
-            Message::Binary(_) => return Err(Some(Close::BadMessage("messages are texts".to_owned()).frame())),
+            Message::Binary(_) => return Err(closed(Close::BadMessage("messages are texts".to_owned()))),
             Message::Close(_) => return Err(self.part().await),
             // The library answers pings by itself.
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
@@ -188,7 +216,7 @@ impl Connection {
         // Nothing may follow a close.
         self.operations.clear();
         let _ = timeout(CLOSE_TIME_MAX, self.socket.flush()).await;
-        None
+        End::Left
     }
 
     async fn sign_in(&mut self, payload: &serde_json::Value) -> Result<(), End> {
@@ -253,14 +281,14 @@ async fn in_time(
                 sleep(CLOSE_TIME_MAX).await;
             };
             tokio::select! {
-                written = timeout(SEND_TIME_MAX, writing) => written.map_err(|_| None)?,
+                written = timeout(SEND_TIME_MAX, writing) => written.map_err(|_| End::Stalled)?,
                 // A client that takes nothing holds up neither a stop nor the end of its token.
-                () = stopped => return Err(None),
-                () = sleep_until(token_ends) => return Err(None),
+                () = stopped => return Err(End::CutOff),
+                () = sleep_until(token_ends) => return Err(End::CutOff),
             }
         }
     };
-    written.map_err(|_| None)
+    written.map_err(|_| End::Left)
 }
 
 /// Comes when there is the rest of a message to be written. Whoever has put only a part wakes the task.
@@ -269,7 +297,7 @@ async fn has_rest(wire: &Wire) {
 }
 
 fn closed(close: Close) -> End {
-    Some(close.frame())
+    End::Closing(close.frame())
 }
 
 /// How far an operation has come.

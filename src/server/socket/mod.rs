@@ -32,7 +32,7 @@ use super::request::Refusal;
 use super::request_id::RequestId;
 use super::wire::Wire;
 use crate::graphql::errors::Failure;
-use connection::Connection;
+use connection::{Connection, End};
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Enough for most messages at one go; the library's own 128 KiB would be most of what an idle subscriber costs.
@@ -85,10 +85,13 @@ fn admit(
 }
 
 async fn serve(site: Arc<Site>, socket: WebSocket, wire: Arc<Wire>, from_headers: Identity, admitted: Admitted) {
+    let metrics = site.api.metrics().clone();
+    let _open = metrics.connected("websocket");
     let mut connection = Connection::new(site, socket, wire, from_headers, admitted);
     let end = connection.run().await;
+    metrics.closed(end.reason());
     let mut socket = connection.into_socket();
-    let Some(frame) = end else { return };
+    let End::Closing(frame) = end else { return };
     let close = async {
         if socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.next().await {}

@@ -67,6 +67,22 @@ impl Close {
     }
 }
 
+/// What a close code of ours means, as it is counted.
+pub fn reason(code: u16) -> &'static str {
+    match code {
+        1001 => "going_away",
+        1002 | 1007 => "bad_frame",
+        1009 => "too_long",
+        4400 => "bad_message",
+        4401 => "unauthorized",
+        4403 => "forbidden",
+        4408 => "init_timeout",
+        4409 => "duplicate_id",
+        4429 => "too_many",
+        _ => "other",
+    }
+}
+
 pub fn read(text: &str) -> Result<ClientMessage, Close> {
     serde_json::from_str(text).map_err(|error| Close::BadMessage(format!("Invalid message received: {error}")))
 }
