@@ -122,11 +122,12 @@ struct Found {
     process: Process,
 }
 
-/// What Linux says of this process; nothing elsewhere.
+/// What Linux says of this process (nothing elsewhere), and what the runtime says.
 #[derive(Debug)]
 struct Process {
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
+    tasks: usize,
 }
 
 impl Process {
@@ -136,7 +137,8 @@ impl Process {
         let resident_bytes = resident.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib << 10);
         // The folder itself is open while it is read.
         let open_files = std::fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1));
-        Self { resident_bytes, open_files }
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        Self { resident_bytes, open_files, tasks }
     }
 }
 
@@ -214,6 +216,7 @@ impl Collector for Found {
             tell.each(("acclaim_dead_letters", "kind"), help, kinds)?;
         }
         tell.gauge("acclaim_subscriptions", "Subscriptions that are open", self.subscriptions)?;
+        tell.gauge("acclaim_tasks", "Tasks of this node that are under way", self.process.tasks as u64)?;
         tell.bytes("process_resident_memory", "Resident memory of this process", self.process.resident_bytes)?;
         let files = self.process.open_files;
         files.map_or(Ok(()), |files| tell.gauge("process_open_fds", "Open files and sockets of this process", files))

@@ -39,6 +39,8 @@ pub struct Tally {
     /// Operations that nobody knows the outcome of, but the ledger has them.
     pub unknown_found: usize,
     pub dead_letters: usize,
+    /// Entries among these that were written to a Redis which others had left.
+    pub stranded: usize,
 }
 
 /// Compares everything; notes what is wrong.
@@ -66,7 +68,7 @@ pub async fn check(world: &World) -> anyhow::Result<Tally> {
     }
     check_likes(world, &found, &likes, &mut tally);
     check_events(world, &found, &sent, &mut tally);
-    check_letters(world, &found);
+    tally.stranded = check_letters(world, &found, &ids, &sent);
     Ok(tally)
 }
 
@@ -233,18 +235,31 @@ fn check_row(world: &World, found: &Found, event: &Sent, row: &Row, name: &impl 
 
 // ------------------------------------------------------------ dead letters
 
-/// Nothing is dead-lettered but what was poisoned, and what was lost with the engine.
-fn check_letters(world: &World, found: &Found) {
+/// Nothing is dead-lettered but what was poisoned, what was lost with the engine, and what clients wrote to a Redis that
+/// others had left.
+fn check_letters(world: &World, found: &Found, likes: &HashMap<String, &Like>, sent: &HashMap<String, Sent>) -> usize {
     let poisoned = world.record.poisoned.load(std::sync::atomic::Ordering::Relaxed) as usize;
-    let is_gap = |error: &str| error.starts_with("lost:");
-    let entries = found.letters.iter().filter(|(_, error)| !is_gap(error));
-    for (entry, error) in entries.clone().filter(|(entry, _)| !entry.contains("poison")) {
-        world.record.violation(format!("a dead letter: {entry} ({error})"));
+    let was_lost = world.record.losses() > 0;
+    let (mut entries, mut stranded) = (0, 0);
+    for (entry, error) in &found.letters {
+        let is_poison = entry.contains("poison");
+        if is_poison {
+            entries += 1;
+        } else if error.starts_with("lost:") && was_lost {
+            // A gap in a journal.
+        } else if error.starts_with("stranded:") && was_lost {
+            let event: serde_json::Value = serde_json::from_str(entry).unwrap_or_default();
+            let id = event["id"].as_str().unwrap_or_default();
+            if !likes.contains_key(id) && !sent.contains_key(id) {
+                world.record.violation(format!("nobody sent what a dead letter holds: {entry}"));
+            }
+            stranded += 1;
+        } else {
+            world.record.violation(format!("a dead letter: {entry} ({error})"));
+        }
     }
-    if entries.count() > poisoned {
-        world.record.violation(format!("more dead letters than the {poisoned} entries that were poisoned"));
+    if entries > poisoned {
+        world.record.violation(format!("{entries} dead letters of {poisoned} entries that were poisoned"));
     }
-    for (_, error) in found.letters.iter().filter(|(_, error)| is_gap(error) && world.record.losses() == 0) {
-        world.record.violation(format!("a gap in the journal, though the engine was not lost: {error}"));
-    }
+    stranded
 }

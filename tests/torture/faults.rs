@@ -31,6 +31,8 @@ kinds! {
     NodeStop "node-stop",
     NodeRestart "node-restart",
     NodePartition "node-partition",
+    ClockAhead "clock-ahead",
+    ClockBehind "clock-behind",
     RedisKill "redis-kill",
     RedisStop "redis-stop",
     RedisBusy "redis-busy",
@@ -132,6 +134,8 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
             world.set_mode(Side::Postgres, &[node], Mode::Pass);
             Ok(())
         }
+        ClockAhead => clock_step(world, node, random.random_range(1..40), short).await,
+        ClockBehind => clock_step(world, node, -random.random_range(1..40), short).await,
         JournalPoison => poison(world, random).await,
         StalledReaders => {
             world.stalled.send_replace(true);
@@ -220,6 +224,14 @@ async fn node_restart(world: &World, n: usize) -> anyhow::Result<()> {
         *process = None;
     }
     node.start(&world.acclaim).await
+}
+
+/// One node's clock jumps, and some time later back.
+async fn clock_step(world: &World, n: usize, seconds: i64, lasts: Duration) -> anyhow::Result<()> {
+    world.nodes[n].clock.step(seconds)?;
+    // The node notices within a second.
+    sleep(lasts + Duration::from_secs(1)).await;
+    world.nodes[n].clock.step(0)
 }
 
 // ------------------------------------------------------------ Redis

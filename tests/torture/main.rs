@@ -2,13 +2,14 @@
 //! checker that compares what clients were answered with what is there afterwards.
 //!
 //! In reading order: [`world`] is what a run consists of ([`process`], [`redis`], [`postgres`], [`node`], each with a bad
-//! network, [`proxy`]); [`writers`], [`producers`] and [`subscribers`] are the load, and [`record`] what they were
+//! network, [`proxy`], and a bad [`clock`]); [`writers`], [`producers`] and [`subscribers`] are the load, and [`record`] what they were
 //! answered; [`faults`] is what goes wrong; [`phases`] is the order of it all; [`check`] and [`report`] are the verdict.
 //!
 //! The seed decides what is done, in which order, to whom; when a process answers it can't decide, so two runs with one
 //! seed are alike and not the same.
 
 mod check;
+mod clock;
 mod faults;
 mod node;
 mod phases;

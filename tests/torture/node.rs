@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::Options;
+use crate::clock::Clock;
 use crate::process::{Process, free_port};
 use crate::proxy::Proxy;
 
@@ -23,6 +24,7 @@ pub struct Node {
     pub url: String,
     pub redis: Proxy,
     pub postgres: Proxy,
+    pub clock: Clock,
     pub process: Mutex<Option<Process>>,
     /// Whether it is meant to answer: false while a fault has it down.
     is_up: AtomicBool,
@@ -42,13 +44,14 @@ pub enum Failed {
 }
 
 impl Node {
-    /// Not running yet. `arguments` go to `acclaim serve`.
+    /// Not running yet. `arguments` go to `acclaim serve`; its clock is `ahead` of the machine's.
     pub async fn new(
         n: u64,
         options: &Options,
         redis: u16,
         postgres: u16,
         arguments: Vec<String>,
+        ahead: Duration,
     ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("torture-node-").tempdir()?;
         let logs = options.logs.as_deref().unwrap_or(dir.path());
@@ -60,6 +63,7 @@ impl Node {
             url: format!("http://127.0.0.1:{}", free_port()?),
             redis: Proxy::start(redis, seed ^ (n << 8)).await?,
             postgres: Proxy::start(postgres, seed ^ (n << 8) ^ 1).await?,
+            clock: Clock::new(dir.path(), ahead)?,
             process: Mutex::default(),
             is_up: AtomicBool::new(false),
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
@@ -88,6 +92,7 @@ impl Node {
             command.env("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{port}/torture"));
             // Why calls were refused, which is no news in an outage.
             command.env("ACCLAIM_LOG", "info,tokio_postgres=warn,acclaim::graphql::errors=debug");
+            self.clock.prepare(command);
             command.current_dir(self.dir.path());
         };
         let deadline = Instant::now() + START_LIMIT;
@@ -105,6 +110,17 @@ impl Node {
             ensure!(Instant::now() < deadline, "{} does not start:\n{}", self.name, self.last_words());
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
+    }
+
+    /// How many tasks are under way in it, as its metrics say.
+    pub async fn tasks(&self) -> u64 {
+        let answer = self.http.get(format!("{}/metrics", self.url)).send().await;
+        let text = match answer {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        let line = text.lines().find_map(|line| line.strip_prefix("acclaim_tasks "));
+        line.and_then(|number| number.parse().ok()).unwrap_or_default()
     }
 
     /// The end of its log.

@@ -252,6 +252,8 @@ fn check_resources(world: &World, run: &Run) {
     const MEMORY_MORE: u64 = 200 << 20;
     /// Connections of clients that come and go.
     const FILES_MORE: usize = 200;
+    /// Those of these connections, and what is under way at any moment.
+    const TASKS_MORE: u64 = 1_000;
     for ((node, before), now) in world.nodes.iter().zip(&run.baseline).zip(&run.end) {
         if now.memory > before.memory + MEMORY_MORE {
             world.record.violation(format!(
@@ -264,9 +266,12 @@ fn check_resources(world: &World, run: &Run) {
         if now.files > before.files + FILES_MORE {
             world.record.violation(format!("{} has {} files open, and had {}", node.name, now.files, before.files));
         }
+        if now.tasks > before.tasks + TASKS_MORE {
+            world.record.violation(format!("{} has {} tasks, and had {}", node.name, now.tasks, before.tasks));
+        }
     }
     let [answered, all] = [0, 1].map(|n| world.reads[n].load(Ordering::Relaxed));
-    if all > 1_000 && answered * 1_000 < all * 990 {
+    if all > 1_000 && answered * 1_000 < all * 999 {
         world.record.violation(format!("{answered} of {all} reads were answered by nodes that were up"));
     }
 }

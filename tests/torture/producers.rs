@@ -81,7 +81,8 @@ impl Producer {
         });
         // A producer that was away sends what happened an hour ago, which the ledger is asked about.
         if self.random.random_ratio(1, 25) {
-            let past = SystemTime::now() - Duration::from_secs(self.random.random_range(1_200..7_200));
+            let past =
+                SystemTime::now() + self.world.ahead - Duration::from_secs(self.random.random_range(1_200..7_200));
             let ms = past.duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_millis() as i64;
             let at = jiff::Timestamp::from_millisecond(ms).expect("it is before the year 10,000");
             event["occurredAt"] = json!(at.to_string());

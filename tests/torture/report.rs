@@ -14,6 +14,7 @@ use crate::world::World;
 pub struct Resources {
     pub memory: u64,
     pub files: usize,
+    pub tasks: u64,
 }
 
 pub struct Run {
@@ -35,9 +36,10 @@ impl World {
     pub async fn resources(&self) -> Vec<Resources> {
         let mut all = Vec::new();
         for node in &self.nodes {
+            let tasks = node.tasks().await;
             let process = node.process.lock().await;
-            let of = |process: &crate::process::Process| Resources { memory: process.memory(), files: process.files() };
-            all.push(process.as_ref().map_or(Resources { memory: 0, files: 0 }, of));
+            let (memory, files) = process.as_ref().map_or((0, 0), |process| (process.memory(), process.files()));
+            all.push(Resources { memory, files, tasks });
         }
         all
     }
@@ -100,11 +102,14 @@ pub fn verdict(world: &World, run: &Run) -> bool {
     for ((node, before), now) in world.nodes.iter().zip(&run.baseline).zip(&run.end) {
         let (had, has) = (before.memory >> 20, now.memory >> 20);
         println!(
-            "{}: {had} MB and {} files at the beginning, {has} MB and {} at the end",
-            node.name, before.files, now.files
+            "{}: {had} MB, {} files and {} tasks at the beginning, {has} MB, {} and {} at the end",
+            node.name, before.files, before.tasks, now.files, now.tasks
         );
     }
-    println!("the ledger: {} events, {} dead letters", run.tally.events, run.tally.dead_letters);
+    println!(
+        "the ledger: {} events, {} dead letters ({} of them written to a Redis that others had left)",
+        run.tally.events, run.tally.dead_letters, run.tally.stranded
+    );
     println!("ACCEPTED and lost with the engine: {} (it was lost {} times)", run.tally.lost_accepted, record.losses());
     println!("without an answer, and found in the ledger: {}", run.tally.unknown_found);
     let (violations, texts) = record.violations();

@@ -17,7 +17,7 @@ use crate::proxy::Mode;
 use crate::record::{Durability, Like, Record, Wish};
 use crate::redis::RedisPair;
 use crate::writers::attempt;
-use crate::{Options, report};
+use crate::{Options, clock, report};
 
 /// How many partitions the journal has where nothing else is set.
 pub const PARTITIONS: u16 = 4;
@@ -36,6 +36,8 @@ pub struct World {
     pub record: Record,
     pub acclaim: PathBuf,
     pub nodes: Vec<Node>,
+    /// How far the nodes' clocks are ahead of the machine's.
+    pub ahead: Duration,
     pub redis: Mutex<RedisPair>,
     pub postgres: Mutex<PostgresServer>,
     load: watch::Sender<Load>,
@@ -58,16 +60,18 @@ impl World {
         if let Some(bug) = &options.planted_bug {
             arguments.extend(["--planted-bug".to_owned(), bug.clone()]);
         }
+        let ahead = clock::ahead()?;
         let mut nodes = Vec::new();
         for n in 1..=2 {
             let redis = redis.primary().port();
-            nodes.push(Node::new(n, &options, redis, postgres.port(), arguments.clone()).await?);
+            nodes.push(Node::new(n, &options, redis, postgres.port(), arguments.clone(), ahead).await?);
         }
         let world = Self {
             options,
             record: Record::default(),
             acclaim,
             nodes,
+            ahead,
             redis: Mutex::new(redis),
             postgres: Mutex::new(postgres),
             load: watch::Sender::new(Load::Off),
@@ -95,7 +99,7 @@ impl World {
             let data = data.map_err(|failed| anyhow::anyhow!("{failed:?}"))?;
             ensure!(data["upsertProducts"]["upserted"] == chunk.len(), "{data}");
         }
-        // Midnight is far; this board comes to its end every 45 minutes, and the one by the hour within an hour.
+        // Beside the day that ends early in a run, this board comes to its end every 45 minutes.
         const QUICK: &str = "mutation { saveBoard(input: { id: \"quick\", title: \"Quick\", window: HALF_LIFE, halfLife: \"PT5M\" }) { board { id } userErrors { message } } }";
         let saved = self.nodes[0].graphql("admin", QUICK, json!({})).await;
         let saved = saved.map_err(|failed| anyhow::anyhow!("{failed:?}"))?;

@@ -1,0 +1,55 @@
+//! The clocks of the nodes: ahead of the machine's, so that midnight comes early in a run, and moved by faults. libfaketime
+//! tells a process another time of day; what it measures spans with stays as it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+
+/// So long after the start of a run it is midnight in UTC, where boards' days end: with the load on, among the first faults.
+const MIDNIGHT_AFTER: Duration = Duration::from_secs(40);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far the nodes are ahead of the machine.
+pub fn ahead() -> anyhow::Result<Duration> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let until_midnight = DAY.as_secs() - since_1970.as_secs() % DAY.as_secs();
+    Ok(Duration::from_secs((until_midnight + DAY.as_secs() - MIDNIGHT_AFTER.as_secs()) % DAY.as_secs()))
+}
+
+/// A clock of one process.
+pub struct Clock {
+    file: PathBuf,
+    library: String,
+    ahead: Duration,
+}
+
+impl Clock {
+    /// In a file of its own in `dir`.
+    pub fn new(dir: &Path, ahead: Duration) -> anyhow::Result<Self> {
+        // The program that comes with the library knows where that is.
+        let asked = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let asked = asked.context("faketime does not start; install it (Debian: faketime)")?;
+        ensure!(asked.status.success(), "faketime does not say where its library is");
+        let library = String::from_utf8(asked.stdout)?.trim().to_owned();
+        let clock = Self { file: dir.join("clock"), library, ahead };
+        clock.step(0)?;
+        Ok(clock)
+    }
+
+    /// Lets a program that is about to start have this clock.
+    pub fn prepare(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
+        // The file is read once a second.
+        command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
+
+    /// Moves it to so many seconds from what it should tell.
+    pub fn step(&self, seconds: i64) -> anyhow::Result<()> {
+        // Renamed, so that no process reads half of it.
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, format!("+{}\n", self.ahead.as_secs() as i64 + seconds))?;
+        Ok(std::fs::rename(new, &self.file)?)
+    }
+}
