@@ -17,6 +17,7 @@ mod end_to_end;
 mod failover;
 mod faults;
 mod formula;
+mod fuzz;
 mod graphql;
 mod history;
 mod hostile;

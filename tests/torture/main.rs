@@ -25,12 +25,13 @@ mod world;
 mod writers;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Parser;
 
 use crate::faults::Kind;
+use crate::process::acclaim;
 
 /// Tortures two Acclaim nodes, and says whether anything was lost, doubled or shown wrong.
 #[derive(Parser, Clone, Debug)]
@@ -108,22 +109,4 @@ fn torture(options: Options) -> anyhow::Result<bool> {
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped before the end")),
         }
     })
-}
-
-/// The server beside this program. `cargo run` has built only this program, so it is asked to build the server as well.
-fn acclaim() -> anyhow::Result<PathBuf> {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.args(["build", "--bin", "acclaim"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        if cfg!(feature = "planted-bugs") {
-            build.args(["--features", "planted-bugs"]);
-        }
-        ensure!(build.status()?.success(), "the server can't be built");
-    }
-    let acclaim = std::env::current_exe()?.with_file_name("acclaim");
-    ensure!(acclaim.exists(), "there is no {}; build it with cargo build", acclaim.display());
-    acclaim.canonicalize().context("the server's file")
 }

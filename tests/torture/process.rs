@@ -1,10 +1,10 @@
 //! A process that does not outlive the torture, however that ends, and that can be killed, stopped and let go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// Starts a program and keeps it for as long as its own standard input is open: the pipe closes when the torture is gone,
 /// even by SIGKILL, when no destructor runs.
@@ -96,4 +96,22 @@ fn send(signal: &str, pids: &[u32]) {
 /// Free now; nobody else is likely to ask for it in the moment until a server does.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The server beside this program. `cargo run` has built only this program, so it is asked to build the server as well.
+pub fn acclaim() -> anyhow::Result<PathBuf> {
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--bin", "acclaim"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        if cfg!(feature = "planted-bugs") {
+            build.args(["--features", "planted-bugs"]);
+        }
+        ensure!(build.status()?.success(), "the server can't be built");
+    }
+    let acclaim = std::env::current_exe()?.with_file_name("acclaim");
+    ensure!(acclaim.exists(), "there is no {}; build it with cargo build", acclaim.display());
+    acclaim.canonicalize().context("the server's file")
 }
