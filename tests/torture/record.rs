@@ -35,6 +35,8 @@ pub struct Answer {
     pub at: Instant,
     pub liked: bool,
     pub changed: bool,
+    /// When the like was done, as the answer says.
+    pub done_at: jiff::Timestamp,
     pub durability: Durability,
 }
 

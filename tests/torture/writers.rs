@@ -13,8 +13,8 @@ use crate::node::{Failed, Node};
 use crate::record::{Answer, Durability, Like, Record, Wish};
 use crate::world::World;
 
-const TOGGLE: &str = "mutation($product: ID!, $key: String!) { like: toggleLike(input: { productId: $product, idempotencyKey: $key }) { liked changed durability userErrors { message } } }";
-const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) { like: setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked changed durability userErrors { message } } }";
+const TOGGLE: &str = "mutation($product: ID!, $key: String!) { like: toggleLike(input: { productId: $product, idempotencyKey: $key }) { liked changed at durability userErrors { message } } }";
+const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) { like: setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked changed at durability userErrors { message } } }";
 
 /// How long a like is tried: longer than a fault and its recovery.
 const DEADLINE: Duration = Duration::from_secs(25);
@@ -31,13 +31,14 @@ pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Option<Answer
             let payload = &data["like"];
             let durability = payload["durability"].as_str().and_then(Durability::from_name);
             let answered = (payload["liked"].as_bool(), payload["changed"].as_bool(), durability);
-            if let (Some(liked), Some(changed), Some(durability)) = answered {
+            let done_at = payload["at"].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            if let ((Some(liked), Some(changed), Some(durability)), Some(done_at)) = (answered, done_at) {
                 let outcome = match durability {
                     Durability::Accepted => "likes ACCEPTED",
                     Durability::Committed => "likes COMMITTED",
                 };
                 record.count(outcome, 1);
-                return Some(Answer { at: Instant::now(), liked, changed, durability });
+                return Some(Answer { at: Instant::now(), liked, changed, done_at, durability });
             }
             record.violation(format!("a like of {} for {} was answered {payload}", like.user, like.product));
             500
