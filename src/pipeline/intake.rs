@@ -132,7 +132,8 @@ impl App {
                 }
             }
         };
-        // What was asked before its answer was lost, and not what somebody has sent with this key earlier.
+        // What was asked before its answer was lost, and not what somebody has sent with this key earlier. Of two sent in the
+        // same millisecond both may be told that they changed it: which one did is not known, and it has one effect.
         let is_own = doubt.may_have_written() && answer.at == request.at;
         Ok(LikeResult::Done {
             liked: answer.liked,
