@@ -101,12 +101,6 @@ pub struct ProductRule {
     pub note: String,
 }
 
-impl ProductRule {
-    fn is_in_force(&self, at: Timestamp) -> bool {
-        self.created_at <= at && self.until.is_none_or(|until| at < until)
-    }
-}
-
 /// Every rule there ever was.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Rules {
@@ -170,15 +164,18 @@ impl Rules {
             return Vec::new();
         }
         let reaches = |rule: &&ProductRule| {
-            rule.version <= basis.rules_version && rule.board.as_ref().is_none_or(|own| own == board)
+            rule.version <= basis.rules_version
+                && rule.created_at <= basis.at
+                && rule.board.as_ref().is_none_or(|own| own == board)
         };
         // The newest of each (product, own or shared) decides, even by having ended.
+        let has_ended = |rule: &ProductRule| rule.until.is_some_and(|until| until <= basis.at);
         let mut newest = std::collections::BTreeMap::new();
         for rule in self.products.iter().filter(reaches) {
             newest.insert((&rule.product, rule.board.is_some()), rule);
         }
         let mut of_product = std::collections::BTreeMap::new();
-        for ((product, _), rule) in newest.into_iter().filter(|(_, rule)| rule.is_in_force(basis.at)) {
+        for ((product, _), rule) in newest.into_iter().filter(|(_, rule)| !has_ended(rule)) {
             of_product.insert(product, rule);
         }
         of_product.into_values().collect()
