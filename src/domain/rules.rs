@@ -133,9 +133,9 @@ impl Rules {
         weights.max(self.products.last().map_or(0, |rule| rule.version))
     }
 
-    /// All rules, at an instant: that of the newest, where the clock that made it runs ahead of the caller's.
+    /// All rules, at an instant: that of the latest, where the clock that made it runs ahead of the caller's.
     pub fn basis(&self, at: Timestamp) -> Basis {
-        let at = self.products.last().map_or(at, |newest| at.max(newest.created_at));
+        let at = self.products.iter().fold(at, |at, rule| at.max(rule.created_at));
         Basis { rules_version: self.version(), at }
     }
 

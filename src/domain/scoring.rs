@@ -437,6 +437,15 @@ mod tests {
     }
 
     #[test]
+    fn product_rules_count_at_once_by_whichever_clock_they_were_made() {
+        let daily = board("daily", Window::Day);
+        let ahead = ProductRule { created_at: noon().plus_ms(5_000), ..product_rule(1, None, true, None) };
+        let other = ProductRule { product: ProductId::new("pen").unwrap(), ..product_rule(2, None, true, None) };
+        let rules = Rules { weights: vec![], products: vec![ahead, other] };
+        assert_eq!(view(&scoring(&daily, &rules, noon()), noon()), 0.0);
+    }
+
+    #[test]
     fn what_is_outside_the_scope_does_not_count() {
         let mut mugs = board("mugs", Window::Day);
         mugs.scope.category = Some("mugs".to_owned());
