@@ -2,6 +2,8 @@
 //!
 //! Weight rules and product rules share one count of versions, so that a version names the rules of a moment.
 
+use std::collections::{BTreeMap, HashSet};
+
 use jiff::tz::TimeZone;
 
 use super::{BoardId, Bucket, Factor, Period, ProductId, Signal, Timestamp, Weight};
@@ -147,13 +149,11 @@ impl Rules {
     /// The weight rules up to a version that were not taken back by then, in the order in which they apply to a board:
     /// the shared ones first, then its own, each by version.
     pub fn weights_of(&self, board: &BoardId, version: i32) -> Vec<&WeightRule> {
-        let counts = |rule: &&WeightRule| {
-            rule.version <= version
-                && rule.cancels.is_none()
-                && rule.is_of(board)
-                && !self.is_cancelled(rule.version, version)
-        };
-        let mut rules: Vec<_> = self.weights.iter().filter(counts).collect();
+        let known = || self.weights.iter().filter(move |rule| rule.version <= version);
+        let cancelled: HashSet<i32> = known().filter_map(|rule| rule.cancels).collect();
+        let counts =
+            |rule: &&WeightRule| rule.cancels.is_none() && rule.is_of(board) && !cancelled.contains(&rule.version);
+        let mut rules: Vec<_> = known().filter(counts).collect();
         rules.sort_by_key(|rule| (rule.board.is_some(), rule.version));
         rules
     }
@@ -170,11 +170,11 @@ impl Rules {
         };
         // The newest of each (product, own or shared) decides, even by having ended.
         let has_ended = |rule: &ProductRule| rule.until.is_some_and(|until| until <= basis.at);
-        let mut newest = std::collections::BTreeMap::new();
+        let mut newest = BTreeMap::new();
         for rule in self.products.iter().filter(reaches) {
             newest.insert((&rule.product, rule.board.is_some()), rule);
         }
-        let mut of_product = std::collections::BTreeMap::new();
+        let mut of_product = BTreeMap::new();
         for ((product, _), rule) in newest.into_iter().filter(|(_, rule)| !has_ended(rule)) {
             of_product.insert(product, rule);
         }
