@@ -16,9 +16,7 @@ use super::read::LedgerBoard;
 use super::rebuild::{Computed, compute_after};
 use super::roll::next_of;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, RETRY_AFTER_MS, Reading, Result, Source};
-use crate::domain::{
-    Basis, Board, BoardId, Bucket, Cursors, Factor, PageStart, Period, Points, ProductId, Scoring, Timestamp,
-};
+use crate::domain::{Basis, Board, BoardId, Bucket, Cursors, PageStart, Period, Points, ProductId, Scoring, Timestamp};
 use crate::ledger::{ClosedPeriod, KeysetPage};
 
 /// Closed periods computed from the ledger that a node remembers: with 100,000 products each some 300 MB.
@@ -186,7 +184,7 @@ impl App {
     async fn basis_of(&self, board: &Board, period: &Period) -> Result<Basis> {
         let closed = self.ledger.closed_period(&board.id, &period.key).await?;
         let rules_version = closed.map_or_else(|| self.definitions().rules.version(), |closed| closed.rules_version);
-        Ok(Basis { rules_version, at: last_instant(period.ends_at) })
+        Ok(Basis::at_close(period, rules_version))
     }
 
     /// A period of a board under the rules of `basis`, with what carries over to it: from the latest results that are kept
@@ -195,7 +193,7 @@ impl App {
         let definitions = self.definitions();
         let mut link = period.clone();
         let mut carry_from = None;
-        if board.carries_from(period).is_some() && board.carry_over != Factor::ZERO {
+        if board.carries_from(period).is_some() {
             let starts_at = period.starts_at.unwrap_or_default();
             let whole = self.ledger.latest_whole(&board.id, starts_at).await?;
             let begins_at = match &whole {
@@ -235,11 +233,6 @@ impl App {
     }
 }
 
-/// The last instant before an end: product rules that end with the period count in it.
-fn last_instant(ends_at: Option<Timestamp>) -> Timestamp {
-    ends_at.unwrap_or_default().minus_ms(1)
-}
-
 fn found(board: &Arc<Board>, closed: &ClosedPeriod) -> Found {
     let reading = reading(board, closed);
     Found::Closed(reading.period.clone(), Some(reading))
@@ -247,11 +240,12 @@ fn found(board: &Arc<Board>, closed: &ClosedPeriod) -> Found {
 
 /// What stored results say of themselves.
 fn reading(board: &Arc<Board>, closed: &ClosedPeriod) -> Reading {
+    let period = period_of(board, closed);
     Reading {
         board: board.clone(),
-        period: period_of(board, closed),
+        basis: Basis::at_close(&period, closed.rules_version),
+        period,
         freshness: Freshness { source: Source::Results, as_of: closed.closed_at, degraded: false },
-        basis: Basis { rules_version: closed.rules_version, at: last_instant(Some(closed.ends_at)) },
         cursors: Cursors::new(),
     }
 }
