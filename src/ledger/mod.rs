@@ -410,9 +410,9 @@ impl Ledger {
         results::has_results(&self.db, board, period).await
     }
 
-    /// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
-    pub async fn latest_closed(&self, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
-        results::latest_closed(&self.db, board, by).await
+    /// When the latest of the board's closed periods that had ended at an instant did so.
+    pub async fn latest_close(&self, board: &BoardId, by: Timestamp) -> Result<Option<Timestamp>> {
+        results::latest_close(&self.db, board, by).await
     }
 
     /// The first bucket from `from` on in which anything was counted.

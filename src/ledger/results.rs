@@ -31,16 +31,16 @@ macro_rules! insert {
     };
 }
 
-/// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
-pub(super) async fn latest_closed(db: &Db, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
-    let found: Option<(String, At)> = with_conn!(db, |conn| {
+/// When the latest of the board's closed periods that had ended at an instant did so.
+pub(super) async fn latest_close(db: &Db, board: &BoardId, by: Timestamp) -> Result<Option<Timestamp>> {
+    let found: Option<At> = with_conn!(db, |conn| {
         let ended = closed_periods::table
             .filter(closed_periods::board.eq(board.as_str()))
             .filter(closed_periods::ends_at.le(At(by)))
             .order(closed_periods::ends_at.desc());
-        Ok(ended.select((closed_periods::period, closed_periods::ends_at)).first(conn).await.optional()?)
+        Ok(ended.select(closed_periods::ends_at).first(conn).await.optional()?)
     })?;
-    Ok(found.map(|(key, ends_at)| (key, ends_at.0)))
+    Ok(found.map(|ended_at| ended_at.0))
 }
 
 /// The first bucket from `from` on in which anything was counted.

@@ -38,8 +38,8 @@ async fn first_missing(app: &App, definition: &BoardDefinition, last: &Period) -
     let (Some(last_starts_at), true) = (last.starts_at, board.window.can_carry()) else {
         return Ok(Some(last.clone()));
     };
-    let closed = app.ledger.latest_closed(&board.id, last_starts_at).await?;
-    let begins_at = closed.map(|(_, ended_at)| ended_at).or(definition.closed_from).unwrap_or(last_starts_at);
+    let closed = app.ledger.latest_close(&board.id, last_starts_at).await?;
+    let begins_at = closed.or(definition.closed_from).unwrap_or(last_starts_at);
     Ok(Some(board.period_at(begins_at.min(last_starts_at))))
 }
 
