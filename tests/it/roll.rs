@@ -18,6 +18,7 @@ crate::both_setups!(
     days_roll_at_midnight_of_their_zone,
     every_window_rolls,
     periods_that_nobody_closed_are_filled_in_order,
+    landmarks_that_nobody_closed_are_filled_in_order,
     late_events_wait_until_their_period_is_reopened,
 );
 
@@ -198,6 +199,32 @@ async fn periods_that_nobody_closed_are_filled_in_order(setup: Setup) {
     assert_eq!(node.closed("daily").await, closed);
     assert_eq!(node.results("daily", "2026-11-26").await, []);
     assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
+}
+
+async fn landmarks_that_nobody_closed_are_filled_in_order(setup: Setup) {
+    let now = at("2026-11-20T12:00:00Z");
+    let node = Node::start(setup, EngineLimits::default(), now).await;
+    node.with_products(&["a"]).await;
+    record(&node, "1", "a").await;
+    let trending = node.board("trending");
+    let first = trending.period_at(now);
+    let mut keys = vec![trending.period_before(&first).unwrap().key];
+    let mut period = first.clone();
+    for _ in 0..3 {
+        keys.push(period.key);
+        period = trending.period_at(period.ends_at.unwrap());
+    }
+    let until_current = async |key: &str| {
+        until("trending is there", LIMIT, async || node.shown_on("trending").await.0 == key).await;
+        until("it is current", LIMIT, async || node.app.is_current(&trending.id).await.unwrap()).await;
+    };
+    until_current(&first.key).await;
+    node.set_clock(period.starts_at.unwrap());
+    until_current(&period.key).await;
+    assert_eq!(node.closed("trending").await, keys);
+    node.stack.reopen("trending", first.starts_at.unwrap()).await;
+    until("all of them are stored again", LIMIT, async || node.closed("trending").await == keys).await;
     node.stop().await;
 }
 
