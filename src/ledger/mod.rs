@@ -389,6 +389,11 @@ impl Ledger {
         boards::definitions(&self.db).await
     }
 
+    /// The boards that were deleted, and not made anew since.
+    pub async fn deleted_boards(&self) -> Result<Vec<BoardId>> {
+        boards::deleted_boards(&self.db).await
+    }
+
     /// The products in a board's scope; empty, and not looked up, where that is every product.
     pub async fn members(&self, board: &Board) -> Result<HashSet<ProductId>> {
         if board.scope.is_all() {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::Fault;
+use super::fault::{Fault, in_time};
 use super::rebuild::rebuild;
 use crate::domain::{
     BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
@@ -97,6 +97,7 @@ struct Projector<'a> {
 
 impl<'a> Projector<'a> {
     async fn load(app: &'a Arc<App>, epoch: u64) -> Result<Self, Fault> {
+        drop_deleted(app).await?;
         let definitions = app.definitions();
         let mut boards = BTreeMap::new();
         for definition in &definitions.boards {
@@ -304,6 +305,17 @@ impl<'a> Projector<'a> {
         }
         Ok(true)
     }
+}
+
+/// Lets go of boards that were deleted while nobody projected, or by whom it failed. Boards go on without a ledger.
+async fn drop_deleted(app: &App) -> Result<(), Fault> {
+    if app.is_ledger_away() {
+        return Ok(());
+    }
+    for board in in_time(app.ledger.deleted_boards()).await.unwrap_or_default() {
+        app.engine.drop_board(&board).await?;
+    }
+    Ok(())
 }
 
 async fn track(
