@@ -12,6 +12,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+use super::fault::in_time;
 use super::read::LedgerBoard;
 use super::rebuild::{Computed, compute_after};
 use super::roll::next_of;
@@ -28,9 +29,15 @@ const COMPUTED_AT_ONCE: usize = 1;
 /// Links of the chain that one answer may compute: some seconds of the ledger's time.
 const CHAIN_MAX: usize = 1_000;
 
-/// Closed periods computed from the ledger, by board, revision and key.
+/// Ranks of periods before that a node remembers for while the ledger is away: as many as rows of the catalogue.
+const RANKS_MAX: usize = 100_000;
+
+/// What a node remembers of closed periods.
 pub struct ClosedBoards {
+    /// Closed periods computed from the ledger, by board, revision and key.
     computed: Cache<(BoardId, i64, String), Arc<LedgerBoard>>,
+    /// The rank at a period's close, `None` for a product without one, by board, key and product.
+    ranks: Cache<(BoardId, String, ProductId), Option<u64>>,
     turns: Semaphore,
     lookups: AtomicU64,
     computations: AtomicU64,
@@ -40,6 +47,7 @@ impl Default for ClosedBoards {
     fn default() -> Self {
         Self {
             computed: Cache::new(COMPUTED_MAX),
+            ranks: Cache::new(RANKS_MAX),
             turns: Semaphore::new(COMPUTED_AT_ONCE),
             lookups: AtomicU64::new(0),
             computations: AtomicU64::new(0),
@@ -117,7 +125,8 @@ impl App {
         count: u64,
     ) -> Result<BoardPage> {
         self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
-        if let Some((closed, Some(rows))) = self.ledger.results_page(&board.id, &period.key, start, count).await? {
+        let stored = in_time(self.ledger.results_page(&board.id, &period.key, start, count)).await?;
+        if let Some((closed, Some(rows))) = stored {
             return Ok(BoardPage { reading: reading(board, &closed), rows });
         }
         let computed = self.closed_board(board, period).await?;
@@ -132,7 +141,7 @@ impl App {
         products: &[ProductId],
     ) -> Result<BoardEntries> {
         self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
-        if let Some((closed, entries)) = self.ledger.results_of(&board.id, &period.key, products).await?
+        if let Some((closed, entries)) = in_time(self.ledger.results_of(&board.id, &period.key, products)).await?
             && (closed.is_whole() || entries.iter().all(Option::is_some))
         {
             return Ok(BoardEntries { reading: reading(board, &closed), entries });
@@ -152,16 +161,31 @@ impl App {
         self.closed_boards.computations.load(Ordering::Relaxed)
     }
 
-    /// The places that products held when the period before ended; `None` where none is before.
-    pub async fn entries_before(
+    /// The ranks that products held when the period before ended; `None` where none is before. While the ledger is away, as
+    /// far as they were read before.
+    pub async fn ranks_before(
         &self,
         board: &Arc<Board>,
         period: &Period,
         products: &[ProductId],
-    ) -> Result<Option<BoardEntries>> {
-        match board.period_before(period) {
-            Some(before) => Ok(Some(self.closed_entries(board, &before, products).await?)),
-            None => Ok(None),
+    ) -> Result<Option<Vec<Option<u64>>>> {
+        let Some(before) = board.period_before(period) else { return Ok(None) };
+        let ranks = &self.closed_boards.ranks;
+        let key = |product: &ProductId| (board.id.clone(), before.key.clone(), product.clone());
+        let remembered = || products.iter().map(|product| ranks.get(&key(product))).collect::<Option<Vec<_>>>();
+        if self.is_ledger_away()
+            && let Some(known) = remembered()
+        {
+            return Ok(Some(known));
+        }
+        match self.closed_entries(board, &before, products).await {
+            Ok(BoardEntries { entries, .. }) => {
+                let read: Vec<_> = entries.into_iter().map(|entry| entry.map(|(rank, _)| rank)).collect();
+                products.iter().zip(&read).for_each(|(product, rank)| ranks.insert(key(product), *rank));
+                Ok(Some(read))
+            }
+            Err(away @ AppError::Unavailable { .. }) => remembered().map(Some).ok_or(away),
+            Err(error) => Err(error),
         }
     }
 
