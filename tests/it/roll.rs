@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, Timestamp};
-use acclaim::engine::{Engine, EngineLimits};
-use acclaim::ledger::Ledger;
-use acclaim::pipeline::{App, EventResult, Settings, project, sync};
+use acclaim::domain::{BoardId, Signal, Timestamp, UserId, Weight};
+use acclaim::engine::{Desired, Engine, EngineLimits};
+use acclaim::ledger::{Author, Ledger, NewWeightRule};
+use acclaim::pipeline::{App, Durability, EventResult, LikeResult, Settings, project, sync};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::node::{Node, order, product};
@@ -254,6 +254,43 @@ async fn late_events_wait_until_their_period_is_reopened(setup: Setup) {
     // Twice is the same as once.
     reopen().await;
     assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
+}
+
+/// All boards that a rule reaches are computed anew at once, and what they read may take long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn likes_are_committed_while_many_boards_wait_for_the_ledger() {
+    let boards: Vec<_> = (0..12).map(|n| daily_in(&format!("day-{n}"), "UTC")).collect();
+    let node = Node::start_with(Setup::Servers, EngineLimits::default(), at("2026-11-22T12:00:00Z"), &boards).await;
+    node.with_products(&["a"]).await;
+    record(&node, "1", "a").await;
+    for n in 0..12 {
+        until_shown(&node, &format!("day-{n}"), "2026-11-22", &[("a", 0.6)]).await;
+    }
+    let lock = "BEGIN; LOCK TABLE period_results IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(10); ROLLBACK";
+    let held = "SELECT COUNT(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND relation = 'period_results'::regclass AND mode = 'AccessExclusiveLock'";
+    let meanwhile = async {
+        until("the table is locked", LIMIT, async || node.stack.count(held).await == 1).await;
+        let rule = NewWeightRule {
+            board: None,
+            weights: vec![(Signal::Order, Weight::from_f64(1.0).unwrap())],
+            from: None,
+            until: None,
+            hours: None,
+            author: Author { name: "ada".to_owned(), at: node.app.now(), note: "to see what happens".to_owned() },
+            expected_version: None,
+        };
+        node.app.adjust_weights(&rule).await.unwrap();
+        let ann = UserId::new("ann").unwrap();
+        until("a like is COMMITTED", Duration::from_secs(5), async || {
+            let liked = node.app.like(&ann, &product("a"), Desired::Toggled, None).await;
+            matches!(liked, Ok(LikeResult::Done { durability: Durability::Committed, .. }))
+        })
+        .await;
+        assert_eq!(node.stack.count(held).await, 1, "the boards still wait");
+    };
+    tokio::join!(node.stack.sql(lock), meanwhile);
     node.stop().await;
 }
 
