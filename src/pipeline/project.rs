@@ -20,8 +20,8 @@ use super::App;
 use super::fault::{Fault, in_time};
 use super::rebuild::rebuild;
 use crate::domain::{
-    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
-    Timestamp,
+    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Period, Points, Position, ProductId, Scoring,
+    SnapshotReason, Timestamp,
 };
 use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
@@ -171,7 +171,7 @@ impl<'a> Projector<'a> {
             if finishing || tracked.is_rebuilding || tracked.building.is_some() {
                 continue;
             }
-            let Some((build, scoring)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
+            let Some((period, build)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
             let is_correction = build.reason == SnapshotReason::Recovered && tracked.shown.is_some();
             let reopened = tracked.definition.reopened;
             let is_soon = |(began, known): (Instant, i64)| known == reopened && began.elapsed() < CORRECTION_PAUSE;
@@ -181,6 +181,7 @@ impl<'a> Projector<'a> {
             tracked.is_rebuilding = true;
             tracked.last_rebuild = Some((Instant::now(), reopened));
             let (app, definition) = (self.app.clone(), tracked.definition.clone());
+            let scoring = Scoring::new(&definition.board, period, &definitions.rules, build.basis);
             self.rebuilds.spawn(async move {
                 let outcome = rebuild(&app, &definition, scoring, build).await;
                 if outcome.is_err() {
@@ -369,7 +370,7 @@ impl Tracked {
     }
 
     /// What should be shown now; `None` where it is.
-    fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Build, Scoring)> {
+    fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Period, Build)> {
         let BoardDefinition { board, revision, .. } = &self.definition;
         let now = app.now();
         let period = board.period_at(now);
@@ -384,7 +385,7 @@ impl Tracked {
         };
         let basis = definitions.rules.basis(now);
         let build = Build { epoch, period: period.key.clone(), revision: *revision, basis, reason };
-        Some((build, Scoring::new(board, period, &definitions.rules, basis)))
+        Some((period, build))
     }
 }
 
