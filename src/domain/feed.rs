@@ -58,8 +58,11 @@ pub struct FeedState {
     /// Key of the period.
     pub period: String,
     pub at: Timestamp,
-    /// The rules that the board was built under, and what it had folded: what explanations need.
+    /// The rules that the board was built under, and what it had folded: what explanations need. Not there in what an older
+    /// version has published.
+    #[serde(default)]
     pub basis: Basis,
+    #[serde(default)]
     pub cursors: Cursors,
     /// Places on the whole board.
     pub total: u64,
@@ -213,6 +216,28 @@ mod tests {
                 assert_eq!(changes.is_empty(), before == after);
             }
         }
+    }
+
+    #[test]
+    fn what_an_older_version_has_published_reads_back() {
+        let state = FeedState {
+            board: BoardId::daily(),
+            epoch: 1,
+            seq: 2,
+            generation: 3,
+            reason: SnapshotReason::Rolled,
+            period: "2026-11-22".to_owned(),
+            at: Timestamp::from_ms(4),
+            basis: Basis { rules_version: 5, at: Timestamp::from_ms(6) },
+            cursors: [(0, Position::new(1, 7))].into(),
+            total: 1,
+            places: places(&[("a", 8)]),
+        };
+        let mut json = serde_json::to_value(&state).unwrap();
+        assert_eq!(serde_json::from_value::<FeedState>(json.clone()).unwrap(), state);
+        json.as_object_mut().unwrap().retain(|name, _| name != "basis" && name != "cursors");
+        let older = FeedState { basis: Basis::default(), cursors: Cursors::new(), ..state };
+        assert_eq!(serde_json::from_value::<FeedState>(json).unwrap(), older);
     }
 
     #[test]

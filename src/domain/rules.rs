@@ -2,6 +2,8 @@
 //!
 //! Weight rules and product rules share one count of versions, so that a version names the rules of a moment.
 
+use std::collections::{BTreeMap, HashSet};
+
 use jiff::tz::TimeZone;
 
 use super::{BoardId, Bucket, Factor, Period, ProductId, Signal, Timestamp, Weight};
@@ -101,12 +103,6 @@ pub struct ProductRule {
     pub note: String,
 }
 
-impl ProductRule {
-    fn is_in_force(&self, at: Timestamp) -> bool {
-        self.created_at <= at && self.until.is_none_or(|until| at < until)
-    }
-}
-
 /// Every rule there ever was.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Rules {
@@ -139,9 +135,9 @@ impl Rules {
         weights.max(self.products.last().map_or(0, |rule| rule.version))
     }
 
-    /// All rules, at an instant: that of the newest, where the clock that made it runs ahead of the caller's.
+    /// All rules, at an instant: that of the latest, where the clock that made it runs ahead of the caller's.
     pub fn basis(&self, at: Timestamp) -> Basis {
-        let at = self.products.last().map_or(at, |newest| at.max(newest.created_at));
+        let at = self.products.iter().fold(at, |at, rule| at.max(rule.created_at));
         Basis { rules_version: self.version(), at }
     }
 
@@ -153,13 +149,11 @@ impl Rules {
     /// The weight rules up to a version that were not taken back by then, in the order in which they apply to a board:
     /// the shared ones first, then its own, each by version.
     pub fn weights_of(&self, board: &BoardId, version: i32) -> Vec<&WeightRule> {
-        let counts = |rule: &&WeightRule| {
-            rule.version <= version
-                && rule.cancels.is_none()
-                && rule.is_of(board)
-                && !self.is_cancelled(rule.version, version)
-        };
-        let mut rules: Vec<_> = self.weights.iter().filter(counts).collect();
+        let known = || self.weights.iter().filter(move |rule| rule.version <= version);
+        let cancelled: HashSet<i32> = known().filter_map(|rule| rule.cancels).collect();
+        let counts =
+            |rule: &&WeightRule| rule.cancels.is_none() && rule.is_of(board) && !cancelled.contains(&rule.version);
+        let mut rules: Vec<_> = known().filter(counts).collect();
         rules.sort_by_key(|rule| (rule.board.is_some(), rule.version));
         rules
     }
@@ -170,15 +164,18 @@ impl Rules {
             return Vec::new();
         }
         let reaches = |rule: &&ProductRule| {
-            rule.version <= basis.rules_version && rule.board.as_ref().is_none_or(|own| own == board)
+            rule.version <= basis.rules_version
+                && rule.created_at <= basis.at
+                && rule.board.as_ref().is_none_or(|own| own == board)
         };
         // The newest of each (product, own or shared) decides, even by having ended.
-        let mut newest = std::collections::BTreeMap::new();
+        let has_ended = |rule: &ProductRule| rule.until.is_some_and(|until| until <= basis.at);
+        let mut newest = BTreeMap::new();
         for rule in self.products.iter().filter(reaches) {
             newest.insert((&rule.product, rule.board.is_some()), rule);
         }
-        let mut of_product = std::collections::BTreeMap::new();
-        for ((product, _), rule) in newest.into_iter().filter(|(_, rule)| rule.is_in_force(basis.at)) {
+        let mut of_product = BTreeMap::new();
+        for ((product, _), rule) in newest.into_iter().filter(|(_, rule)| !has_ended(rule)) {
             of_product.insert(product, rule);
         }
         of_product.into_values().collect()

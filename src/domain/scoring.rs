@@ -423,6 +423,29 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_period_has_the_product_rules_of_its_end() {
+        let daily = board("daily", Window::Day);
+        let later = noon().plus_ms(24 * 3_600_000);
+        let excluded = product_rule(1, None, true, None);
+        let listed = ProductRule { created_at: later, ..product_rule(2, None, false, None) };
+        let own = ProductRule { created_at: later, ..product_rule(3, Some("daily"), false, Some(2.0)) };
+        let rules = Rules { weights: vec![], products: vec![excluded, listed, own] };
+        let period = daily.period_at(noon());
+        let closed = Scoring::new(&daily, period.clone(), &rules, Basis::at_close(&period, rules.version()));
+        assert_eq!(view(&closed, noon()), 0.0, "what was decided after the end says nothing of it");
+        assert_eq!(view(&scoring(&daily, &rules, later), later), 2.0);
+    }
+
+    #[test]
+    fn product_rules_count_at_once_by_whichever_clock_they_were_made() {
+        let daily = board("daily", Window::Day);
+        let ahead = ProductRule { created_at: noon().plus_ms(5_000), ..product_rule(1, None, true, None) };
+        let other = ProductRule { product: ProductId::new("pen").unwrap(), ..product_rule(2, None, true, None) };
+        let rules = Rules { weights: vec![], products: vec![ahead, other] };
+        assert_eq!(view(&scoring(&daily, &rules, noon()), noon()), 0.0);
+    }
+
+    #[test]
     fn what_is_outside_the_scope_does_not_count() {
         let mut mugs = board("mugs", Window::Day);
         mugs.scope.category = Some("mugs".to_owned());

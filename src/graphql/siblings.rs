@@ -15,7 +15,7 @@ use crate::pipeline::{App, AppError, BoardEntries, Moment, Reading, Result, Tall
 
 type Shared<T> = OnceCell<Result<T>>;
 /// `None` where no period is before.
-type EntriesBefore = Shared<Option<Arc<BoardEntries>>>;
+type RanksBefore = Shared<Option<Vec<Option<u64>>>>;
 
 pub struct Siblings {
     app: Arc<App>,
@@ -26,7 +26,7 @@ pub struct Siblings {
     viewer_likes: Shared<Vec<Option<Timestamp>>>,
     entries: Mutex<HashMap<BoardId, Arc<Shared<Arc<BoardEntries>>>>>,
     /// By board and key of the period that came after.
-    entries_before: Mutex<HashMap<(BoardId, String), Arc<EntriesBefore>>>,
+    ranks_before: Mutex<HashMap<(BoardId, String), Arc<RanksBefore>>>,
     /// By what was read and the moment; a query names a few boards at most.
     tallies: Mutex<Vec<(Arc<Reading>, Moment, SharedTally)>>,
 }
@@ -48,7 +48,7 @@ impl Siblings {
             like_counts: OnceCell::new(),
             viewer_likes: OnceCell::new(),
             entries: Mutex::default(),
-            entries_before: Mutex::default(),
+            ranks_before: Mutex::default(),
             tallies: Mutex::default(),
         })
     }
@@ -85,14 +85,15 @@ impl Siblings {
         cell.get_or_init(ask).await.clone()
     }
 
-    /// Every sibling's place when the period before `period` ended; `None` where none is before.
-    pub async fn entries_before(&self, board: &Arc<Board>, period: &Period) -> Result<Option<Arc<BoardEntries>>> {
+    /// The rank of the product at `index` when the period before `period` ended, if it had one; `None` where no period is
+    /// before.
+    pub async fn rank_before(&self, board: &Arc<Board>, period: &Period, index: usize) -> Result<Option<Option<u64>>> {
         let cell = {
-            let mut periods = self.entries_before.lock().expect("no panic happens under this lock");
+            let mut periods = self.ranks_before.lock().expect("no panic happens under this lock");
             periods.entry((board.id.clone(), period.key.clone())).or_default().clone()
         };
-        let ask = async || Ok(self.app.entries_before(board, period, &self.ids).await?.map(Arc::new));
-        cell.get_or_init(ask).await.clone()
+        let ranks = cell.get_or_init(|| self.app.ranks_before(board, period, &self.ids)).await;
+        ranks.as_ref().map(|ranks| ranks.as_ref().map(|ranks| ranks[index])).map_err(Clone::clone)
     }
 
     /// What the points of the product at `index` are made of, as it was read.

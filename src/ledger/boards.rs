@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::audit::{Deed, differing, enter, take_turn, time_told, told};
-use super::db::{Db, in_snapshot, in_tx};
+use super::db::{Db, in_snapshot, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
 use super::rules::{ProductRuleRow, RuleRow, to_product_rule, to_rule};
@@ -218,6 +218,13 @@ pub(super) async fn delete_board(db: &Db, board: &BoardId, author: &Author) -> R
         enter!(conn, author, Deed { action: "deleteBoard", target: format!("board {id}"), before, after });
         Ok(Some(was))
     })
+}
+
+/// The boards that were deleted.
+pub(super) async fn deleted_boards(db: &Db) -> Result<Vec<BoardId>> {
+    let deleted = boards::table.filter(boards::deleted.eq(true)).select(boards::id);
+    let ids: Vec<String> = with_conn!(db, |conn| Ok(deleted.load(conn).await?))?;
+    Ok(ids.into_iter().map(BoardId::from_stored).collect())
 }
 
 /// Has a board computed anew, with its closed periods from one on.

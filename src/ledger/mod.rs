@@ -36,6 +36,8 @@ mod sync_sqlite;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::domain::{
     Basis, Board, BoardId, Bucket, Count, Cursors, Entry, Event, EventId, Finding, IdempotencyKey, Money, Period,
     Place, Points, Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
@@ -72,7 +74,13 @@ impl LedgerKind {
 #[derive(Clone)]
 pub struct Ledger {
     db: Arc<Db>,
+    /// Turns at reading whole boards.
+    whole_boards: Arc<Semaphore>,
 }
+
+/// Whole boards read at a time: each takes a connection for half a second and some 50 MB where it has 100,000 products. A rule
+/// for all 64 must leave connections for sync and requests.
+const WHOLE_BOARDS_MAX: usize = 3;
 
 /// Where the ledger stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,7 +256,7 @@ impl Ledger {
     /// Opens the pool; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with
     /// no password in it. Changes nothing in the database.
     pub async fn connect(url: &str) -> Result<Self> {
-        Ok(Self { db: Arc::new(Db::connect(url).await?) })
+        Ok(Self { db: Arc::new(Db::connect(url).await?), whole_boards: Arc::new(Semaphore::new(WHOLE_BOARDS_MAX)) })
     }
 
     pub fn kind(&self) -> LedgerKind {
@@ -389,6 +397,11 @@ impl Ledger {
         boards::definitions(&self.db).await
     }
 
+    /// The boards that were deleted, and not made anew since.
+    pub async fn deleted_boards(&self) -> Result<Vec<BoardId>> {
+        boards::deleted_boards(&self.db).await
+    }
+
     /// The products in a board's scope; empty, and not looked up, where that is every product.
     pub async fn members(&self, board: &Board) -> Result<HashSet<ProductId>> {
         if board.scope.is_all() {
@@ -398,8 +411,12 @@ impl Ledger {
         Ok(self.snapshot(wanted).await?.members)
     }
 
-    /// All that a board is computed from, with the cursors it belongs to, in one snapshot.
+    /// All that a board is computed from, with the cursors it belongs to, in one snapshot. Whole boards wait for their turn.
     pub async fn snapshot(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
+        let _turn = match wanted.products {
+            None => Some(self.whole_boards.acquire().await.expect("nobody closes it")),
+            Some(_) => None,
+        };
         snapshot::snapshot(&self.db, wanted).await
     }
 
@@ -410,9 +427,9 @@ impl Ledger {
         results::has_results(&self.db, board, period).await
     }
 
-    /// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
-    pub async fn latest_closed(&self, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
-        results::latest_closed(&self.db, board, by).await
+    /// When the latest of the board's closed periods that had ended at an instant did so.
+    pub async fn latest_close(&self, board: &BoardId, by: Timestamp) -> Result<Option<Timestamp>> {
+        results::latest_close(&self.db, board, by).await
     }
 
     /// The first bucket from `from` on in which anything was counted.

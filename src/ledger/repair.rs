@@ -50,15 +50,16 @@ pub(super) async fn repair(db: &Db, author: &Author) -> Result<Repaired> {
         let mut whose: Vec<Whose> = Statement::new(include_str!("repair_likes.sql")).load(conn).await?;
         let unfounded: Vec<Whose> = Statement::new(UNFOUNDED).load(conn).await?;
         whose.extend(unfounded);
-        let counts = Statement::new(activity).execute(conn).await? as u64;
-        diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn).await?;
+        let activity = Statement::new(activity).execute(conn).await? as u64;
+        let counts = (boards::revision.eq(boards::revision + 1), boards::reopened.eq(boards::reopened + 1));
+        diesel::update(boards::table).set(counts).execute(conn).await?;
         let likes = whose.len() as u64;
-        let after = json!({ "likes": likes, "activity": counts });
+        let after = json!({ "likes": likes, "activity": activity });
         let target = "what is derived from the events".to_owned();
         enter!(conn, author, Deed { action: "repair", target, before: Value::Null, after });
         let mut users: Vec<UserId> = whose.into_iter().map(|row| UserId::from_stored(row.user_id)).collect();
         users.sort();
         users.dedup();
-        Ok(Repaired { likes, activity: counts, users })
+        Ok(Repaired { likes, activity, users })
     })
 }

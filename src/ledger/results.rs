@@ -31,16 +31,16 @@ macro_rules! insert {
     };
 }
 
-/// The latest of the board's closed periods that had ended at an instant: its key, and when it ended.
-pub(super) async fn latest_closed(db: &Db, board: &BoardId, by: Timestamp) -> Result<Option<(String, Timestamp)>> {
-    let found: Option<(String, At)> = with_conn!(db, |conn| {
+/// When the latest of the board's closed periods that had ended at an instant did so.
+pub(super) async fn latest_close(db: &Db, board: &BoardId, by: Timestamp) -> Result<Option<Timestamp>> {
+    let found: Option<At> = with_conn!(db, |conn| {
         let ended = closed_periods::table
             .filter(closed_periods::board.eq(board.as_str()))
             .filter(closed_periods::ends_at.le(At(by)))
             .order(closed_periods::ends_at.desc());
-        Ok(ended.select((closed_periods::period, closed_periods::ends_at)).first(conn).await.optional()?)
+        Ok(ended.select(closed_periods::ends_at).first(conn).await.optional()?)
     })?;
-    Ok(found.map(|(key, ends_at)| (key, ends_at.0)))
+    Ok(found.map(|ended_at| ended_at.0))
 }
 
 /// The first bucket from `from` on in which anything was counted.
@@ -105,13 +105,13 @@ pub(super) async fn write_results(
             let insert = Statement::new(text).bind::<Text, _>(board).bind::<Text, _>(key).bind::<Text, _>(rows);
             insert.execute(conn).await?;
         }
-        let of_board = closed_periods::table.filter(closed_periods::board.eq(board));
-        let by_end: Vec<(String, i64)> = of_board
-            .select((closed_periods::period, closed_periods::kept))
-            .order(closed_periods::ends_at.desc())
-            .load(conn)
-            .await?;
-        for (older, _) in by_end.iter().skip(1).filter(|(_, kept)| *kept > KEPT_PLACES) {
+        // All but the last one. A chain of thousands is closed one by one, so those that are cut already are not read.
+        let of_board = || closed_periods::table.filter(closed_periods::board.eq(board));
+        let last = of_board().order(closed_periods::ends_at.desc()).select(closed_periods::ends_at);
+        let last: At = last.first(conn).await?;
+        let uncut = of_board().filter(closed_periods::kept.gt(KEPT_PLACES)).filter(closed_periods::ends_at.lt(last));
+        let uncut: Vec<String> = uncut.select(closed_periods::period).load(conn).await?;
+        for older in &uncut {
             let beyond = period_results::table
                 .filter(period_results::board.eq(board))
                 .filter(period_results::period.eq(older))

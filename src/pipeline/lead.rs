@@ -165,18 +165,24 @@ async fn passed_by_all(app: &App, unshown: &mut HashMap<(BoardId, u64), Instant>
     }
     let partitions = 0..app.engine.limits().partitions;
     let mut passed: Cursors = partitions.map(|partition| (partition, app.waits.in_ledger(partition))).collect();
+    let mut present = HashMap::new();
     for definition in &app.definitions().boards {
         let survey = app.engine.board(&definition.board.id).await?;
         let shown = survey.shown.map(|shown| shown.number);
         for (number, cursors) in survey.cursors {
-            let first_seen = *unshown.entry((definition.board.id.clone(), number)).or_insert_with(Instant::now);
-            if shown != Some(number) && first_seen.elapsed() > ABANDONED_AFTER {
-                continue;
+            if shown != Some(number) {
+                let build = (definition.board.id.clone(), number);
+                let first_seen = unshown.get(&build).copied().unwrap_or_else(Instant::now);
+                present.insert(build, first_seen);
+                if first_seen.elapsed() > ABANDONED_AFTER {
+                    continue;
+                }
             }
             for (partition, position) in cursors {
                 passed.entry(partition).and_modify(|low: &mut Position| *low = position.min(*low));
             }
         }
     }
+    *unshown = present;
     Ok(passed)
 }

@@ -67,7 +67,11 @@ impl<K: Hash + Eq, T: Clone + Send + Sync + 'static> Lengthy<K, T> {
                 });
             }
         };
-        self.0.lock().expect("as above").remove(&key);
+        let mut all = self.0.lock().expect("as above");
+        // Somebody else may have taken the result already, and a third have begun anew.
+        if all.get(&key).is_some_and(|running| running.result.same_channel(&result)) {
+            all.remove(&key);
+        }
         done
     }
 }

@@ -12,13 +12,12 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+use super::fault::in_time;
 use super::read::LedgerBoard;
 use super::rebuild::{Computed, compute_after};
 use super::roll::next_of;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, RETRY_AFTER_MS, Reading, Result, Source};
-use crate::domain::{
-    Basis, Board, BoardId, Bucket, Cursors, Factor, PageStart, Period, Points, ProductId, Scoring, Timestamp,
-};
+use crate::domain::{Basis, Board, BoardId, Bucket, Cursors, PageStart, Period, Points, ProductId, Scoring, Timestamp};
 use crate::ledger::{ClosedPeriod, KeysetPage};
 
 /// Closed periods computed from the ledger that a node remembers: with 100,000 products each some 300 MB.
@@ -30,9 +29,15 @@ const COMPUTED_AT_ONCE: usize = 1;
 /// Links of the chain that one answer may compute: some seconds of the ledger's time.
 const CHAIN_MAX: usize = 1_000;
 
-/// Closed periods computed from the ledger, by board, revision and key.
+/// Ranks of periods before that a node remembers for while the ledger is away: as many as rows of the catalogue.
+const RANKS_MAX: usize = 100_000;
+
+/// What a node remembers of closed periods.
 pub struct ClosedBoards {
+    /// Closed periods computed from the ledger, by board, revision and key.
     computed: Cache<(BoardId, i64, String), Arc<LedgerBoard>>,
+    /// The rank at a period's close, `None` for a product without one, by board, key and product.
+    ranks: Cache<(BoardId, String, ProductId), Option<u64>>,
     turns: Semaphore,
     lookups: AtomicU64,
     computations: AtomicU64,
@@ -42,6 +47,7 @@ impl Default for ClosedBoards {
     fn default() -> Self {
         Self {
             computed: Cache::new(COMPUTED_MAX),
+            ranks: Cache::new(RANKS_MAX),
             turns: Semaphore::new(COMPUTED_AT_ONCE),
             lookups: AtomicU64::new(0),
             computations: AtomicU64::new(0),
@@ -119,7 +125,8 @@ impl App {
         count: u64,
     ) -> Result<BoardPage> {
         self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
-        if let Some((closed, Some(rows))) = self.ledger.results_page(&board.id, &period.key, start, count).await? {
+        let stored = in_time(self.ledger.results_page(&board.id, &period.key, start, count)).await?;
+        if let Some((closed, Some(rows))) = stored {
             return Ok(BoardPage { reading: reading(board, &closed), rows });
         }
         let computed = self.closed_board(board, period).await?;
@@ -134,7 +141,7 @@ impl App {
         products: &[ProductId],
     ) -> Result<BoardEntries> {
         self.closed_boards.lookups.fetch_add(1, Ordering::Relaxed);
-        if let Some((closed, entries)) = self.ledger.results_of(&board.id, &period.key, products).await?
+        if let Some((closed, entries)) = in_time(self.ledger.results_of(&board.id, &period.key, products)).await?
             && (closed.is_whole() || entries.iter().all(Option::is_some))
         {
             return Ok(BoardEntries { reading: reading(board, &closed), entries });
@@ -154,16 +161,31 @@ impl App {
         self.closed_boards.computations.load(Ordering::Relaxed)
     }
 
-    /// The places that products held when the period before ended; `None` where none is before.
-    pub async fn entries_before(
+    /// The ranks that products held when the period before ended; `None` where none is before. While the ledger is away, as
+    /// far as they were read before.
+    pub async fn ranks_before(
         &self,
         board: &Arc<Board>,
         period: &Period,
         products: &[ProductId],
-    ) -> Result<Option<BoardEntries>> {
-        match board.period_before(period) {
-            Some(before) => Ok(Some(self.closed_entries(board, &before, products).await?)),
-            None => Ok(None),
+    ) -> Result<Option<Vec<Option<u64>>>> {
+        let Some(before) = board.period_before(period) else { return Ok(None) };
+        let ranks = &self.closed_boards.ranks;
+        let key = |product: &ProductId| (board.id.clone(), before.key.clone(), product.clone());
+        let remembered = || products.iter().map(|product| ranks.get(&key(product))).collect::<Option<Vec<_>>>();
+        if self.is_ledger_away()
+            && let Some(known) = remembered()
+        {
+            return Ok(Some(known));
+        }
+        match self.closed_entries(board, &before, products).await {
+            Ok(BoardEntries { entries, .. }) => {
+                let read: Vec<_> = entries.into_iter().map(|entry| entry.map(|(rank, _)| rank)).collect();
+                products.iter().zip(&read).for_each(|(product, rank)| ranks.insert(key(product), *rank));
+                Ok(Some(read))
+            }
+            Err(away @ AppError::Unavailable { .. }) => remembered().map(Some).ok_or(away),
+            Err(error) => Err(error),
         }
     }
 
@@ -186,7 +208,7 @@ impl App {
     async fn basis_of(&self, board: &Board, period: &Period) -> Result<Basis> {
         let closed = self.ledger.closed_period(&board.id, &period.key).await?;
         let rules_version = closed.map_or_else(|| self.definitions().rules.version(), |closed| closed.rules_version);
-        Ok(Basis { rules_version, at: last_instant(period.ends_at) })
+        Ok(Basis::at_close(period, rules_version))
     }
 
     /// A period of a board under the rules of `basis`, with what carries over to it: from the latest results that are kept
@@ -195,7 +217,7 @@ impl App {
         let definitions = self.definitions();
         let mut link = period.clone();
         let mut carry_from = None;
-        if board.carries_from(period).is_some() && board.carry_over != Factor::ZERO {
+        if board.carries_from(period).is_some() {
             let starts_at = period.starts_at.unwrap_or_default();
             let whole = self.ledger.latest_whole(&board.id, starts_at).await?;
             let begins_at = match &whole {
@@ -235,11 +257,6 @@ impl App {
     }
 }
 
-/// The last instant before an end: product rules that end with the period count in it.
-fn last_instant(ends_at: Option<Timestamp>) -> Timestamp {
-    ends_at.unwrap_or_default().minus_ms(1)
-}
-
 fn found(board: &Arc<Board>, closed: &ClosedPeriod) -> Found {
     let reading = reading(board, closed);
     Found::Closed(reading.period.clone(), Some(reading))
@@ -247,11 +264,12 @@ fn found(board: &Arc<Board>, closed: &ClosedPeriod) -> Found {
 
 /// What stored results say of themselves.
 fn reading(board: &Arc<Board>, closed: &ClosedPeriod) -> Reading {
+    let period = period_of(board, closed);
     Reading {
         board: board.clone(),
-        period: period_of(board, closed),
+        basis: Basis::at_close(&period, closed.rules_version),
+        period,
         freshness: Freshness { source: Source::Results, as_of: closed.closed_at, degraded: false },
-        basis: Basis { rules_version: closed.rules_version, at: last_instant(Some(closed.ends_at)) },
         cursors: Cursors::new(),
     }
 }

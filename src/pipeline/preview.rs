@@ -50,8 +50,12 @@ impl App {
         let carry_from = board.carries_from(&period).map(|before| before.key);
         let scorings = [under(&definitions.rules), under(&changed)];
         let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), HashMap::new()).await?;
-        let [before, after] = computed.map(|Computed { points, .. }| best_first(points));
-        let mut preview = Preview::of(&before, &after, top);
+        // As when it is computed: this thread would serve nobody meanwhile.
+        let compare = move || {
+            let [before, after] = computed.map(|Computed { points, .. }| best_first(points));
+            Preview::of(&before, &after, top)
+        };
+        let mut preview = tokio::task::spawn_blocking(compare).await.expect("it neither panics nor is it aborted");
         for step in &mut preview.moves {
             step.points_before = board.score(&period, step.points_before, now);
             step.points_after = board.score(&period, step.points_after, now);

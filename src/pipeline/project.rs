@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::fault::Fault;
+use super::fault::{Fault, in_time};
 use super::rebuild::rebuild;
 use crate::domain::{
-    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Points, Position, ProductId, Scoring, SnapshotReason,
-    Timestamp,
+    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Period, Points, Position, ProductId, Scoring,
+    SnapshotReason, Timestamp,
 };
 use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
@@ -97,6 +97,7 @@ struct Projector<'a> {
 
 impl<'a> Projector<'a> {
     async fn load(app: &'a Arc<App>, epoch: u64) -> Result<Self, Fault> {
+        drop_deleted(app).await?;
         let definitions = app.definitions();
         let mut boards = BTreeMap::new();
         for definition in &definitions.boards {
@@ -170,7 +171,7 @@ impl<'a> Projector<'a> {
             if finishing || tracked.is_rebuilding || tracked.building.is_some() {
                 continue;
             }
-            let Some((build, scoring)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
+            let Some((period, build)) = tracked.wanted(self.app, self.epoch, &definitions) else { continue };
             let is_correction = build.reason == SnapshotReason::Recovered && tracked.shown.is_some();
             let reopened = tracked.definition.reopened;
             let is_soon = |(began, known): (Instant, i64)| known == reopened && began.elapsed() < CORRECTION_PAUSE;
@@ -180,6 +181,7 @@ impl<'a> Projector<'a> {
             tracked.is_rebuilding = true;
             tracked.last_rebuild = Some((Instant::now(), reopened));
             let (app, definition) = (self.app.clone(), tracked.definition.clone());
+            let scoring = Scoring::new(&definition.board, period, &definitions.rules, build.basis);
             self.rebuilds.spawn(async move {
                 let outcome = rebuild(&app, &definition, scoring, build).await;
                 if outcome.is_err() {
@@ -306,6 +308,17 @@ impl<'a> Projector<'a> {
     }
 }
 
+/// Lets go of boards that were deleted while nobody projected, or by whom it failed. Boards go on without a ledger.
+async fn drop_deleted(app: &App) -> Result<(), Fault> {
+    if app.is_ledger_away() {
+        return Ok(());
+    }
+    for board in in_time(app.ledger.deleted_boards()).await.unwrap_or_default() {
+        app.engine.drop_board(&board).await?;
+    }
+    Ok(())
+}
+
 async fn track(
     app: &App,
     epoch: u64,
@@ -357,7 +370,7 @@ impl Tracked {
     }
 
     /// What should be shown now; `None` where it is.
-    fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Build, Scoring)> {
+    fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Period, Build)> {
         let BoardDefinition { board, revision, .. } = &self.definition;
         let now = app.now();
         let period = board.period_at(now);
@@ -372,7 +385,7 @@ impl Tracked {
         };
         let basis = definitions.rules.basis(now);
         let build = Build { epoch, period: period.key.clone(), revision: *revision, basis, reason };
-        Some((build, Scoring::new(board, period, &definitions.rules, basis)))
+        Some((period, build))
     }
 }
 

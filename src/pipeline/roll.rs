@@ -35,11 +35,9 @@ pub async fn close_before(app: &App, definition: &BoardDefinition, period: &Peri
 /// Where the chain goes on: behind the last results; or where it is to begin; or, where nobody has said so, with `last`.
 async fn first_missing(app: &App, definition: &BoardDefinition, last: &Period) -> Result<Option<Period>, Fault> {
     let board = &definition.board;
-    let (Some(last_starts_at), true) = (last.starts_at, board.window.can_carry()) else {
-        return Ok(Some(last.clone()));
-    };
-    let closed = app.ledger.latest_closed(&board.id, last_starts_at).await?;
-    let begins_at = closed.map(|(_, ended_at)| ended_at).or(definition.closed_from).unwrap_or(last_starts_at);
+    let Some(last_starts_at) = last.starts_at else { return Ok(Some(last.clone())) };
+    let closed = app.ledger.latest_close(&board.id, last_starts_at).await?;
+    let begins_at = closed.or(definition.closed_from).unwrap_or(last_starts_at);
     Ok(Some(board.period_at(begins_at.min(last_starts_at))))
 }
 
@@ -82,7 +80,9 @@ pub async fn next_of(
     if !is_empty {
         return Ok(next);
     }
-    let active = ledger.next_active(next.first).await?.map(|bucket| board.period_at(bucket.starts_at()));
+    // What a half-life still reaches may lie before the end of this one.
+    let active = ledger.next_active(next.first).await?.map(|bucket| bucket.starts_at().max(ended_at));
+    let active = active.map(|at| board.period_at(at));
     Ok(active.filter(|active| active.starts_at < last.starts_at).unwrap_or_else(|| last.clone()))
 }
 

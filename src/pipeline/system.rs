@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
 use super::App;
@@ -138,12 +139,13 @@ impl App {
         (engine, ledger, lags, dead_letters.ok().flatten())
     }
 
+    /// All at once, or 64 boards in another region would take so long that the engine seemed to be away.
     async fn ask_engine(&self) -> Result<Asked> {
-        let survey = self.engine.survey().await?;
-        let used_bytes = self.engine.used_bytes().await?;
+        let definitions = self.definitions();
+        let boards = try_join_all(definitions.boards.iter().map(|known| self.engine.board(&known.board.id)));
+        let (survey, used_bytes, boards) = tokio::try_join!(self.engine.survey(), self.engine.used_bytes(), boards)?;
         let mut shown = Cursors::new();
-        for definition in &self.definitions().boards {
-            let board = self.engine.board(&definition.board.id).await?;
+        for board in boards {
             let number = board.shown.map(|shown| shown.number);
             let cursors = board.cursors.into_iter().filter(|(generation, _)| Some(*generation) == number);
             for (partition, position) in cursors.flat_map(|(_, cursors)| cursors) {

@@ -96,6 +96,10 @@ impl App {
         let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
             return Ok(None);
         };
+        // As soon as somebody closes it, what it began with is cut.
+        if scoring.period().is_over(self.now()) {
+            return Ok(None);
+        }
         let mut reader = self.engine.journal_reader().await?;
         let fold = |event: &Event| {
             let sum = expected.entry(event.product.clone()).or_default();

@@ -1,5 +1,6 @@
 //! What admins change, from inside a node: an answer comes when the boards show it, and every board stays exact.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use acclaim::domain::{
@@ -10,7 +11,7 @@ use acclaim::engine::{Desired, EngineLimits};
 use acclaim::ledger::{
     Author, CancelOutcome, NewProduct, NewProductRule, NewWeightRule, ReopenOutcome, RuleOutcome, SaveOutcome,
 };
-use acclaim::pipeline::LikeResult;
+use acclaim::pipeline::{App, LikeResult, Settings};
 use jiff::tz::TimeZone;
 use serde_json::json;
 
@@ -22,6 +23,7 @@ crate::both_setups!(
     a_change_is_shown_when_it_is_answered,
     a_scoped_board_follows_the_catalogue,
     a_deleted_board_is_gone_and_may_come_again,
+    what_is_deleted_while_nobody_projects_is_gone_too,
     closed_periods_are_computed_anew,
     replayed_entries_count_on_every_board,
 );
@@ -192,6 +194,24 @@ async fn a_deleted_board_is_gone_and_may_come_again(setup: Setup) {
     assert_eq!((state.period.as_str(), state.places.len()), ("2026-11-22T12Z", 1));
     assert_exact(&node).await;
     node.stop().await;
+}
+
+async fn what_is_deleted_while_nobody_projects_is_gone_too(setup: Setup) {
+    let node = node_with(setup, &[("a", 1)]).await;
+    let mine = Board::new(board_id("mine"), "Mine", Window::Week, TimeZone::UTC);
+    node.app.save_board(&mine, &ada()).await.unwrap();
+    assert_eq!(shown(&node, "mine").await, rows(&[("a", 0.6)]));
+    let Node { app, stack, .. } = node;
+    let (engine, ledger) = (app.engine().clone(), app.ledger().clone());
+    app.stop(LIMIT).await;
+    drop(app);
+    ledger.delete_board(&mine.id, &ada()).await.unwrap();
+    let settings = Settings { clock: Arc::new(noon), ..Settings::default() };
+    let app = App::start(engine, ledger, settings).await.unwrap();
+    let survey = async || app.engine().board(&mine.id).await.unwrap();
+    until("it is gone", LIMIT, async || survey().await == Default::default()).await;
+    app.stop(LIMIT).await;
+    drop(stack);
 }
 
 async fn closed_periods_are_computed_anew(setup: Setup) {

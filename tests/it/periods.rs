@@ -91,3 +91,34 @@ async fn an_event_that_the_engine_forgot_is_counted_once_all_the_same(setup: Set
     assert_eq!(node.stack.count("SELECT count(*) FROM events").await, 1);
     node.stop().await;
 }
+
+/// Movements are part of a page, and a page must not need the ledger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranks_before_are_remembered_while_the_ledger_hangs() {
+    let node = Node::start(Setup::Servers, EngineLimits::default(), at("2026-11-22T12:00:00Z")).await;
+    node.with_products(&["a", "b"]).await;
+    node.app.record(&[order("1", "a", None)]).await.unwrap();
+    until("the order is ranked", LIMIT, async || node.shown().await.1 == [("a".to_owned(), 0.6)]).await;
+    node.set_clock(at("2026-11-23T12:00:00Z"));
+    until("the next day is shown", LIMIT, async || node.shown().await.0 == "2026-11-23").await;
+    let daily = node.board("daily");
+    let today = daily.period_at(node.app.now());
+    let ranks = async |ids: &[&str]| {
+        let ids: Vec<_> = ids.iter().map(|id| product(id)).collect();
+        node.app.ranks_before(&daily, &today, &ids).await
+    };
+    assert_eq!(ranks(&["a", "b"]).await.unwrap(), Some(vec![Some(1), None]));
+    let lock =
+        "BEGIN; LOCK TABLE closed_periods, period_results IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(10); ROLLBACK";
+    let meanwhile = async {
+        // What was asked for before is remembered, so each time it is another one.
+        let mut others = (0..).map(|n| format!("other-{n}"));
+        until("the ledger hangs", Duration::from_secs(5), async || {
+            ranks(&[others.next().unwrap().as_str()]).await.is_err()
+        })
+        .await;
+        assert_eq!(ranks(&["b", "a"]).await.unwrap(), Some(vec![None, Some(1)]));
+    };
+    tokio::join!(node.stack.sql(lock), meanwhile);
+    node.stop().await;
+}

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, Timestamp};
-use acclaim::engine::{Engine, EngineLimits};
-use acclaim::ledger::Ledger;
-use acclaim::pipeline::{App, EventResult, Settings, project, sync};
+use acclaim::domain::{BoardId, Signal, Timestamp, UserId, Weight};
+use acclaim::engine::{Desired, Engine, EngineLimits};
+use acclaim::ledger::{Author, Ledger, NewWeightRule};
+use acclaim::pipeline::{App, Durability, EventResult, LikeResult, Settings, project, sync};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::node::{Node, order, product};
@@ -18,6 +18,7 @@ crate::both_setups!(
     days_roll_at_midnight_of_their_zone,
     every_window_rolls,
     periods_that_nobody_closed_are_filled_in_order,
+    landmarks_that_nobody_closed_are_filled_in_order,
     late_events_wait_until_their_period_is_reopened,
 );
 
@@ -201,6 +202,32 @@ async fn periods_that_nobody_closed_are_filled_in_order(setup: Setup) {
     node.stop().await;
 }
 
+async fn landmarks_that_nobody_closed_are_filled_in_order(setup: Setup) {
+    let now = at("2026-11-20T12:00:00Z");
+    let node = Node::start(setup, EngineLimits::default(), now).await;
+    node.with_products(&["a"]).await;
+    record(&node, "1", "a").await;
+    let trending = node.board("trending");
+    let first = trending.period_at(now);
+    let mut keys = vec![trending.period_before(&first).unwrap().key];
+    let mut period = first.clone();
+    for _ in 0..3 {
+        keys.push(period.key);
+        period = trending.period_at(period.ends_at.unwrap());
+    }
+    let until_current = async |key: &str| {
+        until("trending is there", LIMIT, async || node.shown_on("trending").await.0 == key).await;
+        until("it is current", LIMIT, async || node.app.is_current(&trending.id).await.unwrap()).await;
+    };
+    until_current(&first.key).await;
+    node.set_clock(period.starts_at.unwrap());
+    until_current(&period.key).await;
+    assert_eq!(node.closed("trending").await, keys);
+    node.stack.reopen("trending", first.starts_at.unwrap()).await;
+    until("all of them are stored again", LIMIT, async || node.closed("trending").await == keys).await;
+    node.stop().await;
+}
+
 async fn late_events_wait_until_their_period_is_reopened(setup: Setup) {
     let node = Node::start(setup, EngineLimits::default(), at("2026-11-20T12:00:00Z")).await;
     node.with_products(&["a", "b"]).await;
@@ -227,6 +254,43 @@ async fn late_events_wait_until_their_period_is_reopened(setup: Setup) {
     // Twice is the same as once.
     reopen().await;
     assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
+}
+
+/// All boards that a rule reaches are computed anew at once, and what they read may take long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn likes_are_committed_while_many_boards_wait_for_the_ledger() {
+    let boards: Vec<_> = (0..12).map(|n| daily_in(&format!("day-{n}"), "UTC")).collect();
+    let node = Node::start_with(Setup::Servers, EngineLimits::default(), at("2026-11-22T12:00:00Z"), &boards).await;
+    node.with_products(&["a"]).await;
+    record(&node, "1", "a").await;
+    for n in 0..12 {
+        until_shown(&node, &format!("day-{n}"), "2026-11-22", &[("a", 0.6)]).await;
+    }
+    let lock = "BEGIN; LOCK TABLE period_results IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(10); ROLLBACK";
+    let held = "SELECT COUNT(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND relation = 'period_results'::regclass AND mode = 'AccessExclusiveLock'";
+    let meanwhile = async {
+        until("the table is locked", LIMIT, async || node.stack.count(held).await == 1).await;
+        let rule = NewWeightRule {
+            board: None,
+            weights: vec![(Signal::Order, Weight::from_f64(1.0).unwrap())],
+            from: None,
+            until: None,
+            hours: None,
+            author: Author { name: "ada".to_owned(), at: node.app.now(), note: "to see what happens".to_owned() },
+            expected_version: None,
+        };
+        node.app.adjust_weights(&rule).await.unwrap();
+        let ann = UserId::new("ann").unwrap();
+        until("a like is COMMITTED", Duration::from_secs(5), async || {
+            let liked = node.app.like(&ann, &product("a"), Desired::Toggled, None).await;
+            matches!(liked, Ok(LikeResult::Done { durability: Durability::Committed, .. }))
+        })
+        .await;
+        assert_eq!(node.stack.count(held).await, 1, "the boards still wait");
+    };
+    tokio::join!(node.stack.sql(lock), meanwhile);
     node.stop().await;
 }
 

@@ -94,9 +94,8 @@ impl RankingEntry {
     /// Against the rank at the end of the previous period.
     async fn movement(&self) -> Result<Movement> {
         let Reading { board, period, .. } = &*self.reading;
-        let before = self.siblings.entries_before(board, period).await?;
-        let previous_rank = |before: &BoardEntries| before.entries[self.index].map(|(rank, _)| rank);
-        Ok(before.map_or(Movement::NONE, |before| Movement::new(self.rank, previous_rank(&before))))
+        let before = self.siblings.rank_before(board, period, self.index).await?;
+        Ok(before.map_or(Movement::NONE, |previous_rank| Movement::new(self.rank, previous_rank)))
     }
 
     /// One look-up for all rows of a page.

@@ -41,6 +41,15 @@ over_both! {
         assert!(!ledger.has_results(&BoardId::likes(), &period.key).await.unwrap());
     }
 
+    async fn what_was_computed_before_a_repair_is_not_written_after_it(ledger: Fresh) {
+        let before = daily(&ledger).await;
+        let period = day(&ledger, "2026-11-21").await;
+        ledger.repair(&ada()).await.unwrap();
+        let refused = ledger.write_results(&before, &period, &places(1), BASIS).await;
+        assert!(matches!(refused, Err(LedgerError::Rejected(_))), "{refused:?}");
+        assert!(ledger.write_results(&daily(&ledger).await, &period, &places(1), BASIS).await.unwrap());
+    }
+
     async fn an_empty_period_is_written_too(ledger: Fresh) {
         let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
         let period = day(&ledger, "2026-11-21").await;
