@@ -21,7 +21,7 @@ use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{self, App};
 use acclaim::server::ServerConfig;
-use acclaim::server::auth::{self, Auth, Keys};
+use acclaim::server::auth::{self, Auth, Expected, Keys};
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -176,7 +176,16 @@ fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
         std::fs::read_to_string(file).with_context(|| format!("ACCLAIM_JWKS_FILE: can't read {}", file.display()))
     });
     let secret = settings.jwt.jwt_secret.as_ref().map(config::Secret::reveal);
-    Ok(Auth::Tokens(Keys::new(secret, jwks.transpose()?.as_deref())?))
+    let keys = Keys::new(secret, jwks.transpose()?.as_deref())?;
+    let jwt = &settings.jwt;
+    if settings.jwks_file.is_some() && jwt.jwt_audience.is_none() {
+        tracing::warn!(
+            "tokens for other audiences are taken as well, if the identity provider signs any: set --jwt-audience \
+             (ACCLAIM_JWT_AUDIENCE)"
+        );
+    }
+    let expected = Expected { issuer: jwt.jwt_issuer.clone(), audience: jwt.jwt_audience.clone() };
+    Ok(Auth::Tokens(keys.expecting(expected)))
 }
 
 async fn engine(settings: &config::Serve) -> anyhow::Result<Arc<dyn Engine>> {
@@ -285,9 +294,9 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
             bench::rankings::run(&target, &settings.settings(), &stop).await?
         }
         Bench::Likes(settings) => {
-            let secret = settings.jwt.jwt_secret.clone();
-            let caller = move |user: &str, roles: &[Role]| match &secret {
-                Some(secret) => Ok(Caller::Token(sign(secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
+            let jwt = settings.jwt;
+            let caller = move |user: &str, roles: &[Role]| match &jwt.jwt_secret {
+                Some(secret) => Ok(Caller::Token(sign(&jwt, secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
                 None => Ok(Caller::Name(user.to_owned())),
             };
             let shop = match &settings.load.remote.token {
@@ -310,11 +319,17 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
 
 fn token(settings: &config::Token) -> anyhow::Result<String> {
     let secret = settings.jwt.jwt_secret.as_ref().context("checked with the settings: there is a secret")?;
-    sign(secret, &settings.user, &settings.role, settings.valid_for)
+    sign(&settings.jwt, secret, &settings.user, &settings.role, settings.valid_for)
 }
 
 /// A token that is valid from now on.
-fn sign(secret: &config::Secret, user: &str, roles: &[Role], valid_for: Duration) -> anyhow::Result<String> {
+fn sign(
+    jwt: &config::Jwt,
+    secret: &config::Secret,
+    user: &str,
+    roles: &[Role],
+    valid_for: Duration,
+) -> anyhow::Result<String> {
     let now = u64::try_from(Timestamp::now().as_ms() / 1000).context("the clock is before 1970")?;
     let role = |role: &Role| match role {
         Role::User => "USER".to_owned(),
@@ -326,6 +341,8 @@ fn sign(secret: &config::Secret, user: &str, roles: &[Role], valid_for: Duration
         iat: Some(now),
         exp: now + valid_for.as_secs(),
         roles: roles.iter().map(role).collect(),
+        iss: jwt.jwt_issuer.clone(),
+        aud: jwt.jwt_audience.clone(),
     };
     Ok(auth::sign(secret.reveal(), &claims)?)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acclaim::domain::{BoardId, UserId};
 
-use super::{Auth, Command, Database, Demo, Import, JwtSecret, Listen, Redis, Remote, Serve, Token};
+use super::{Auth, Command, Database, Demo, Import, Jwt, Listen, Redis, Remote, Serve, Token};
 
 /// As long as the output of HMAC-SHA-256: RFC 7518, section 3.2, demands it.
 const JWT_SECRET_LEN_MIN: usize = 32;
@@ -93,7 +93,7 @@ fn check_origin(origin: &str) -> Check {
     ))
 }
 
-impl JwtSecret {
+impl Jwt {
     pub(super) fn check(&self) -> Check {
         match &self.jwt_secret {
             Some(secret) if secret.reveal().len() < JWT_SECRET_LEN_MIN => Err(format!(

@@ -114,7 +114,14 @@ fn code(body: &Value) -> &str {
 
 fn bearer(roles: &[&str]) -> String {
     let roles = roles.iter().map(ToString::to_string).collect();
-    let claims = Claims { sub: "ann".into(), exp: jsonwebtoken::get_current_timestamp() + 60, iat: None, roles };
+    let claims = Claims {
+        sub: "ann".into(),
+        exp: jsonwebtoken::get_current_timestamp() + 60,
+        iat: None,
+        roles,
+        iss: None,
+        aud: None,
+    };
     format!("Bearer {}", sign(SECRET, &claims).unwrap())
 }
 
@@ -327,7 +334,7 @@ async fn a_socket_lives_as_long_as_its_token() {
     let server = Server::with_tokens().await;
     // Clocks may differ by 30 s, so this token has some 2 s to live.
     let exp = jsonwebtoken::get_current_timestamp() - 28;
-    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()] };
+    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()], iss: None, aud: None };
     let token = format!("Bearer {}", sign(SECRET, &claims).unwrap());
     let mut socket = server.socket(None).await.unwrap();
     socket.send(json!({ "type": "connection_init", "payload": { "authorization": token } })).await;

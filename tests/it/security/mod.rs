@@ -1,0 +1,6 @@
+//! What strangers, users and their browsers can not do.
+
+mod ask;
+mod fields;
+mod schema;
+mod tokens;
