@@ -3,4 +3,5 @@
 mod ask;
 mod fields;
 mod schema;
+mod secrets;
 mod tokens;

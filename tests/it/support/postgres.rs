@@ -41,6 +41,27 @@ pub async fn column(url: &str, query: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// Has a server ask all but its owner for passwords, as SCRAM does.
+pub async fn ask_for_passwords(owner: &str) {
+    admit(owner, "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256").await;
+}
+
+/// Has a server let in whom these lines of its pg_hba.conf name, and nobody else.
+pub async fn admit(owner: &str, lines: &str) {
+    let file = column(owner, "SELECT current_setting('hba_file')").await.remove(0);
+    std::fs::write(file, lines.to_owned() + "\n").unwrap();
+    reload(owner).await;
+}
+
+/// Has a server read its settings anew, and waits until it has.
+pub async fn reload(owner: &str) {
+    let loaded = "SELECT CAST(pg_conf_load_time() AS TEXT)";
+    let before = column(owner, loaded).await;
+    execute(owner, "SELECT pg_reload_conf()").await;
+    super::until("the settings are loaded", Duration::from_secs(20), async || column(owner, loaded).await != before)
+        .await;
+}
+
 pub struct Server {
     folder: PathBuf,
     port: u16,
