@@ -98,7 +98,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             return import_file(file, Contents::Events { shift_to_now }).await;
         }
         Command::Migrate(database) => {
-            let ledger = Ledger::connect(database.database_url.reveal()).await?;
+            let ledger = ledger(&database).await?;
             let applied = ledger.migrate().await?;
             print(&match applied.len() {
                 0 => "the ledger is up to date".to_owned(),
@@ -144,7 +144,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     #[cfg(feature = "planted-bugs")]
     settings.planted_bug.iter().for_each(|bug| bug.plant());
     let auth = auth(&settings.auth)?;
-    let ledger = Ledger::connect(settings.database.database_url.reveal()).await.context("DATABASE_URL")?;
+    let ledger = ledger(&settings.database).await.context("DATABASE_URL")?;
     ledger.migrate().await.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;
     let engine = engine(&settings).await.context("REDIS_URL")?;
     let pace = pipeline::Settings {
@@ -188,10 +188,15 @@ fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
     Ok(Auth::Tokens(keys.expecting(expected)))
 }
 
+async fn ledger(settings: &config::Database) -> acclaim::ledger::Result<Ledger> {
+    Ledger::connect_trusting(settings.database_url.reveal(), settings.database_ca_file.as_deref()).await
+}
+
 async fn engine(settings: &config::Serve) -> anyhow::Result<Arc<dyn Engine>> {
     let limits = settings.tuning.engine_limits();
     let Some(url) = &settings.redis.redis_url else { return Ok(Arc::new(MemoryEngine::new(limits))) };
-    let engine = RedisEngine::connect(url.reveal(), &settings.redis.redis_prefix, limits).await?;
+    let ca_file = settings.redis.redis_ca_file.as_deref();
+    let engine = RedisEngine::connect_trusting(url.reveal(), ca_file, &settings.redis.redis_prefix, limits).await?;
     for warning in engine.check_settings().await? {
         tracing::warn!("{warning}");
     }

@@ -132,10 +132,17 @@ impl Redis {
         }
         match &self.redis_url {
             Some(url)
-                if !["redis://", "unix://", "redis+unix://"].iter().any(|known| url.reveal().starts_with(known)) =>
+                if !["redis://", "rediss://", "unix://", "redis+unix://"]
+                    .iter()
+                    .any(|known| url.reveal().starts_with(known)) =>
             {
                 Err("--redis-url (REDIS_URL) is not Redis's: set redis://HOST:PORT, or leave it out to keep hot state \
                      in memory"
+                    .to_owned())
+            }
+            Some(url) if self.redis_ca_file.is_some() && !url.reveal().starts_with("rediss://") => {
+                Err("--redis-ca-file (ACCLAIM_REDIS_CA_FILE) is set, and --redis-url (REDIS_URL) asks for no TLS: set \
+                     rediss://HOST:PORT"
                     .to_owned())
             }
             _ => Ok(()),

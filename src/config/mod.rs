@@ -397,7 +397,7 @@ impl Demo {
         Serve {
             listen: self.listen,
             auth: Auth::default(),
-            database: Database { database_url },
+            database: Database { database_url, database_ca_file: None },
             redis: Redis::default(),
             pages: self.pages,
             tuning: Tuning::default(),

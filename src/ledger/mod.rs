@@ -32,8 +32,10 @@ mod stranded;
 mod sync;
 mod sync_postgres;
 mod sync_sqlite;
+mod tls;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::domain::{
@@ -245,10 +247,16 @@ pub struct FoldCheck {
 }
 
 impl Ledger {
+    /// As [`Self::connect_trusting`], with the authorities that browsers trust.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_trusting(url, None).await
+    }
+
     /// Opens the pool; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with
     /// no password in it. Changes nothing in the database.
-    pub async fn connect(url: &str) -> Result<Self> {
-        Ok(Self { db: Arc::new(Db::connect(url).await?) })
+    /// With a file of authorities, Postgres must have a certificate of one of them.
+    pub async fn connect_trusting(url: &str, ca_file: Option<&Path>) -> Result<Self> {
+        Ok(Self { db: Arc::new(Db::connect(url, ca_file).await?) })
     }
 
     pub fn kind(&self) -> LedgerKind {

@@ -2,6 +2,8 @@
 
 mod ask;
 mod fields;
+mod limited;
 mod schema;
 mod secrets;
+mod tls;
 mod tokens;

@@ -62,6 +62,15 @@ pub async fn reload(owner: &str) {
         .await;
 }
 
+/// Gives a file to the user as which servers run, to read alone: Postgres uses no other key.
+pub fn give(file: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    if let Some((user, group)) = other_user() {
+        chown(file, Some(user), Some(group)).unwrap();
+    }
+}
+
 pub struct Server {
     folder: PathBuf,
     port: u16,
@@ -105,6 +114,15 @@ impl Server {
         let server = Self { folder, port: free_port(), running: Mutex::new(None) };
         server.start_again();
         server
+    }
+
+    /// Where it keeps everything.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self, database: &str) -> String {
