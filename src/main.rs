@@ -159,6 +159,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     let config = ServerConfig {
         auth,
         allow_origin: settings.auth.allow_origin,
+        allow_host: settings.auth.allow_host,
         graphiql_assets: settings.pages.graphiql_assets,
         limits: settings.limits.plain(),
         metrics: settings.pages.metrics.plain(),

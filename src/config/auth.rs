@@ -22,6 +22,11 @@ pub struct Auth {
     /// With none, only pages that this server serves itself can
     #[arg(long, env = "ACCLAIM_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
+
+    /// Names of hosts by which a server without auth settings may be called, besides localhost, 127.x.x.x and [::1]; several
+    /// with commas. By any other name it might be somebody's page, who has given the name this machine's address
+    #[arg(long, env = "ACCLAIM_ALLOW_HOST", value_delimiter = ',', value_name = "HOST")]
+    pub allow_host: Vec<String>,
 }
 
 impl Auth {

@@ -1,6 +1,7 @@
 //! What strangers, users and their browsers can not do.
 
 mod ask;
+mod browser;
 mod fields;
 mod limited;
 mod schema;
