@@ -21,10 +21,13 @@ use crate::support::stack::{Server, Setup, Stack};
 const LIMIT: Duration = Duration::from_secs(90);
 const PAGE: &str = include_str!("page.html");
 
+/// What each attempt came to, as far as the page could see.
+type Report = BTreeMap<String, String>;
+
 /// A site of somebody else's, by a name of its own, whose page attacks a server and reports what it saw.
 struct Site {
     port: u16,
-    reports: mpsc::Receiver<BTreeMap<String, String>>,
+    reports: mpsc::Receiver<Report>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -33,7 +36,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (told, reports) = mpsc::channel(1);
-        let report = async |State(told): State<Arc<mpsc::Sender<_>>>, body: String| {
+        let report = async |State(told): State<Arc<mpsc::Sender<Report>>>, body: String| {
             told.send(serde_json::from_str(&body).unwrap()).await.unwrap();
         };
         let routes = Router::new().route("/", get(async || Html(PAGE))).route("/report", post(report));
@@ -47,7 +50,7 @@ impl Site {
     }
 
     /// What the page saw of the server.
-    async fn visited(&mut self, server: &Server) -> BTreeMap<String, String> {
+    async fn visited(&mut self, server: &Server) -> Report {
         let _browser = Browser::open(&format!("{}/#{}", self.origin(), server.url));
         let report = tokio::time::timeout(LIMIT, self.reports.recv()).await;
         report.expect("the page reports in time").expect("the site is up")

@@ -15,8 +15,9 @@ const README: &str = include_str!("../../../README.md");
 
 /// The first block of a language in the README that holds a text.
 pub fn block(language: &str, holds: &str) -> &'static str {
-    let blocks = README.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.into_iter().find(|block| block.contains(holds)).unwrap_or_else(|| panic!("no {language} block with {holds}"))
+    let fence = format!("```{language}\n");
+    let mut blocks = README.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(holds)).unwrap_or_else(|| panic!("no {language} block with {holds}"))
 }
 
 /// The README's command, as Redis gets it from redis-cli.
@@ -62,7 +63,7 @@ pub async fn work(server: &Server) {
     ]);
     let recorded = server.graphql("shop", RECORD, json!({ "events": events })).await;
     assert_eq!(recorded["recordEvents"]["recorded"], 3, "{recorded}");
-    view.follow_until(&mut socket, "the order leads", async |shown| {
+    view.follow_until(&mut socket, "the order leads", async |shown: &Vec<(String, f64)>| {
         shown.first().is_some_and(|(product, _)| product == "p2") && shown.len() == 2
     })
     .await;

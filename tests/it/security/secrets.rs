@@ -177,7 +177,8 @@ async fn a_server_under_trouble_tells_no_secret() {
         redis.command(&["ACL", "SETUSER", "acclaim", "reset", "on", &format!(">{password}"), "~*", "&*", "+@all"]);
     };
     allow(&redis, REDIS);
-    stack.redis_url = Some(format!("redis://acclaim:{REDIS}@127.0.0.1:{}/", redis.port()));
+    let redis_url = format!("redis://acclaim:{REDIS}@127.0.0.1:{}/", redis.port());
+    stack.redis_url = Some(redis_url.clone());
     let database = tokio::task::spawn_blocking(postgres::Server::start).await.unwrap();
     let owner = database.url("postgres");
     postgres::execute(&owner, &format!("CREATE ROLE acclaim SUPERUSER LOGIN PASSWORD '{POSTGRES}'")).await;
@@ -217,7 +218,7 @@ async fn a_server_under_trouble_tells_no_secret() {
         }
         told.add_output(
             &format!("{when}: doctor"),
-            &stack.command().arg("doctor").env("ACCLAIM_LOG", "trace").output().unwrap(),
+            &stack.command().arg("doctor").env("ACCLAIM_LOG", "trace").env("REDIS_URL", &redis_url).output().unwrap(),
         );
     };
     ask(&mut told, "all is well").await;

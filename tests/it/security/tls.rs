@@ -90,7 +90,8 @@ async fn both_are_reached_encrypted_by_their_names_or_not_at_all() {
     let database = tokio::task::spawn_blocking(postgres::Server::start).await.unwrap();
     let root = database.url("postgres");
     let (certificate, key) = own.certify(database.folder(), "localhost");
-    [&certificate, &key].map(|file| postgres::give(file));
+    postgres::give(&certificate);
+    postgres::give(&key);
     for setting in [
         format!("ssl_cert_file = '{}'", certificate.display()),
         format!("ssl_key_file = '{}'", key.display()),
