@@ -57,7 +57,8 @@ async fn in_time<T>(subject: &'static str, look: impl Future<Output = Result<T, 
 
 async fn ledger(settings: &config::Doctor, findings: &mut Vec<Finding>) -> Result<Option<Ledger>, Finding> {
     let fail = |error: acclaim::ledger::LedgerError| Finding::fail("ledger", error.to_string());
-    let ledger = Ledger::connect(settings.database.database_url.reveal()).await.map_err(fail)?;
+    let (url, ca_file) = (settings.database.database_url.reveal(), settings.database.database_ca_file.as_deref());
+    let ledger = Ledger::connect_trusting(url, ca_file).await.map_err(fail)?;
     findings.extend(ledger.examine().await.map_err(fail)?);
     Ok(Some(ledger))
 }
@@ -73,7 +74,8 @@ async fn engine(
     };
     let mut limits = EngineLimits::default();
     limits.partitions = partitions.unwrap_or(limits.partitions);
-    let engine = RedisEngine::connect(url.reveal(), &settings.redis.redis_prefix, limits).await;
+    let ca_file = settings.redis.redis_ca_file.as_deref();
+    let engine = RedisEngine::connect_trusting(url.reveal(), ca_file, &settings.redis.redis_prefix, limits).await;
     let engine = engine.map_err(|error| Finding::fail("Redis", error.to_string()))?;
     let examined = engine.examine().await;
     findings.extend(examined.map_err(|error| Finding::fail("Redis", error.to_string()))?);

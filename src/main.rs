@@ -21,7 +21,7 @@ use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{self, App};
 use acclaim::server::ServerConfig;
-use acclaim::server::auth::{self, Auth, Keys};
+use acclaim::server::auth::{self, Auth, Expected, Keys};
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -98,7 +98,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             return import_file(file, Contents::Events { shift_to_now }).await;
         }
         Command::Migrate(database) => {
-            let ledger = Ledger::connect(database.database_url.reveal()).await?;
+            let ledger = ledger(&database).await?;
             let applied = ledger.migrate().await?;
             print(&match applied.len() {
                 0 => "the ledger is up to date".to_owned(),
@@ -144,7 +144,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     #[cfg(feature = "planted-bugs")]
     settings.planted_bug.iter().for_each(|bug| bug.plant());
     let auth = auth(&settings.auth)?;
-    let ledger = Ledger::connect(settings.database.database_url.reveal()).await.context("DATABASE_URL")?;
+    let ledger = ledger(&settings.database).await.context("DATABASE_URL")?;
     ledger.migrate().await.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;
     let engine = engine(&settings).await.context("REDIS_URL")?;
     let pace = pipeline::Settings {
@@ -159,6 +159,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     let config = ServerConfig {
         auth,
         allow_origin: settings.auth.allow_origin,
+        allow_host: settings.auth.allow_host,
         graphiql_assets: settings.pages.graphiql_assets,
         limits: settings.limits.plain(),
         metrics: settings.pages.metrics.plain(),
@@ -176,13 +177,27 @@ fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
         std::fs::read_to_string(file).with_context(|| format!("ACCLAIM_JWKS_FILE: can't read {}", file.display()))
     });
     let secret = settings.jwt.jwt_secret.as_ref().map(config::Secret::reveal);
-    Ok(Auth::Tokens(Keys::new(secret, jwks.transpose()?.as_deref())?))
+    let keys = Keys::new(secret, jwks.transpose()?.as_deref())?;
+    let jwt = &settings.jwt;
+    if settings.jwks_file.is_some() && jwt.jwt_audience.is_none() {
+        tracing::warn!(
+            "tokens for other audiences are taken as well, if the identity provider signs any: set --jwt-audience \
+             (ACCLAIM_JWT_AUDIENCE)"
+        );
+    }
+    let expected = Expected { issuer: jwt.jwt_issuer.clone(), audience: jwt.jwt_audience.clone() };
+    Ok(Auth::Tokens(keys.expecting(expected)))
+}
+
+async fn ledger(settings: &config::Database) -> acclaim::ledger::Result<Ledger> {
+    Ledger::connect_trusting(settings.database_url.reveal(), settings.database_ca_file.as_deref()).await
 }
 
 async fn engine(settings: &config::Serve) -> anyhow::Result<Arc<dyn Engine>> {
     let limits = settings.tuning.engine_limits();
     let Some(url) = &settings.redis.redis_url else { return Ok(Arc::new(MemoryEngine::new(limits))) };
-    let engine = RedisEngine::connect(url.reveal(), &settings.redis.redis_prefix, limits).await?;
+    let ca_file = settings.redis.redis_ca_file.as_deref();
+    let engine = RedisEngine::connect_trusting(url.reveal(), ca_file, &settings.redis.redis_prefix, limits).await?;
     for warning in engine.check_settings().await? {
         tracing::warn!("{warning}");
     }
@@ -285,9 +300,9 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
             bench::rankings::run(&target, &settings.settings(), &stop).await?
         }
         Bench::Likes(settings) => {
-            let secret = settings.jwt.jwt_secret.clone();
-            let caller = move |user: &str, roles: &[Role]| match &secret {
-                Some(secret) => Ok(Caller::Token(sign(secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
+            let jwt = settings.jwt;
+            let caller = move |user: &str, roles: &[Role]| match &jwt.jwt_secret {
+                Some(secret) => Ok(Caller::Token(sign(&jwt, secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
                 None => Ok(Caller::Name(user.to_owned())),
             };
             let shop = match &settings.load.remote.token {
@@ -310,11 +325,17 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
 
 fn token(settings: &config::Token) -> anyhow::Result<String> {
     let secret = settings.jwt.jwt_secret.as_ref().context("checked with the settings: there is a secret")?;
-    sign(secret, &settings.user, &settings.role, settings.valid_for)
+    sign(&settings.jwt, secret, &settings.user, &settings.role, settings.valid_for)
 }
 
 /// A token that is valid from now on.
-fn sign(secret: &config::Secret, user: &str, roles: &[Role], valid_for: Duration) -> anyhow::Result<String> {
+fn sign(
+    jwt: &config::Jwt,
+    secret: &config::Secret,
+    user: &str,
+    roles: &[Role],
+    valid_for: Duration,
+) -> anyhow::Result<String> {
     let now = u64::try_from(Timestamp::now().as_ms() / 1000).context("the clock is before 1970")?;
     let role = |role: &Role| match role {
         Role::User => "USER".to_owned(),
@@ -326,6 +347,8 @@ fn sign(secret: &config::Secret, user: &str, roles: &[Role], valid_for: Duration
         iat: Some(now),
         exp: now + valid_for.as_secs(),
         roles: roles.iter().map(role).collect(),
+        iss: jwt.jwt_issuer.clone(),
+        aud: jwt.jwt_audience.clone(),
     };
     Ok(auth::sign(secret.reveal(), &claims)?)
 }

@@ -7,7 +7,7 @@ use acclaim::client::bench::{self, fanout, rankings};
 use acclaim::domain::BoardId;
 use clap::{Args, Subcommand};
 
-use super::{JwtSecret, Remote, checks};
+use super::{Jwt, Remote, checks};
 
 #[derive(Debug, Subcommand)]
 pub enum Bench {
@@ -100,7 +100,7 @@ pub struct Likes {
     #[command(flatten)]
     pub load: Load,
     #[command(flatten)]
-    pub jwt: JwtSecret,
+    pub jwt: Jwt,
 
     /// Likes that wait for an answer at any time
     #[arg(long, env = "ACCLAIM_BENCH_CLIENTS", default_value_t = 64, value_name = "COUNT")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acclaim::domain::{BoardId, UserId};
 
-use super::{Auth, Command, Database, Demo, Import, JwtSecret, Listen, Redis, Remote, Serve, Token};
+use super::{Auth, Command, Database, Demo, Import, Jwt, Listen, Redis, Remote, Serve, Token};
 
 /// As long as the output of HMAC-SHA-256: RFC 7518, section 3.2, demands it.
 const JWT_SECRET_LEN_MIN: usize = 32;
@@ -93,7 +93,7 @@ fn check_origin(origin: &str) -> Check {
     ))
 }
 
-impl JwtSecret {
+impl Jwt {
     pub(super) fn check(&self) -> Check {
         match &self.jwt_secret {
             Some(secret) if secret.reveal().len() < JWT_SECRET_LEN_MIN => Err(format!(
@@ -132,10 +132,17 @@ impl Redis {
         }
         match &self.redis_url {
             Some(url)
-                if !["redis://", "unix://", "redis+unix://"].iter().any(|known| url.reveal().starts_with(known)) =>
+                if !["redis://", "rediss://", "unix://", "redis+unix://"]
+                    .iter()
+                    .any(|known| url.reveal().starts_with(known)) =>
             {
                 Err("--redis-url (REDIS_URL) is not Redis's: set redis://HOST:PORT, or leave it out to keep hot state \
                      in memory"
+                    .to_owned())
+            }
+            Some(url) if self.redis_ca_file.is_some() && !url.reveal().starts_with("rediss://") => {
+                Err("--redis-ca-file (ACCLAIM_REDIS_CA_FILE) is set, and --redis-url (REDIS_URL) asks for no TLS: set \
+                     rediss://HOST:PORT"
                     .to_owned())
             }
             _ => Ok(()),

@@ -3,9 +3,11 @@
 //! The comments on the fields are what `--help` prints. Only `main` reads this; everything else is handed values. No
 //! secret, nor an address that may hold one, appears in `--help` or in an error.
 
+mod auth;
 mod bench;
 mod checks;
 mod limits;
+mod stores;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,7 +18,9 @@ use acclaim::engine::EngineLimits;
 use acclaim::server::Readers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::auth::{Auth, Jwt};
 pub use self::bench::Bench;
+pub use self::stores::{Database, Redis};
 use limits::Limits;
 
 /// Turns likes, views and orders into live leaderboards behind one GraphQL API.
@@ -224,7 +228,7 @@ pub struct Doctor {
 #[derive(Debug, Args)]
 pub struct Token {
     #[command(flatten)]
-    pub jwt: JwtSecret,
+    pub jwt: Jwt,
 
     /// Who the token speaks for: the claim `sub`
     #[arg(long)]
@@ -272,75 +276,6 @@ pub struct Listen {
 
 impl Listen {
     const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-}
-
-/// Who may call. With neither set, the header `x-acclaim-user` names the caller, who has every role.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Auth")]
-pub struct Auth {
-    #[command(flatten)]
-    pub jwt: JwtSecret,
-
-    /// File with the public keys (JWKS: RS256 or EdDSA) of the identity provider that signs the tokens. Read once, at
-    /// start. With a secret as well, tokens of both kinds are accepted
-    #[arg(long, env = "ACCLAIM_JWKS_FILE", value_name = "FILE")]
-    pub jwks_file: Option<PathBuf>,
-
-    /// Web pages that may call from a browser, as origins such as https://shop.example.com; several with commas.
-    /// With none, only pages that this server serves itself can
-    #[arg(long, env = "ACCLAIM_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
-    pub allow_origin: Vec<String>,
-}
-
-impl Auth {
-    pub fn is_set(&self) -> bool {
-        self.jwt.jwt_secret.is_some() || self.jwks_file.is_some()
-    }
-}
-
-#[derive(Debug, Default, Args)]
-pub struct JwtSecret {
-    /// Secret that tokens are signed with (HS256), at least 32 bytes, since a shorter one can be guessed from a token.
-    /// Better set as the variable: flags can be seen by everyone on the machine
-    #[arg(long, env = "ACCLAIM_JWT_SECRET", hide_env_values = true, value_name = "SECRET", help_heading = "Auth")]
-    pub jwt_secret: Option<Secret>,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ledger and engine")]
-pub struct Database {
-    /// The ledger: sqlite://FILE or postgres://USER:PASSWORD@HOST/DATABASE. Everything that counts is kept there
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        default_value = "sqlite://acclaim.db",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub database_url: Secret,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ledger and engine")]
-pub struct Redis {
-    /// The engine: redis://HOST:PORT, 7.0 or newer, with `maxmemory-policy noeviction`. In the server's own memory where
-    /// it is not set, which one server alone can do
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
-    pub redis_url: Option<Secret>,
-
-    /// What the names of all keys in Redis begin with, so that several installations can share one Redis
-    #[arg(long, env = "ACCLAIM_REDIS_PREFIX", default_value = Self::PREFIX, value_name = "PREFIX")]
-    pub redis_prefix: String,
-}
-
-impl Redis {
-    const PREFIX: &str = "acc";
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self { redis_url: None, redis_prefix: Self::PREFIX.to_owned() }
-    }
 }
 
 #[derive(Debug, Default, Args)]
@@ -462,7 +397,7 @@ impl Demo {
         Serve {
             listen: self.listen,
             auth: Auth::default(),
-            database: Database { database_url },
+            database: Database { database_url, database_ca_file: None },
             redis: Redis::default(),
             pages: self.pages,
             tuning: Tuning::default(),

@@ -126,6 +126,21 @@ fn a_token_takes_roles_and_a_duration() {
 }
 
 #[test]
+fn secrets_are_not_shown_for_debugging() {
+    for line in [
+        "acclaim serve --database-url postgres://u:hunter2-hunter2-hunter2-hunter2-hunter2@h/d --redis-url redis://:hunter2@h",
+        "acclaim serve --jwt-secret hunter2-hunter2-hunter2-hunter2-hunter2",
+        "acclaim doctor --database-url postgres://u:hunter2@h/d --redis-url redis://:hunter2@h",
+        "acclaim migrate --database-url postgres://u:hunter2@h/d",
+        "acclaim verify --token hunter2",
+        "acclaim token --user u --role admin --jwt-secret hunter2-hunter2-hunter2-hunter2-hunter2",
+    ] {
+        let shown = format!("{:?}", parse(line).unwrap());
+        assert!(shown.contains("Secret(…)") && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
 fn every_help_page_explains_and_no_setting_that_may_hold_a_secret_shows_its_value() {
     fn visit(command: &mut clap::Command, pages: &mut u32) {
         *pages += 1;

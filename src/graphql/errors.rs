@@ -2,7 +2,8 @@
 //!
 //! Resolvers return [`Failure`] or [`AppError`] with `?`, which async-graphql keeps as the error's source; [`told`] reads
 //! it back once the whole operation has its request id. What a client can mend is no failure but a [`UserError`] within
-//! a payload. Invariant: every top-level error carries a code, and no inner detail leaves the node.
+//! a payload. Invariant: every top-level error carries a code and the request's id, and no inner
+//! detail leaves the node.
 
 use std::borrow::Cow;
 
@@ -115,9 +116,7 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
             error.message = "something went wrong inside; the log has the details under this requestId".to_owned();
         }
         set(error, "code", code.name().into());
-        if code == Code::Internal {
-            set(error, "requestId", request_id.into());
-        }
+        set(error, "requestId", request_id.into());
         match error.source::<AppError>().cloned() {
             Some(AppError::RateLimited { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
             Some(AppError::Unavailable { retry_after_ms, .. }) => {
@@ -204,7 +203,7 @@ pub enum UserErrorCode {
 /// What a caller can mend is answered here. Everything else is a top-level error whose
 /// extensions.code is UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED (with retryAfterMs),
 /// UNAVAILABLE (with retryAfterMs; of a like or events nothing was written, unless outcome is UNKNOWN: then send it again
-/// with idempotencyKey, or the same ids), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL (with requestId).
+/// with idempotencyKey, or the same ids), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL. Each has a requestId, which finds it in the log.
 #[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
 pub struct UserError {
     pub code: UserErrorCode,

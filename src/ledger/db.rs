@@ -46,9 +46,9 @@ const SQLITE_READERS: u32 = 4;
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Db {
-    pub(super) async fn connect(url: &str) -> Result<Self> {
+    pub(super) async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Ok(Self::Postgres(Box::new(Postgres::connect(url).await?))),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres(Box::new(Postgres::connect(url, ca_file).await?))),
             Some("sqlite") => Sqlite::connect(url).await.map(Self::Sqlite),
             Some(scheme) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                 Err(LedgerError::Internal(format!("{scheme}: is not a database Acclaim knows; {EXAMPLE}")))
@@ -67,8 +67,8 @@ impl Db {
 }
 
 impl Postgres {
-    async fn connect(url: &str) -> Result<Self> {
-        let connector = Connector::new(url)?;
+    async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Self> {
+        let connector = Connector::new(url, ca_file)?;
         // Once by hand, because a pool only says that it waited in vain.
         drop(connector.open().await?);
         let pool = bb8::Pool::builder()

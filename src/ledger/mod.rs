@@ -32,8 +32,10 @@ mod stranded;
 mod sync;
 mod sync_postgres;
 mod sync_sqlite;
+mod tls;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -53,6 +55,7 @@ pub use desk::{
 };
 pub use error::{LedgerError, Result};
 pub use lock::LedgerLock;
+pub use results::KEPT_PLACES;
 
 /// Which database, from a URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -253,10 +256,17 @@ pub struct FoldCheck {
 }
 
 impl Ledger {
+    /// As [`Self::connect_trusting`], with the authorities that browsers trust.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_trusting(url, None).await
+    }
+
     /// Opens the pool; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with
     /// no password in it. Changes nothing in the database.
-    pub async fn connect(url: &str) -> Result<Self> {
-        Ok(Self { db: Arc::new(Db::connect(url).await?), whole_boards: Arc::new(Semaphore::new(WHOLE_BOARDS_MAX)) })
+    /// With a file of authorities, Postgres must have a certificate of one of them.
+    pub async fn connect_trusting(url: &str, ca_file: Option<&Path>) -> Result<Self> {
+        let db = Arc::new(Db::connect(url, ca_file).await?);
+        Ok(Self { db, whole_boards: Arc::new(Semaphore::new(WHOLE_BOARDS_MAX)) })
     }
 
     pub fn kind(&self) -> LedgerKind {
@@ -438,7 +448,7 @@ impl Ledger {
     }
 
     /// Writes a closed period's results under the rules of `basis`, best first, and cuts older periods of the board to
-    /// their first 1,000; does nothing and says false where they are written already. `Rejected` where the board was
+    /// their first 1,000, but for those that a carry to a period without results begins with; does nothing and says false where they are written already. `Rejected` where the board was
     /// deleted, or its periods taken back, since it was read. One transaction.
     pub async fn write_results(
         &self,

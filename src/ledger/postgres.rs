@@ -4,6 +4,7 @@
 //! must not hang on that, so each connection looks at what it receives (`Wire`) and keeps the SQLSTATE of the last error.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +16,11 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::PoolableConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::{Failure, LedgerError, Result, of_sqlstate};
+use super::tls::{self, NoSession, Tls};
 
 /// How long a server may take to let us in. A local one answers in milliseconds; a caller who waits longer than this is
 /// better told that the ledger is away.
@@ -31,15 +33,27 @@ pub(super) struct PgConnection {
 }
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     sqlstate: Mutex<Option<String>>,
     closed: AtomicBool,
+}
+
+impl Seen {
+    /// Whether the last error said that the role may not do what it tried (`insufficient_privilege`).
+    pub(super) fn lacks_privilege(&self) -> bool {
+        self.sqlstate.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some("42501")
+    }
 }
 
 impl PgConnection {
     pub(super) fn explain(&self, failure: Failure) -> LedgerError {
         let sqlstate = self.seen.sqlstate.lock().unwrap_or_else(PoisonError::into_inner);
         failure.explain(sqlstate.as_deref())
+    }
+
+    /// What tells of the last error even when the connection has been given away.
+    pub(super) fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen)
     }
 
     fn is_closed(&self) -> bool {
@@ -51,14 +65,16 @@ impl PgConnection {
 #[derive(Clone)]
 pub(super) struct Connector {
     config: Config,
+    tls: Option<Tls>,
     /// Why the last attempt failed, for the caller who waited in vain.
     last_error: Arc<Mutex<Option<LedgerError>>>,
 }
 
 impl Connector {
-    pub(super) fn new(url: &str) -> Result<Self> {
+    pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self> {
         // The parser's own message is not passed on: it may quote the password.
         let wrong = |what: &str| LedgerError::Internal(format!("the database URL {what}; {EXAMPLE}"));
+        let (url, tls) = tls::split(url, ca_file)?;
         let mut config: Config = url.parse().map_err(|_| wrong("is not well formed"))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(wrong("names no host"));
@@ -66,7 +82,9 @@ impl Connector {
         if config.get_application_name().is_none() {
             config.application_name("acclaim");
         }
-        Ok(Self { config, last_error: Arc::default() })
+        // What is encrypted is so before the driver sees it.
+        config.ssl_mode(SslMode::Disable);
+        Ok(Self { config, tls, last_error: Arc::default() })
     }
 
     /// Tries the hosts in turn.
@@ -96,6 +114,10 @@ impl Connector {
                 self.place(index)
             ))
         })?;
+        let stream = match &self.tls {
+            Some(tls) => self.encrypted(tls, stream, index).await?,
+            None => stream,
+        };
         let wire = Wire { stream, seen: Arc::clone(&seen), header: Vec::with_capacity(5), body: Vec::new(), left: 0 };
         let refused = |error| self.refusal(index, &error);
         let (client, connection) = self.config.connect_raw(wire, NoTls).await.map_err(refused)?;
@@ -123,6 +145,23 @@ impl Connector {
             Host::Tcp(name) => Ok(Box::new(kept_alive(TcpStream::connect((name.as_str(), port)).await?)?)),
             Host::Unix(folder) => Ok(Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await?)),
         }
+    }
+
+    async fn encrypted(&self, tls: &Tls, stream: Box<dyn Stream>, index: usize) -> Result<Box<dyn Stream>> {
+        let host = match self.config.get_hosts().get(index) {
+            Some(Host::Tcp(name)) => name.clone(),
+            // Nobody listens in on a socket of this machine, and no certificate names one.
+            Some(Host::Unix(_)) => return Ok(stream),
+            None => self.config.get_hostaddrs()[index].to_string(),
+        };
+        tls.over(stream, &host).await.map_err(|error| match error {
+            NoSession::Lost(error) => {
+                LedgerError::Unavailable(format!("{} broke off while TLS was set up: {error}", self.place(index)))
+            }
+            NoSession::Refused(why) => {
+                LedgerError::Internal(format!("Postgres at {} is not trusted: {why}", self.place(index)))
+            }
+        })
     }
 
     async fn expect_writable(&self, index: usize, client: &Client) -> Result<()> {
@@ -163,6 +202,11 @@ impl Connector {
             };
         };
         match said.code().code() {
+            // Says which of its rules for hosts, users and encryption lets nobody in; no secret is in it.
+            "28000" => LedgerError::Internal(format!(
+                "Postgres at {place} does not let the user {user:?} in: {}; where it wants TLS, add sslmode=verify-full",
+                said.message()
+            )),
             code if code.starts_with("28") => LedgerError::Internal(format!(
                 "Postgres at {place} refuses the user {user:?} or the password in the database URL"
             )),
@@ -227,7 +271,7 @@ fn kept_alive(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Passes bytes through unchanged and remembers the SQLSTATE of each ErrorResponse among them.

@@ -31,19 +31,29 @@ pub(super) async fn ping(db: &Db) -> Result<()> {
 pub(super) async fn migrate(db: &Db) -> Result<Vec<String>> {
     let _lock = lock(db, "migrations").await?;
     // Nothing is asked of a user who may not change tables where nothing is to be changed.
-    if pending(db).await?.is_empty() {
+    let pending = pending(db).await?;
+    if pending.is_empty() {
         return Ok(Vec::new());
     }
     let failed = |error: &dyn std::fmt::Display| LedgerError::Internal(format!("a migration failed: {error}"));
     match db {
         Db::Postgres(postgres) => {
             let mut connection = postgres.connector.open().await?;
+            let seen = connection.seen();
+            let not_allowed = || {
+                let waiting = pending.join(", ");
+                LedgerError::Internal(format!(
+                    "the tables are not up to date ({waiting}), and this role may not change them; run acclaim migrate \
+                     with a DATABASE_URL whose role owns them, grant this one what it needs, and start again"
+                ))
+            };
             // SQLite has this collation of its own; see the first migration.
             let collation = r#"CREATE COLLATION IF NOT EXISTS "binary" FROM "C""#;
             if let Err(error) = connection.diesel.batch_execute(collation).await {
-                return Err(connection.explain(error.into()));
+                return Err(if seen.lacks_privilege() { not_allowed() } else { connection.explain(error.into()) });
             }
-            apply(connection.diesel).map_err(|error| failed(&error))
+            apply(connection.diesel)
+                .map_err(|error| if seen.lacks_privilege() { not_allowed() } else { failed(&error) })
         }
         Db::Sqlite(sqlite) => {
             let connection = open_sqlite(&sqlite.file.to_string_lossy()).await.map_err(|error| failed(&error))?;

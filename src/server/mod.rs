@@ -62,6 +62,8 @@ pub struct ServerConfig {
     pub auth: Auth,
     /// Origins of the web pages that may call, besides this server's own.
     pub allow_origin: Vec<String>,
+    /// Names of hosts by which a server without auth may be called, besides this machine's own.
+    pub allow_host: Vec<String>,
     /// A folder with GraphiQL's files, to be served instead of the CDN's.
     pub graphiql_assets: Option<PathBuf>,
     pub limits: Limits,
@@ -113,8 +115,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let pages = graphiql::routes(config.graphiql_assets, &config.auth)?;
     let api = Api::new(hub, config.limits.documents);
-    let site =
-        Site::new(api, config.auth, Origins::new(&config.allow_origin)?, config.limits, config.metrics, shutdown);
+    let origins = Origins::new(&config.allow_origin)?.answering_to(config.allow_host);
+    let site = Site::new(api, config.auth, origins, config.limits, config.metrics, shutdown);
     let health =
         Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz)).with_state(app);
     run(listener, routes(site.clone()).merge(pages).merge(health), site).await;
@@ -136,7 +138,7 @@ fn routes(site: Arc<Site>) -> Router {
 
 async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) {
     let routes = match site.auth {
-        Auth::Open => routes.layer(middleware::from_fn(origins::only_local_names)),
+        Auth::Open => routes.layer(middleware::from_fn_with_state(site.clone(), origins::only_own_names)),
         Auth::Tokens(_) => routes,
     };
     let routes = routes.layer(middleware::from_fn_with_state(site.clone(), request_id::assign));

@@ -3,16 +3,18 @@
 //! Browsers enforce the answer for `fetch`, but never for WebSockets, so those are refused here.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_http::cors::CorsLayer;
 
+use super::Site;
 use super::accept::Format;
 use super::auth::USER_HEADER;
 use super::http::refuse;
@@ -24,7 +26,11 @@ use crate::graphql::errors::Failure;
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone, Default)]
-pub struct Origins(Vec<HeaderValue>);
+pub struct Origins {
+    allowed: Vec<HeaderValue>,
+    /// Names of hosts by which an open server may be called, besides its own.
+    names: Vec<String>,
+}
 
 /// An origin that can't stand in a header.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +45,17 @@ impl Origins {
             let whole = host.is_some_and(|host| !host.contains('/'));
             HeaderValue::from_str(origin).ok().filter(|_| whole).ok_or_else(|| InvalidOrigin(origin.clone()))
         };
-        origins.iter().map(parse).collect::<Result<_, _>>().map(Self)
+        Ok(Self { allowed: origins.iter().map(parse).collect::<Result<_, _>>()?, names: Vec::new() })
+    }
+
+    /// Adds names of hosts, with any port.
+    pub fn answering_to(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
     }
 
     pub fn cors(&self) -> CorsLayer {
         CorsLayer::new()
-            .allow_origin(self.0.clone())
+            .allow_origin(self.allowed.clone())
             .allow_methods([Method::GET, Method::POST])
             .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, HeaderName::from_static(USER_HEADER)])
             .expose_headers([request_id::HEADER])
@@ -58,26 +69,36 @@ impl Origins {
             let host = headers.get(header::HOST)?.to_str().ok()?;
             Some(origin.to_str().ok()?.split_once("://")?.1 == host)
         };
-        self.0.contains(origin) || own() == Some(true)
+        self.allowed.contains(origin) || own() == Some(true)
     }
 }
 
 /// Lets requests pass that call this machine by a name of its own. A server without auth takes no other: a page could give
 /// its own name the address 127.0.0.1 (DNS rebinding), and would then be of one origin with the server.
-pub async fn only_local_names(Extension(id): Extension<RequestId>, request: Request, next: Next) -> Response {
-    if calls_by_local_name(request.headers()) {
+pub async fn only_own_names(
+    State(site): State<Arc<Site>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if site.origins.is_called_by_own_name(request.headers()) {
         return next.run(request).await;
     }
-    let message = "without auth settings this server answers to localhost, 127.x.x.x and [::1] alone";
+    let message =
+        "without auth settings this server answers to localhost, 127.x.x.x, [::1] and the names of --allow-host";
     refuse(Refusal::new(StatusCode::FORBIDDEN, Failure::bad("host", message)), Format::Json, &id.0)
 }
 
-fn calls_by_local_name(headers: &HeaderMap) -> bool {
-    // Only programs leave it out.
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+impl Origins {
+    fn is_called_by_own_name(&self, headers: &HeaderMap) -> bool {
+        // Only programs leave it out.
+        let Some(host) = headers.get(header::HOST) else { return true };
+        let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost")
+            || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
 }
 
 #[cfg(test)]
@@ -114,14 +135,18 @@ mod tests {
 
     #[test]
     fn a_name_of_another_s_is_not_this_machine() {
-        let called = |host: &str| calls_by_local_name(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
-        for own in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
+        let origins = Origins::default().answering_to(vec!["acclaim.test".to_owned()]);
+        let called =
+            |host: &str| origins.is_called_by_own_name(&HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]));
+        for own in
+            ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]", "acclaim.test:1"]
+        {
             assert!(called(own), "{own}");
         }
         for other in ["evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", ""]
         {
             assert!(!called(other), "{other}");
         }
-        assert!(calls_by_local_name(&HeaderMap::new()));
+        assert!(origins.is_called_by_own_name(&HeaderMap::new()));
     }
 }

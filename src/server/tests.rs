@@ -108,13 +108,28 @@ impl Socket {
     }
 }
 
+/// What the first error says besides its message and the request's id.
+fn told(body: &Value) -> Value {
+    let mut extensions = body["errors"][0]["extensions"].clone();
+    let id = extensions.as_object_mut().and_then(|fields| fields.remove("requestId"));
+    assert!(id.is_some_and(|id| id.as_str().is_some_and(|id| id.len() == 16)), "{body}");
+    extensions
+}
+
 fn code(body: &Value) -> &str {
     body["errors"][0]["extensions"]["code"].as_str().unwrap_or("none")
 }
 
 fn bearer(roles: &[&str]) -> String {
     let roles = roles.iter().map(ToString::to_string).collect();
-    let claims = Claims { sub: "ann".into(), exp: jsonwebtoken::get_current_timestamp() + 60, iat: None, roles };
+    let claims = Claims {
+        sub: "ann".into(),
+        exp: jsonwebtoken::get_current_timestamp() + 60,
+        iat: None,
+        roles,
+        iss: None,
+        aud: None,
+    };
     format!("Bearer {}", sign(SECRET, &claims).unwrap())
 }
 
@@ -209,7 +224,7 @@ async fn depth_is_limited_but_not_for_tools() {
     for (levels, limit, value) in [(5, "depth", 12), (15, "nesting", 30), (40, "brackets", 50)] {
         let (_, body) = server.query(&nested(levels), None).await;
         let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": limit, "value": value });
-        assert_eq!(body["errors"][0]["extensions"], expected, "{body}");
+        assert_eq!(told(&body), expected, "{body}");
     }
     let types = "ofType {".repeat(9);
     let introspection =
@@ -220,18 +235,51 @@ async fn depth_is_limited_but_not_for_tools() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_one_request_s_trouble() {
-    // Without a node behind the schema, this resolver panics.
+    // Without a node behind the schema, these resolvers panic.
     let server = Server::with_api(Auth::Open, |hub, limits| {
         Api::over(graphql::builder().finish(), hub, limits, OpenSubscriptions::default())
     })
     .await;
-    let panics = json!({ "query": "{ boards { id } }" });
-    let response = server.post().json(&panics).send().await.unwrap();
-    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let body: Value = response.json().await.unwrap();
-    assert_eq!(code(&body), "INTERNAL");
-    assert_eq!(body["errors"][0]["extensions"]["requestId"], json!(id));
-    assert!(!body.to_string().contains("Data"), "{body}");
+    let internal = |error: &Value, id: Option<&str>| {
+        let told = &error["extensions"];
+        assert_eq!(told["code"], "INTERNAL", "{error}");
+        assert!(id.is_none_or(|id| told["requestId"] == id) && told["requestId"].is_string(), "{error}");
+        // Nothing of what it said, and of where it was.
+        assert!(["Data", "panic", ".rs", "Arc<"].iter().all(|inner| !error.to_string().contains(inner)), "{error}");
+    };
+    let mut socket = server.socket(None).await.unwrap();
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.json().await["type"], "connection_ack");
+    for (number, query) in
+        ["{ boards { id } }", "mutation { replayDeadLetters { replayed } }", "subscription { boardChanges { seq } }"]
+            .into_iter()
+            .enumerate()
+    {
+        let body = json!({ "query": query });
+        if !query.starts_with("subscription") {
+            let response = server.post().json(&body).send().await.unwrap();
+            let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let answer: Value = response.json().await.unwrap();
+            internal(&answer["errors"][0], Some(&id));
+        }
+        let stream = format!("http://{}/graphql/stream", server.address);
+        let events = reqwest::Client::new().post(stream).header("accept", "text/event-stream").json(&body);
+        let events = tokio::time::timeout(TIME_MAX, async { events.send().await.unwrap().text().await.unwrap() });
+        let events = events.await.unwrap();
+        let payload =
+            events.lines().find_map(|line| line.strip_prefix("data: {")).unwrap_or_else(|| panic!("{events}"));
+        internal(&serde_json::from_str::<Value>(&format!("{{{payload}")).unwrap()["errors"][0], None);
+        let id = number.to_string();
+        socket.send(json!({ "id": id, "type": "subscribe", "payload": body })).await;
+        let message = loop {
+            let message = socket.json().await;
+            if message["type"] != "complete" {
+                break message;
+            }
+        };
+        let error = if message["type"] == "error" { &message["payload"][0] } else { &message["payload"]["errors"][0] };
+        internal(error, None);
+    }
     for _ in 0..2 {
         assert_eq!(server.query("{ __typename }", None).await.1["data"]["__typename"], "Query");
     }
@@ -327,7 +375,7 @@ async fn a_socket_lives_as_long_as_its_token() {
     let server = Server::with_tokens().await;
     // Clocks may differ by 30 s, so this token has some 2 s to live.
     let exp = jsonwebtoken::get_current_timestamp() - 28;
-    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()] };
+    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()], iss: None, aud: None };
     let token = format!("Bearer {}", sign(SECRET, &claims).unwrap());
     let mut socket = server.socket(None).await.unwrap();
     socket.send(json!({ "type": "connection_init", "payload": { "authorization": token } })).await;
@@ -429,12 +477,12 @@ async fn what_costs_too_much_is_refused_and_a_full_page_is_not() {
         "nodes { product { entry { product { currentRank } } } } period { entries(first: 100) { nodes { rank } } }";
     let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": "cost", "value": 2_000 });
     let (_, body) = server.query(&ranking(100, pages_of_pages), None).await;
-    assert_eq!(body["errors"][0]["extensions"], expected);
+    assert_eq!(told(&body), expected);
     assert!(body["errors"][0]["message"].as_str().unwrap().contains("(limit cost: 2000)"), "{body}");
     let query = json!({
         "query": "query($n: Int) { ranking(first: $n) { period { entries(first: $n) { nodes { productId } } } } }",
         "variables": { "n": 50 }
     });
     let body: Value = server.post().json(&query).send().await.unwrap().json().await.unwrap();
-    assert_eq!(body["errors"][0]["extensions"], expected, "variables count");
+    assert_eq!(told(&body), expected, "variables count");
 }

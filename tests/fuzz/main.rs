@@ -205,7 +205,8 @@ fn tokens() -> anyhow::Result<Vec<String>> {
             _ => &["USER"],
         };
         let roles = roles.iter().map(ToString::to_string).collect();
-        let claims = Claims { sub: format!("u{user}"), iat: Some(now), exp: now + 86_400, roles };
+        let sub = format!("u{user}");
+        let claims = Claims { sub, iat: Some(now), exp: now + 86_400, roles, iss: None, aud: None };
         Ok(sign(SECRET, &claims)?)
     };
     (0..USERS).map(sign_one).collect()

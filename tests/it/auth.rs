@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::live::Socket;
 use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 
-const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
+pub const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
 
 /// A server that wants tokens, and tokens for it.
 pub async fn guarded() -> (Stack, Server) {

@@ -4,7 +4,6 @@ mod boards;
 mod graphiql;
 mod load;
 mod refused;
-mod roles;
 mod weights;
 
 use std::time::Duration;

@@ -35,6 +35,7 @@ mod repair;
 mod roll;
 mod roll_faults;
 mod schema;
+mod security;
 mod sse;
 mod system;
 mod tidy;

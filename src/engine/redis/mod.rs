@@ -45,11 +45,12 @@ mod reply;
 mod script;
 mod settings;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use redis::{Client, IntoConnectionInfo, RedisError};
+use redis::{Client, IntoConnectionInfo, RedisError, TlsCertificates};
 
 use self::journal::RedisJournalReader;
 use self::keys::Keys;
@@ -81,25 +82,54 @@ pub struct RedisEngine {
 /// Why there is no engine; says which address, without its password, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("the Redis URL can not be read ({0}); it has the form redis://[user:password@]host:port[/db]")]
+    #[error(
+        "the Redis URL can not be read ({0}); it has the form redis://[user:password@]host:port[/db], or rediss:// for TLS"
+    )]
     Url(RedisError),
     #[error("Redis at {address} does not answer ({error}); start it there, or set another address")]
     Away { address: String, error: RedisError },
+    #[error(
+        "Redis at {address} is not trusted ({error}); set the authority that signed its certificate, and the name that stands in it"
+    )]
+    NotTrusted { address: String, error: RedisError },
+    #[error("Redis's CA file {file} can not be used: {why}", file = .file.display())]
+    Authority { file: PathBuf, why: String },
     #[error("the journal needs at least one partition")]
     NoPartitions,
 }
 
 impl RedisEngine {
-    /// Connects, and fails where Redis does not answer. Afterwards the engine connects again by itself.
+    /// As [`Self::connect_trusting`], with the authorities that browsers trust.
     pub async fn connect(url: &str, prefix: &str, limits: EngineLimits) -> Result<Self, ConnectError> {
+        Self::connect_trusting(url, None, prefix, limits).await
+    }
+
+    /// Connects, and fails where Redis does not answer. Afterwards the engine connects again by itself. `rediss://` is TLS,
+    /// with a server whose certificate an authority of the file has signed.
+    pub async fn connect_trusting(
+        url: &str,
+        ca_file: Option<&Path>,
+        prefix: &str,
+        limits: EngineLimits,
+    ) -> Result<Self, ConnectError> {
         if limits.partitions == 0 {
             return Err(ConnectError::NoPartitions);
         }
         let settings = url.into_connection_info().map_err(ConnectError::Url)?;
         let address = settings.addr().to_string();
         let tcp = settings.tcp_settings().clone().set_nodelay(true);
-        let client = Client::open(settings.set_tcp_settings(tcp)).map_err(ConnectError::Url)?;
-        let link = Link::connect(client).await.map_err(|error| ConnectError::Away { address, error })?;
+        let settings = settings.set_tcp_settings(tcp);
+        let client = match ca_file {
+            Some(file) => trusting(settings, file)?,
+            None => Client::open(settings).map_err(ConnectError::Url)?,
+        };
+        let link = Link::connect(client).await.map_err(|error| {
+            // As rustls begins what it says of certificates; the library passes it on as text alone.
+            match error.to_string().contains("invalid peer certificate") {
+                true => ConnectError::NotTrusted { address, error },
+                false => ConnectError::Away { address, error },
+            }
+        })?;
         Ok(Self { link, keys: Keys::new(prefix), limits, like_settings: likes::like_settings(&limits) })
     }
 
@@ -111,6 +141,20 @@ impl RedisEngine {
         partition_of(user.as_str(), self.limits.partitions)
     }
 }
+
+/// Trusts what the file's authorities have signed, and nothing else.
+fn trusting(settings: impl IntoConnectionInfo, file: &Path) -> Result<Client, ConnectError> {
+    let wrong = |why: String| ConnectError::Authority { file: file.to_owned(), why };
+    let authorities = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    if !authorities.windows(BEGIN.len()).any(|bytes| bytes == BEGIN) {
+        return Err(wrong("it holds no certificate".to_owned()));
+    }
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+    Client::build_with_tls(settings, certificates).map_err(|error| wrong(error.to_string()))
+}
+
+/// How a certificate begins in PEM.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// A step's script found another epoch than the caller's, or none.
 fn lost_epoch(epoch: u64) -> EngineError {

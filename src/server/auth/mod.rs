@@ -26,6 +26,9 @@ const SECRET_LEN_MIN: usize = 32;
 /// RFC 7518 asks that an RSA key have at least 2,048 bits.
 const RSA_LEN_MIN: usize = 256;
 const ED25519_LEN: usize = 32;
+/// Bytes of a token: providers that list a person's groups in it need some 4 KiB, and nothing longer is worth decoding and
+/// hashing for a stranger.
+const TOKEN_LEN_MAX: usize = 8 << 10;
 
 /// A caller, and until when what it showed holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +100,20 @@ fn unauthenticated(message: String) -> Failure {
 #[error("{0}")]
 pub struct InvalidKeys(String);
 
-/// The keys that tokens are verified with.
-pub struct Keys(Vec<Key>);
+/// The keys that tokens are verified with, and what else a token must say.
+pub struct Keys {
+    keys: Vec<Key>,
+    expected: Expected,
+}
+
+/// For whom tokens must be made, and by whom. What is `None` is not looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The claim `iss`.
+    pub issuer: Option<String>,
+    /// The claim `aud`, or one of a list there.
+    pub audience: Option<String>,
+}
 
 struct Key {
     algorithm: Algorithm,
@@ -132,13 +147,21 @@ impl Keys {
                 "there is no key to verify tokens with: RSA or Ed25519, for signatures".to_owned(),
             ));
         }
-        Ok(Self(keys))
+        Ok(Self { keys, expected: Expected::default() })
+    }
+
+    /// Has tokens refused that are by another issuer or for another audience, or do not say so.
+    pub fn expecting(self, expected: Expected) -> Self {
+        Self { expected, ..self }
     }
 
     /// Verifies a token and says who holds it.
     fn identity(&self, token: &str) -> Result<Identity, Failure> {
+        if token.len() > TOKEN_LEN_MAX {
+            return Err(unauthenticated(format!("the token is not valid: it has over {TOKEN_LEN_MAX} bytes")));
+        }
         let header = decode_header(token).map_err(|error| refused(&error))?;
-        let candidates = self.0.iter().filter(|key| {
+        let candidates = self.keys.iter().filter(|key| {
             let named = header.kid.is_none() || key.id.is_none() || header.kid == key.id;
             key.algorithm == header.alg && named
         });
@@ -148,7 +171,7 @@ impl Keys {
         }
         let mut refusal = unauthenticated("the token is not valid: no key for its algorithm and kid".to_owned());
         for key in candidates {
-            match decode::<Accepted>(token, &key.key, &validation(key.algorithm)) {
+            match decode::<Accepted>(token, &key.key, &self.expected.validation(key.algorithm)) {
                 Ok(token) => return token.claims.identity(),
                 Err(error) => refusal = refused(&error),
             }
@@ -164,20 +187,35 @@ fn refused(error: &jsonwebtoken::errors::Error) -> Failure {
         ExpiredSignature => "it has expired",
         ImmatureSignature => "it does not hold yet (nbf)",
         InvalidSignature => "its signature is wrong",
+        InvalidIssuer => "it is by another issuer (iss)",
+        InvalidAudience => "it is for another audience (aud)",
+        MissingRequiredClaim(claim) if claim == "iss" => "it lacks an issuer (iss)",
+        MissingRequiredClaim(claim) if claim == "aud" => "it lacks an audience (aud)",
         MissingRequiredClaim(_) | InvalidClaimFormat(_) | Json(_) => "it lacks sub or a numeric exp",
         _ => "it can't be read",
     };
     unauthenticated(format!("the token is not valid: {reason}"))
 }
 
-fn validation(algorithm: Algorithm) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.leeway = LEEWAY_S;
-    validation.set_required_spec_claims(&["exp", "sub"]);
-    validation.validate_nbf = true;
-    // Acclaim has no audience of its own: its operator trusts whatever these keys sign.
-    validation.validate_aud = false;
-    validation
+impl Expected {
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        let mut required = vec!["exp", "sub"];
+        validation.leeway = LEEWAY_S;
+        validation.validate_nbf = true;
+        if let Some(issuer) = &self.issuer {
+            required.push("iss");
+            validation.set_issuer(&[issuer]);
+        }
+        // Without a name of its own, the server trusts whatever its keys sign, for whomever.
+        validation.validate_aud = self.audience.is_some();
+        if let Some(audience) = &self.audience {
+            required.push("aud");
+            validation.set_audience(&[audience]);
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
 }
 
 impl Key {
@@ -215,6 +253,9 @@ struct Accepted {
     exp: f64,
     #[serde(default)]
     roles: Vec<Value>,
+    /// One, by RFC 7519: with a list, each of several issuers could pass for any other.
+    #[serde(default, rename = "iss")]
+    _issuer: Option<String>,
 }
 
 impl Accepted {
@@ -243,6 +284,10 @@ pub struct Claims {
     pub iat: Option<u64>,
     /// Names of roles, in upper case.
     pub roles: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
 }
 
 /// Signs a token with HS256.

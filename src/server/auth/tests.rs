@@ -112,7 +112,14 @@ fn public_keys() -> Keys {
 fn good_tokens_name_their_holder() {
     let ann = Caller { user: Some(UserId::new("ann").unwrap()), roles: vec![Role::Admin, Role::User] };
     assert_eq!(caller(&secret_keys(), &by_secret(&claims())), Ok(ann.clone()));
-    let own = Claims { sub: "ann".into(), exp: get_current_timestamp() + 60, iat: None, roles: vec!["ADMIN".into()] };
+    let own = Claims {
+        sub: "ann".into(),
+        exp: get_current_timestamp() + 60,
+        iat: None,
+        roles: vec!["ADMIN".into()],
+        iss: None,
+        aud: None,
+    };
     let caller_of_own = caller(&secret_keys(), &sign(SECRET, &own).unwrap()).unwrap();
     assert_eq!(caller_of_own.roles, [Role::Admin]);
     let both = Keys::new(Some(SECRET), Some(&jwks())).unwrap();
@@ -191,8 +198,46 @@ fn times_are_kept() {
     assert!(with("exp", json!((now + 60).to_string())).is_err(), "a textual exp is none");
     assert!(with("exp", json!(-1)).is_err());
     assert!(with("nbf", json!(now + 60)).is_err());
+    assert!(with("nbf", json!("soon")).is_err(), "a textual nbf is no permission");
     let without = json!({ "sub": "ann" });
     assert!(caller(&secret_keys(), &by_secret(&without)).is_err());
+}
+
+#[test]
+fn who_is_expected_is_asked_for() {
+    let expected = Expected { issuer: Some("https://id.example".into()), audience: Some("acclaim".into()) };
+    let keys = secret_keys().expecting(expected);
+    let with = |issuer: Value, audience: Value| {
+        let mut claims = claims();
+        (claims["iss"], claims["aud"]) = (issuer, audience);
+        caller(&keys, &by_secret(&claims)).map(drop)
+    };
+    let (own, other) = (json!("https://id.example"), json!("https://evil.example"));
+    assert_eq!(with(own.clone(), json!("acclaim")), Ok(()));
+    assert_eq!(with(own.clone(), json!(["shop", "acclaim"])), Ok(()));
+    for (issuer, audience, said) in [
+        (other.clone(), json!("acclaim"), "iss"),
+        (Value::Null, json!("acclaim"), "iss"),
+        (json!([own, other]), json!("acclaim"), "not valid"),
+        (json!(7), json!("acclaim"), "iss"),
+        (own.clone(), json!("shop"), "aud"),
+        (own.clone(), json!(["shop"]), "aud"),
+        (own.clone(), json!([]), "aud"),
+        (own.clone(), Value::Null, "aud"),
+    ] {
+        let refused = with(issuer.clone(), audience.clone()).unwrap_err();
+        assert!(refused.contains(said), "{issuer} {audience}: {refused}");
+    }
+    assert!(caller(&keys, &by_secret(&claims())).is_err());
+}
+
+#[test]
+fn a_token_is_not_read_beyond_its_length() {
+    let mut long = claims();
+    long["groups"] = "x".repeat(TOKEN_LEN_MAX).into();
+    assert!(caller(&secret_keys(), &by_secret(&long)).unwrap_err().contains("8192 bytes"));
+    long["groups"] = "x".repeat(TOKEN_LEN_MAX / 2).into();
+    assert!(caller(&secret_keys(), &by_secret(&long)).is_ok());
 }
 
 #[test]

@@ -12,6 +12,14 @@ pub mod stack;
 
 use std::time::Duration;
 
+/// What an error says besides its message, and the id of its request, which every error has.
+pub fn told(error: &serde_json::Value) -> serde_json::Value {
+    let mut extensions = error["extensions"].clone();
+    let id = extensions.as_object_mut().and_then(|fields| fields.remove("requestId"));
+    assert!(id.is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())), "{error}");
+    extensions
+}
+
 /// Looks until a condition holds; fails with its name when it does not within `limit`.
 pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + limit;

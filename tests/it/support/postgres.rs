@@ -41,6 +41,36 @@ pub async fn column(url: &str, query: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// Has a server ask all but its owner for passwords, as SCRAM does.
+pub async fn ask_for_passwords(owner: &str) {
+    admit(owner, "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256").await;
+}
+
+/// Has a server let in whom these lines of its pg_hba.conf name, and nobody else.
+pub async fn admit(owner: &str, lines: &str) {
+    let file = column(owner, "SELECT current_setting('hba_file')").await.remove(0);
+    std::fs::write(file, lines.to_owned() + "\n").unwrap();
+    reload(owner).await;
+}
+
+/// Has a server read its settings anew, and waits until it has.
+pub async fn reload(owner: &str) {
+    let loaded = "SELECT CAST(pg_conf_load_time() AS TEXT)";
+    let before = column(owner, loaded).await;
+    execute(owner, "SELECT pg_reload_conf()").await;
+    super::until("the settings are loaded", Duration::from_secs(20), async || column(owner, loaded).await != before)
+        .await;
+}
+
+/// Gives a file to the user as which servers run, to read alone: Postgres uses no other key.
+pub fn give(file: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    if let Some((user, group)) = other_user() {
+        chown(file, Some(user), Some(group)).unwrap();
+    }
+}
+
 pub struct Server {
     folder: PathBuf,
     port: u16,
@@ -84,6 +114,15 @@ impl Server {
         let server = Self { folder, port: free_port(), running: Mutex::new(None) };
         server.start_again();
         server
+    }
+
+    /// Where it keeps everything.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self, database: &str) -> String {

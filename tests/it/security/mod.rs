@@ -1,0 +1,10 @@
+//! What strangers, users and their browsers can not do.
+
+mod ask;
+mod browser;
+mod fields;
+mod limited;
+mod schema;
+mod secrets;
+mod tls;
+mod tokens;
