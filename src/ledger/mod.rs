@@ -51,6 +51,7 @@ pub use desk::{
 };
 pub use error::{LedgerError, Result};
 pub use lock::LedgerLock;
+pub use results::KEPT_PLACES;
 
 /// Which database, from a URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -421,7 +422,7 @@ impl Ledger {
     }
 
     /// Writes a closed period's results under the rules of `basis`, best first, and cuts older periods of the board to
-    /// their first 1,000; does nothing and says false where they are written already. `Rejected` where the board was
+    /// their first 1,000, but for those that a carry to a period without results begins with; does nothing and says false where they are written already. `Rejected` where the board was
     /// deleted, or its periods taken back, since it was read. One transaction.
     pub async fn write_results(
         &self,
