@@ -5,6 +5,7 @@
 //! what it explains and previews, standings, feed.
 
 mod board;
+mod carried;
 mod event;
 mod explain;
 mod feed;
@@ -24,6 +25,7 @@ mod standings;
 mod time;
 
 pub use board::{Board, Scope};
+pub use carried::Carried;
 pub use event::{Entry, EntryBody, Event};
 pub use explain::{Explanation, ScoreLine, ScoreSource};
 pub use feed::{ChangeKind, FeedPosition, FeedState, Place, RankChange, SnapshotReason, rank_changes};

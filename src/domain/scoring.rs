@@ -100,8 +100,7 @@ impl Scoring {
     pub fn new(board: &Board, period: Period, rules: &Rules, basis: Basis) -> Self {
         let mut applying = rules.weights_of(&board.id, basis.rules_version);
         applying.retain(|rule| rule.applies_to(&board.id, &period));
-        // The bucket that begins at an instant, or the first one after it.
-        let from = |at: Timestamp| Bucket(Bucket::containing(at.minus_ms(1)).0.saturating_add(1));
+        let from = Bucket::from_instant;
         let ends = applying.iter().flat_map(|rule| rule.from.into_iter().chain(rule.until)).map(from);
         let mut edges: BTreeSet<_> = ends.filter(|edge| period.contains(*edge)).collect();
         edges.extend([period.first, period.end]);
@@ -145,8 +144,8 @@ impl Scoring {
 
     /// With the products that are in the board's scope, which counts only where that is not every product.
     #[must_use]
-    pub fn with_members(mut self, members: HashSet<ProductId>) -> Self {
-        self.members = self.members.map(|_| Arc::new(members));
+    pub fn with_members(mut self, members: impl Into<Arc<HashSet<ProductId>>>) -> Self {
+        self.members = self.members.map(|_| members.into());
         self
     }
 
@@ -451,7 +450,7 @@ mod tests {
         mugs.scope.category = Some("mugs".to_owned());
         let scoring = scoring(&mugs, &Rules::default(), noon());
         assert_eq!(view(&scoring, noon()), 0.0);
-        assert_eq!(view(&scoring.with_members([product()].into()), noon()), 1.0);
+        assert_eq!(view(&scoring.with_members(HashSet::from([product()])), noon()), 1.0);
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Standings {
         }
     }
 
+    /// Every product with its points, in no order.
+    pub fn to_vec(&self) -> Vec<(ProductId, Points)> {
+        self.points.iter().map(|(product, points)| (product.clone(), *points)).collect()
+    }
+
     pub fn len(&self) -> u64 {
         self.order.len() as u64
     }

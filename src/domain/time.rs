@@ -72,6 +72,11 @@ impl Bucket {
     pub const MIN: Self = Self(i32::MIN);
     pub const MAX: Self = Self(i32::MAX);
 
+    /// The bucket that begins at an instant, or the first one after it: the first in which what is to count from there does.
+    pub fn from_instant(at: Timestamp) -> Self {
+        Self(Self::containing(at.minus_ms(1)).0.saturating_add(1))
+    }
+
     /// The bucket that contains an instant. Instants beyond i32 buckets (some 60,000 years) share the outermost ones.
     pub fn containing(at: Timestamp) -> Self {
         Self(at.as_ms().div_euclid(Self::LEN_MS).clamp(i32::MIN.into(), i32::MAX.into()) as i32)

@@ -100,12 +100,20 @@ pub fn normalised(text: &str, limits: &DocumentLimits) -> Result<(String, usize)
     }
     let mut normal = String::with_capacity(text.len());
     let (mut tokens, mut brackets) = (0, 0_usize);
+    // What the value that comes next is called, if it has a name.
+    let mut name = "query";
     for token in Lexer::new(text) {
         let token =
             token.map_err(|error| Failure::bad("query", format!("{} at {}", error.message(), error.index())))?;
         match token.kind() {
             TokenKind::Whitespace | TokenKind::Comment | TokenKind::Comma | TokenKind::Eof => continue,
             TokenKind::LCurly | TokenKind::LParen | TokenKind::LBracket => brackets += 1,
+            TokenKind::Name => name = token.data(),
+            // The parser would refuse it too, without saying where.
+            TokenKind::Int | TokenKind::Float if token.data().parse().is_ok_and(f64::is_infinite) => {
+                let message = format!("{} is beyond the numbers that there are", token.data());
+                return Err(Failure::bad(name.to_owned(), message));
+            }
             TokenKind::RCurly | TokenKind::RParen | TokenKind::RBracket => brackets = brackets.saturating_sub(1),
             _ => {}
         }
@@ -138,6 +146,17 @@ mod tests {
             Err(Failure::LimitExceeded { limit, .. }) => Some(limit),
             Err(_) => Some("bad"),
         }
+    }
+
+    #[test]
+    fn a_number_beyond_all_is_refused_by_its_name() {
+        let argument = |text: &str| match normalised(text, &DocumentLimits::default()) {
+            Err(Failure::BadInput { argument, .. }) => Some(argument.into_owned()),
+            _ => None,
+        };
+        assert_eq!(argument("{ a(weights: [{ signal: VIEW, weight: 1e400 }]) }"), Some("weight".to_owned()));
+        assert_eq!(argument("{ a(weight: -1.5e999) }"), Some("weight".to_owned()));
+        assert_eq!(argument("{ a(weight: 1e300) }"), None);
     }
 
     #[test]

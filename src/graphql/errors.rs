@@ -135,6 +135,9 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
             set(error, "limit", limit.into());
             set(error, "value", value.into());
         }
+        if let Some(argument) = argument_of(error) {
+            set(error, "argument", argument.into());
+        }
         match error.source::<Failure>().cloned() {
             Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into_owned().into()),
             Some(Failure::LimitExceeded { limit, value, .. }) => {
@@ -145,6 +148,18 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
         }
     }
     response
+}
+
+/// The argument whose value async-graphql found to be of another type; dotted where it is part of an input. Says which instants
+/// there are where it is one of these.
+fn argument_of(error: &mut ServerError) -> Option<String> {
+    let rest = error.message.strip_prefix("Invalid value for argument \"")?;
+    let (argument, problem) = rest.split_once('"')?;
+    let (argument, is_instant) = (argument.to_owned(), problem.ends_with("expected type \"DateTime\""));
+    if is_instant {
+        error.message.push_str(", an instant in RFC 3339 up to 9999-12-30T22:00:00Z");
+    }
+    Some(argument)
 }
 
 /// By chance between half and one and a half of it: all who heard at once that something is away shall not come back at

@@ -56,7 +56,7 @@ impl Mutation {
 
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn adjust_weights(&self, ctx: &Context<'_>, input: AdjustWeightsInput) -> Result<WeightsPayload> {
-        match input.parse(author(ctx)?, is_board(ctx)) {
+        match input.parse(author(ctx)?, &app(ctx).definitions().boards, app(ctx).now()) {
             Ok(rule) => Ok(app(ctx).adjust_weights(&rule).await?.into()),
             Err(errors) => Ok(WeightsPayload::refused(errors)),
         }

@@ -5,14 +5,14 @@ use diesel_async::RunQueryDsl;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::audit::{Deed, differing, enter, take_turn, time_told, told};
+use super::audit::{Deed, differing, enter, next_version, take_turn, time_told, told};
 use super::db::{Db, in_snapshot, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
-use super::rules::{ProductRuleRow, RuleRow, to_product_rule, to_rule};
+use super::rules::{ProductRuleRow, RuleRow, cancel, cancel_all_of, to_product_rule, to_rule};
 use super::schema::{boards, closed_periods, period_results, product_rules, weight_rules};
 use super::{Author, BoardDefinition, Definitions, ReopenOutcome, SaveOutcome};
-use crate::domain::{Board, BoardId, Factor, HalfLife, Period, Rules, Scope, Timestamp, Window};
+use crate::domain::{Board, BoardId, Factor, HalfLife, Period, ProductRule, Rules, Scope, Timestamp, Window};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = boards)]
@@ -199,7 +199,7 @@ pub(super) async fn save_board(db: &Db, board: &Board, author: &Author) -> Resul
     })
 }
 
-/// Deletes a board with its closed periods; its row stays.
+/// Deletes a board with its closed periods and takes its own rules back; its row stays.
 pub(super) async fn delete_board(db: &Db, board: &BoardId, author: &Author) -> Result<Option<BoardDefinition>> {
     if board.is_hidden() || *board == BoardId::daily() {
         return Err(LedgerError::Rejected(format!("the board {board} can not be deleted")));
@@ -214,7 +214,12 @@ pub(super) async fn delete_board(db: &Db, board: &BoardId, author: &Author) -> R
         let gone = (boards::deleted.eq(true), boards::reopened.eq(boards::reopened + 1));
         diesel::update(shown()).set(gone).execute(conn).await?;
         take_back!(conn, id, None);
-        let (before, after) = (board_told(&was.board), Value::Null);
+        // Or they would count for whatever board gets this id next.
+        let rules = cancel_all_of!(conn, id, author);
+        let (mut before, after) = (board_told(&was.board), Value::Null);
+        if !rules.is_empty() {
+            before["rules"] = json!(rules);
+        }
         enter!(conn, author, Deed { action: "deleteBoard", target: format!("board {id}"), before, after });
         Ok(Some(was))
     })

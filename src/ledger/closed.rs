@@ -6,14 +6,16 @@
 use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Integer};
 use diesel_async::RunQueryDsl;
 
 use super::db::{in_snapshot, unsigned, with_conn};
 use super::error::Result;
 use super::instant::At;
 use super::schema::{closed_periods, period_results, products};
+use super::statement::Statement;
 use super::{KeysetPage, Ledger};
-use crate::domain::{BoardId, PageStart, Place, Points, ProductId, Rows, Timestamp};
+use crate::domain::{BoardId, Bucket, PageStart, Place, Points, ProductId, Rows, Timestamp};
 
 /// A period whose results are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,14 @@ struct Header {
     rules_version: i32,
     places: i64,
     kept: i64,
+}
+
+#[derive(QueryableByName)]
+struct ActiveBucket {
+    #[diesel(sql_type = Integer)]
+    bucket: i32,
+    #[diesel(sql_type = BigInt)]
+    counts: i64,
 }
 
 impl From<Header> for ClosedPeriod {
@@ -108,6 +118,38 @@ impl Ledger {
             Ok(whole.select(Header::as_select()).first(conn).await.optional()?)
         })?;
         Ok(found.map(ClosedPeriod::from))
+    }
+
+    /// Under which rules the board's periods that ended within (`after`, `by`] were closed, by key.
+    pub async fn rules_closed_under(
+        &self,
+        board: &BoardId,
+        after: Timestamp,
+        by: Timestamp,
+    ) -> Result<HashMap<String, i32>> {
+        let found: Vec<(String, i32)> = with_conn!(&*self.db, |conn| {
+            let ended = closed_periods::table
+                .filter(closed_periods::board.eq(board.as_str()))
+                .filter(closed_periods::ends_at.gt(At(after)))
+                .filter(closed_periods::ends_at.le(At(by)));
+            Ok(ended.select((closed_periods::period, closed_periods::rules_version)).load(conn).await?)
+        })?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// How many counts are kept of each bucket within [`first`, `end`), in order. At most `most` of them are looked at: if
+    /// there are more, so many come to more than that.
+    pub async fn active_buckets(&self, first: Bucket, end: Bucket, most: u32) -> Result<Vec<(Bucket, u64)>> {
+        let rows: Vec<ActiveBucket> = with_conn!(&*self.db, |conn| {
+            let counted = Statement::new(
+                "SELECT bucket, COUNT(*) AS counts
+                FROM (SELECT bucket FROM activity WHERE bucket >= {first} AND bucket < {end} LIMIT {most}) AS kept
+                GROUP BY bucket ORDER BY bucket",
+            );
+            let counted = counted.bind::<Integer, _>(first.0).bind::<Integer, _>(end.0);
+            Ok(counted.bind::<BigInt, _>(i64::from(most) + 1).load(conn).await?)
+        })?;
+        Ok(rows.into_iter().map(|row| (Bucket(row.bucket), unsigned(row.counts))).collect())
     }
 
     /// At most `count` of a period's places from `start` on. `None` for a period that is not stored; no rows where they

@@ -162,14 +162,13 @@ impl Ledger {
 
     // ------------------------------------------------------------ boards
 
-    /// Makes a board, or changes one of the same kind of window. Rules made for an id count for every board of that id.
-    /// A hidden id is `Rejected`.
+    /// Makes a board, or changes one of the same kind of window. A hidden id is `Rejected`.
     pub async fn save_board(&self, board: &Board, author: &Author) -> Result<SaveOutcome> {
         let (db, board, author) = (Arc::clone(&self.db), board.clone(), author.clone());
         to_the_end(async move { boards::save_board(&db, &board, &author).await }).await
     }
 
-    /// Deletes a board with its closed periods, and says what it was; `None` where there is none. `daily` and hidden
+    /// Deletes a board with its closed periods, takes the rules back that were made for it alone, and says what it was; `None` where there is none. `daily` and hidden
     /// boards are `Rejected`.
     pub async fn delete_board(&self, board: &BoardId, author: &Author) -> Result<Option<BoardDefinition>> {
         let (db, board, author) = (Arc::clone(&self.db), board.clone(), author.clone());

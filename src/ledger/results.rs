@@ -15,7 +15,7 @@ use crate::domain::{Basis, BoardId, Bucket, Period, Place, Points, ProductId, Ti
 
 /// Places kept of the periods before the last closed one: a page of results reaches no further, and a board of 100,000
 /// products would otherwise grow by as many rows a day.
-const KEPT_PLACES: i64 = 1_000;
+pub const KEPT_PLACES: usize = 1_000;
 
 /// Rows in one statement: 5,000 are some 300 KB of text.
 const CHUNK: usize = 5_000;
@@ -105,20 +105,29 @@ pub(super) async fn write_results(
             let insert = Statement::new(text).bind::<Text, _>(board).bind::<Text, _>(key).bind::<Text, _>(rows);
             insert.execute(conn).await?;
         }
-        // All but the last one. A chain of thousands is closed one by one, so those that are cut already are not read.
         let of_board = || closed_periods::table.filter(closed_periods::board.eq(board));
-        let last = of_board().order(closed_periods::ends_at.desc()).select(closed_periods::ends_at);
-        let last: At = last.first(conn).await?;
-        let uncut = of_board().filter(closed_periods::kept.gt(KEPT_PLACES)).filter(closed_periods::ends_at.lt(last));
-        let uncut: Vec<String> = uncut.select(closed_periods::period).load(conn).await?;
-        for older in &uncut {
+        let newest = of_board().select(closed_periods::ends_at).order(closed_periods::ends_at.desc());
+        let newest: At = newest.first(conn).await?;
+        let whole: Vec<(String, At)> = of_board()
+            .filter(closed_periods::kept.gt(KEPT_PLACES as i64))
+            .filter(closed_periods::ends_at.lt(newest))
+            .select((closed_periods::period, closed_periods::ends_at))
+            .load(conn)
+            .await?;
+        for (older, ended_at) in whole {
+            // Periods that are not stored follow from the results before them, and need all of these.
+            let follows =
+                of_board().filter(closed_periods::starts_at.eq(Some(ended_at))).select(closed_periods::places);
+            if definition.board.carries() && follows.first::<i64>(conn).await.optional()?.is_none() {
+                continue;
+            }
             let beyond = period_results::table
                 .filter(period_results::board.eq(board))
-                .filter(period_results::period.eq(older))
-                .filter(period_results::rank.gt(KEPT_PLACES));
+                .filter(period_results::period.eq(&older))
+                .filter(period_results::rank.gt(KEPT_PLACES as i64));
             diesel::delete(beyond).execute(conn).await?;
-            diesel::update(closed_periods::table.find((board, older)))
-                .set(closed_periods::kept.eq(KEPT_PLACES))
+            diesel::update(closed_periods::table.find((board, &older)))
+                .set(closed_periods::kept.eq(KEPT_PLACES as i64))
                 .execute(conn)
                 .await?;
         }

@@ -64,6 +64,66 @@ pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcom
     })
 }
 
+/// Takes a rule of a board, or of all, back under the next version, which it returns.
+macro_rules! cancel {
+    ($conn:expr, $version:expr, $board:expr, $author:expr) => {{
+        use $crate::ledger::schema::weight_rules::dsl;
+        let cancelled_by = next_version!($conn);
+        let row = (
+            dsl::version.eq(cancelled_by),
+            dsl::board.eq($board),
+            dsl::weights.eq("{}"),
+            dsl::cancels.eq($version),
+            dsl::created_by.eq(&$author.name),
+            dsl::created_at.eq(At($author.at)),
+            dsl::note.eq(&$author.note),
+        );
+        diesel::insert_into(dsl::weight_rules).values(row).execute($conn).await?;
+        cancelled_by
+    }};
+}
+
+/// Takes back all rules that were made for one board; returns their versions.
+macro_rules! cancel_all_of {
+    ($conn:expr, $board:expr, $author:expr) => {{
+        use $crate::ledger::schema::{product_rules, weight_rules};
+        let own = || weight_rules::table.filter(weight_rules::board.eq($board));
+        let made = own().filter(weight_rules::cancels.is_null()).order(weight_rules::version);
+        let mut versions: Vec<i32> = made.select(weight_rules::version).load($conn).await?;
+        let cancelled = own().filter(weight_rules::cancels.is_not_null()).select(weight_rules::cancels);
+        let cancelled: Vec<Option<i32>> = cancelled.load($conn).await?;
+        versions.retain(|version| !cancelled.contains(&Some(*version)));
+        for version in &versions {
+            cancel!($conn, *version, Some($board), $author);
+        }
+        let decided = product_rules::table.filter(product_rules::board.eq($board)).order(product_rules::version);
+        let newest: std::collections::BTreeMap<String, ProductRule> = decided
+            .load::<ProductRuleRow>($conn)
+            .await?
+            .into_iter()
+            .map(|row| (row.1.clone(), to_product_rule(row)))
+            .collect();
+        for rule in newest.into_values().filter(|rule| rule.until.is_none_or(|until| $author.at < until)) {
+            // One that has ended is as if there were none, so that what counts for all boards counts again.
+            let row = (
+                product_rules::version.eq(next_version!($conn)),
+                product_rules::product_id.eq(rule.product.as_str().to_owned()),
+                product_rules::board.eq($board),
+                product_rules::excluded.eq(false),
+                product_rules::boost.eq(None::<i64>),
+                product_rules::until_at.eq(At($author.at)),
+                product_rules::created_by.eq(&$author.name),
+                product_rules::created_at.eq(At($author.at)),
+                product_rules::note.eq(&$author.note),
+            );
+            diesel::insert_into(product_rules::table).values(row).execute($conn).await?;
+            versions.push(rule.version);
+        }
+        versions
+    }};
+}
+pub(super) use {cancel, cancel_all_of};
+
 /// Takes a rule back under the next version.
 pub(super) async fn cancel_rule(db: &Db, version: i32, author: &Author) -> Result<CancelOutcome> {
     in_tx!(db, |conn| {
@@ -76,17 +136,7 @@ pub(super) async fn cancel_rule(db: &Db, version: i32, author: &Author) -> Resul
             return Ok(CancelOutcome::Already);
         }
         let board = rule.board.as_ref().map(BoardId::as_str);
-        let cancelled_by = next_version!(conn);
-        let row = (
-            weight_rules::version.eq(cancelled_by),
-            weight_rules::board.eq(board),
-            weight_rules::weights.eq("{}"),
-            weight_rules::cancels.eq(version),
-            weight_rules::created_by.eq(&author.name),
-            weight_rules::created_at.eq(At(author.at)),
-            weight_rules::note.eq(&author.note),
-        );
-        diesel::insert_into(weight_rules::table).values(row).execute(conn).await?;
+        let cancelled_by = cancel!(conn, version, board, author);
         raise!(conn, board);
         let deed = Deed {
             action: "cancelWeights",

@@ -54,7 +54,7 @@ impl App {
         let definitions = self.definitions();
         let scoring = Scoring::new(board, period.clone(), &definitions.rules, *basis);
         // What is on the board was in its scope.
-        let scoring = scoring.with_members(products.iter().cloned().collect());
+        let scoring = scoring.with_members(std::collections::HashSet::from_iter(products.iter().cloned()));
         let before = board.carries_from(period);
         let carry_from = before.as_ref().map(|before| before.key.clone());
         let wanted = Wanted {

@@ -8,6 +8,7 @@
 
 mod between;
 mod catalogue;
+mod chain;
 mod desk;
 mod doubt;
 mod error;

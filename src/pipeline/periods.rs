@@ -4,20 +4,19 @@
 //! Invariant: an answer is all of stored results or all computed, and says which. What is computed follows the chain of
 //! periods as the roll does, so that it carries over what the roll would.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+use super::chain::Before;
 use super::fault::in_time;
 use super::read::LedgerBoard;
-use super::rebuild::{Computed, compute_after};
-use super::roll::next_of;
+use super::rebuild::Computed;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, RETRY_AFTER_MS, Reading, Result, Source};
-use crate::domain::{Basis, Board, BoardId, Bucket, Cursors, PageStart, Period, Points, ProductId, Scoring, Timestamp};
+use crate::domain::{Basis, Board, BoardId, Bucket, Cursors, PageStart, Period, ProductId, Timestamp};
 use crate::ledger::{ClosedPeriod, KeysetPage};
 
 /// Closed periods computed from the ledger that a node remembers: with 100,000 products each some 300 MB.
@@ -26,8 +25,6 @@ const COMPUTED_MAX: usize = 16;
 const COMPUTED_FRESH_FOR: Duration = Duration::from_secs(180);
 /// Periods computed at a time on a node, so that whoever asks for many different ones does not keep the ledger from others.
 const COMPUTED_AT_ONCE: usize = 1;
-/// Links of the chain that one answer may compute: some seconds of the ledger's time.
-const CHAIN_MAX: usize = 1_000;
 
 /// Ranks of periods before that a node remembers for while the ledger is away: as many as rows of the catalogue.
 const RANKS_MAX: usize = 100_000;
@@ -189,19 +186,44 @@ impl App {
         }
     }
 
-    /// A closed period computed from the ledger, once for all who ask at the same time.
+    /// A closed period computed from the ledger, once for all who ask at the same time. What would be too much is refused
+    /// before it waits for its turn.
     async fn closed_board(&self, board: &Arc<Board>, period: &Period) -> Result<Arc<LedgerBoard>> {
         let ClosedBoards { computed, turns, computations, .. } = &self.closed_boards;
         let revision = self.definitions().board(&board.id).map_or(0, |definition| definition.revision);
-        let key = (board.id.clone(), revision, period.key.clone());
-        computed.remove_if(&key, |known| known.computed.elapsed() > COMPUTED_FRESH_FOR);
+        let key = |period: &Period| (board.id.clone(), revision, period.key.clone());
+        computed.remove_if(&key(period), |known| known.computed.elapsed() > COMPUTED_FRESH_FOR);
         let compute = async {
+            self.chain(board, period, self.known_before(board, revision, period), 1).await?;
             let _turn = turns.acquire().await.expect("nobody closes it");
             computations.fetch_add(1, Ordering::Relaxed);
+            // What somebody has computed meanwhile may be a nearer place to begin at.
+            let known = self.known_before(board, revision, period);
+            // What begins with something computed is as old as that.
+            let began = known.as_ref().map_or_else(Instant::now, |(_, known)| known.computed);
             let basis = self.basis_of(board, period).await?;
-            Ok(Arc::new(self.compute_period(board, period.clone(), basis).await?))
+            let (of_period, before) = self.compute_chain(board, period, basis, known).await?;
+            if let Some(Before { period, cursors, points }) = before {
+                // Whoever reads a page asks how its rows have moved.
+                let basis = self.basis_of(board, &period).await?;
+                let key = key(&period);
+                computed.insert(key, Arc::new(self.ledger_board(period, basis, cursors, points, began).await));
+            }
+            let Computed { cursors, points, .. } = of_period;
+            Ok(Arc::new(self.ledger_board(period.clone(), basis, cursors, points, began).await))
         };
-        computed.get_or_insert_async(&key, compute).await
+        computed.get_or_insert_async(&key(period), compute).await
+    }
+
+    /// The last of the computed periods of a board that ended before another one began, and when it ended.
+    fn known_before(&self, board: &Board, revision: i64, period: &Period) -> Option<(Timestamp, Arc<LedgerBoard>)> {
+        let starts_at = period.starts_at?;
+        let known = self.closed_boards.computed.iter().filter_map(|((id, of_revision, _), known)| {
+            let is_fresh = known.computed.elapsed() <= COMPUTED_FRESH_FOR;
+            let ended_at = known.ended_at().filter(|ended_at| *ended_at <= starts_at)?;
+            ((id, of_revision) == (board.id.clone(), revision) && is_fresh).then_some((ended_at, known))
+        });
+        known.max_by_key(|(ended_at, _)| *ended_at)
     }
 
     /// The rules that a closed period counts under: those it was closed under, or, where it never was, those it would be.
@@ -209,51 +231,6 @@ impl App {
         let closed = self.ledger.closed_period(&board.id, &period.key).await?;
         let rules_version = closed.map_or_else(|| self.definitions().rules.version(), |closed| closed.rules_version);
         Ok(Basis::at_close(period, rules_version))
-    }
-
-    /// A period of a board under the rules of `basis`, with what carries over to it: from the latest results that are kept
-    /// whole, or, where there are none, from the first activity on, period by period.
-    pub(super) async fn compute_chain(&self, board: &Board, period: &Period, basis: Basis) -> Result<Computed> {
-        let definitions = self.definitions();
-        let mut link = period.clone();
-        let mut carry_from = None;
-        if board.carries_from(period).is_some() {
-            let starts_at = period.starts_at.unwrap_or_default();
-            let whole = self.ledger.latest_whole(&board.id, starts_at).await?;
-            let begins_at = match &whole {
-                Some(closed) => Some(closed.ends_at),
-                None => self.ledger.next_active(Bucket::MIN).await?.map(Bucket::starts_at),
-            };
-            let first = begins_at.filter(|at| *at < starts_at).map(|at| board.period_at(at));
-            link = first.unwrap_or(link);
-            carry_from = whole.map(|closed| closed.key);
-        }
-        let mut at_close: HashMap<ProductId, Points> = HashMap::new();
-        for _ in 0..CHAIN_MAX {
-            let is_last = link.key == period.key;
-            let basis = if is_last { basis } else { self.basis_of(board, &link).await? };
-            let scoring = Scoring::new(board, link.clone(), &definitions.rules, basis);
-            let computed = compute_after(&self.ledger, scoring, carry_from.take().as_deref(), at_close).await?;
-            if is_last {
-                return Ok(computed);
-            }
-            at_close = computed.points;
-            link = next_of(&self.ledger, board, &link, at_close.is_empty(), period).await?;
-            if !at_close.is_empty() {
-                // As with stored results: what is no longer in the catalogue carries nothing.
-                let known = self.ledger.product_ids().await?;
-                at_close.retain(|product, _| known.contains(product));
-            }
-        }
-        Err(AppError::TooMuch {
-            limit: "periods",
-            value: CHAIN_MAX,
-            message: format!(
-                "the period {} of the board {} follows too many others whose results are not stored; store them with \
-                 rebuildBoard(fromPeriod:) or `acclaim rebuild --from`",
-                period.key, board.id
-            ),
-        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod boards;
 mod graphiql;
+mod letters;
 mod load;
 mod refused;
 mod weights;

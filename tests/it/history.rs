@@ -22,6 +22,7 @@ crate::both_setups!(
     closed_periods_are_read_from_results,
     what_was_never_stored_is_computed_along_the_chain,
     what_is_not_kept_is_computed,
+    days_in_which_nothing_happened_are_not_stored,
     a_crowd_computes_a_period_once,
     half_lives_show_faded_scores,
 );
@@ -298,12 +299,13 @@ async fn a_crowd_computes_a_period_once(setup: Setup) {
     site.node.stop().await;
 }
 
-/// A thousand days in a row, none of them stored.
+/// Days in a row, none of them stored: what three tenths of a day come to is told from the last of them alone, and what
+/// never fades is refused where it would take too long, before anything is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_long_a_chain_is_refused_with_a_way_out() {
+async fn what_long_chains_come_to_is_exact_or_refused_at_once() {
     let site = Site::start(Setup::Embedded, "2026-11-20T12:00:00Z").await;
     site.node.with_products(&["a"]).await;
-    let first = at("2020-01-01T12:00:00Z");
+    let first = at("2010-01-01T12:00:00Z");
     let day = |n: i64| order(&n.to_string(), "a", Some(first.plus_ms(n * 24 * 3_600_000)));
     for days in (0..1_010).collect::<Vec<_>>().chunks(500) {
         site.node.app.record(&days.iter().map(|n| day(*n)).collect::<Vec<_>>()).await.unwrap();
@@ -312,14 +314,101 @@ async fn too_long_a_chain_is_refused_with_a_way_out() {
         site.node.stack.count("SELECT count(*) FROM events").await == 1_010
     })
     .await;
-    let of_day = |n: i64| {
+    for (id, carry_over) in [("whole", 1.0), ("slow", 0.99)] {
+        let save = "mutation($input: BoardInput!) { saveBoard(input: $input) { userErrors { message } } }";
+        let board = json!({ "id": id, "title": id, "window": "DAY", "carryOver": carry_over });
+        assert_eq!(site.data(save, json!({ "input": board })).await["saveBoard"]["userErrors"], json!([]));
+    }
+    let of_day = |board: &str, n: i64| {
         let key = &first.plus_ms(n * 24 * 3_600_000).to_string()[..10];
-        format!("{{ board {{ period(key: \"{key}\") {{ key entries {{ totalCount }} }} }} }}")
+        format!(
+            "{{ board(id: \"{board}\") {{ period(key: \"{key}\") {{ entries {{ nodes {{ score movement {{ direction }} }} }} }} }} }}"
+        )
     };
-    assert_eq!(site.data(&of_day(999), json!({})).await["board"]["period"]["entries"]["totalCount"], 1);
-    let refused = site.ask(&of_day(1_000), json!({})).await["errors"][0].clone();
-    assert_eq!(told(&refused), json!({ "code": "LIMIT_EXCEEDED", "limit": "periods", "value": 1_000 }));
-    assert!(refused["message"].as_str().unwrap().contains("acclaim rebuild --from"), "{refused}");
+    let score = async |board: &str, n: i64| {
+        let row = site.data(&of_day(board, n), json!({})).await["board"]["period"]["entries"]["nodes"][0].clone();
+        assert_eq!(row["movement"]["direction"], if n == 0 { "NEW" } else { "SAME" }, "{board} {n}");
+        (row["score"].as_f64().unwrap() * 1e6).round() as i64
+    };
+    // By hand: what a day's order is worth, and of the day before what its board carries over.
+    let by_hand = |percent: i64, n: i64| {
+        (0..=n).fold(0, |points, day| points * percent / 100 + if day < 1_010 { 600_000 } else { 0 })
+    };
+    // The limit counts the days before, of which the one asked for has as many as its number.
+    for (n, key) in [(4_001, "2020-12-15"), (4_500, "2022-04-28")] {
+        let refused = site.ask(&of_day("whole", n), json!({})).await["errors"][0].clone();
+        assert_eq!(told(&refused), json!({ "code": "LIMIT_EXCEEDED", "limit": "periods", "value": 4_000 }));
+        assert!(refused["message"].as_str().unwrap().contains(key), "{refused}");
+    }
+    assert_eq!(site.node.app.periods_computed(), 0, "nothing was computed for that");
+    assert_eq!(score("whole", 4_000).await, by_hand(100, 4_000));
+    for n in [0, 1, 47, 48, 49, 100, 1_005] {
+        assert_eq!(score("daily", n).await, by_hand(30, n), "{n}");
+    }
+    for (board, percent) in [("whole", 100), ("slow", 99)] {
+        for n in [900, 1_009, 1_100, 1_300] {
+            assert_eq!(score(board, n).await, by_hand(percent, n), "{board} {n}");
+        }
+    }
+    site.node.stop().await;
+}
+
+/// A board whose points never fade, rebuilt over ten years of silence: a row for each product and day would be four million.
+async fn days_in_which_nothing_happened_are_not_stored(setup: Setup) {
+    let site = Site::start(setup, "2026-11-20T12:00:00Z").await;
+    let ids: Vec<String> = (0..1_100).map(|n| format!("p{n:04}")).collect();
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (began, late) = (at("2016-11-01T12:00:00Z"), at("2020-03-01T12:00:00Z"));
+    for chunk in names.chunks(500) {
+        site.node.with_products(chunk).await;
+        let order = |product: &&str| order(product, product, Some(began));
+        site.node.app.record(&chunk.iter().map(order).collect::<Vec<_>>()).await.unwrap();
+    }
+    site.node.app.record(&[order("late", "p0500", Some(late))]).await.unwrap();
+    until("all is in the ledger", LIMIT, async || site.node.stack.count("SELECT count(*) FROM events").await == 1_101)
+        .await;
+    let save = "mutation { saveBoard(input: { id: \"whole\", title: \"Whole\", window: DAY, carryOver: 1 }) { userErrors { message } } }";
+    assert_eq!(site.data(save, json!({})).await["saveBoard"]["userErrors"], json!([]));
+    let rebuild =
+        "mutation { rebuildBoard(id: \"whole\", fromPeriod: \"1800-01-01\") { fromPeriod userErrors { message } } }";
+    assert_eq!(site.data(rebuild, json!({})).await["rebuildBoard"]["userErrors"], json!([]), "long ago costs nothing");
+    until("the chain is stored up to yesterday", LIMIT, async || {
+        site.node.closed("whole").await.last().is_some_and(|last| last == "2026-11-19")
+    })
+    .await;
+    assert_eq!(
+        site.node.closed("whole").await,
+        ["2016-11-01", "2020-02-29", "2020-03-01", "2026-11-18", "2026-11-19"],
+        "what happened, the last day of each silence, and yesterday"
+    );
+    let rows = site.node.stack.count("SELECT count(*) FROM period_results WHERE board = 'whole'").await;
+    assert_eq!(rows, 1_100 + 1_000 + 1_100 + 1_000 + 1_100, "whole where a silence follows, or nothing does yet");
+    let page = async |key: &str, from: u64| {
+        let query = format!(
+            "{{ board(id: \"whole\") {{ period(key: \"{key}\") {{ freshness {{ source }} entries(first: 2, fromRank: {from}) {{ totalCount
+                nodes {{ rank productId score movement {{ direction previousRank }} }} }} }} }} }}"
+        );
+        site.data(&query, json!({})).await["board"]["period"].clone()
+    };
+    let node = |rank: u64, product: &str, score: f64| json!({ "rank": rank, "productId": product, "score": score, "movement": { "direction": "SAME", "previousRank": rank } });
+    for (key, source) in [
+        ("2018-05-05", "LEDGER"),
+        ("2020-02-29", "RESULTS"),
+        ("2024-02-29", "LEDGER"),
+        ("2026-11-17", "LEDGER"),
+        ("2026-11-18", "RESULTS"),
+    ] {
+        let (first, last) = (page(key, 1).await, page(key, 1_099).await);
+        assert_eq!(
+            (&first["freshness"]["source"], &first["entries"]["totalCount"]),
+            (&json!(source), &json!(1_100)),
+            "{key}"
+        );
+        let best = if key < "2020-03" { node(1, "p1099", 0.6) } else { node(1, "p0500", 1.2) };
+        assert_eq!(first["entries"]["nodes"][0], best, "{key}");
+        assert_eq!(last["entries"]["nodes"], json!([node(1_099, "p0001", 0.6), node(1_100, "p0000", 0.6)]), "{key}");
+    }
+    assert_eq!(site.node.app.verify(None).await.unwrap().differing, 0);
     site.node.stop().await;
 }
 

@@ -404,6 +404,35 @@ async fn a_product_is_followed_below_the_visible_top() {
     assert_eq!(rank(&first), json!({ "rank": null, "score": null }));
 }
 
+/// Scores of a half-life fade while ranks stand still, so they are told as they are when something moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_product_is_followed_while_its_score_fades() {
+    let site = settled(3).await;
+    let query =
+        "subscription { productRank(board: \"trending\", productId: \"p0\") { productId rank previousRank score } }";
+    let mut events = site.payloads(query, json!({}), user("ann")).await;
+    let told = |event: &Value| {
+        let told = event["data"]["productRank"].clone();
+        (told["rank"].clone(), told["previousRank"].clone(), told["score"].as_f64().unwrap())
+    };
+    let (rank, previous, before) = told(&next(&mut events).await);
+    assert_eq!((rank, previous), (json!(3), Value::Null));
+    assert!(0.09 < before && before <= 0.1, "{before}");
+    order(&site, "one", "p0").await;
+    let (rank, after) = loop {
+        let (rank, _, score) = told(&next(&mut events).await);
+        if score > before {
+            break (rank, score);
+        }
+    };
+    assert_eq!(rank, json!(1));
+    assert!(0.69 < after && after <= before + 0.6, "{after}");
+    let shown = "{ product(id: \"p0\") { entry(board: \"trending\") { rank score } } }";
+    let shown = site.data(shown, json!({})).await["product"]["entry"].clone();
+    assert_eq!(shown["rank"], 1);
+    assert!((after - shown["score"].as_f64().unwrap()).abs() < 0.01, "{after} {shown}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_of_likes_come_whole() {
     let site = settled(2).await;

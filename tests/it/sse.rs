@@ -89,6 +89,36 @@ async fn one_operation_is_one_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_weights_are_told_by_this_way_too() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    let query = "subscription { weightsChanged { version cancelled note weights { signal weight } } }";
+    let mut told = Events::of(ask(&server, query).header("x-acclaim-user", "ann")).await;
+    assert_eq!(told.next().await.as_deref(), Some(":"));
+    let open = "{ admin { system { subscriptions } } }";
+    until("the stream is followed", LIMIT, async || {
+        server.graphql("ann", open, json!({})).await["admin"]["system"]["subscriptions"] == 1
+    })
+    .await;
+    let adjust = "mutation { adjustWeights(input: { weights: [{ signal: VIEW, weight: 0.01 }], note: \"less\" })
+        { rule { id } userErrors { message } } }";
+    let rule = server.graphql("ann", adjust, json!({})).await["adjustWeights"]["rule"]["id"].clone();
+    let cancel = "mutation($id: ID!) { cancelWeights(id: $id, note: \"no\") { userErrors { message } } }";
+    server.graphql("ann", cancel, json!({ "id": rule })).await;
+    for cancelled in [false, true] {
+        let change = loop {
+            let event = told.next().await.expect("an event");
+            // A comment says that the stream is alive.
+            if let Some(payload) = event.strip_prefix("event: next\ndata: ") {
+                break serde_json::from_str::<Value>(payload).unwrap();
+            }
+        };
+        let expected = json!({ "version": 1, "cancelled": cancelled, "note": "less", "weights": [{ "signal": "VIEW", "weight": 0.01 }] });
+        assert_eq!(change["data"]["weightsChanged"], expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_complete_when_the_server_stops() {
     let stack = Stack::new(Setup::Embedded).await;
     let server = stack.serve().await;

@@ -42,7 +42,8 @@ impl BoardInput {
         };
         let id = BoardId::new(&self.id);
         check("id", id.as_ref().err().map(ToString::to_string));
-        check("title", inputs::text_problem(&self.title, TITLE_LEN_MAX));
+        let is_blank = self.title.trim().is_empty().then(|| "must not be empty".to_owned());
+        check("title", is_blank.or_else(|| inputs::text_problem(&self.title, TITLE_LEN_MAX)));
         let half_life = half_life(self.window, self.half_life.as_ref());
         check("halfLife", half_life.as_ref().err().cloned());
         check("category", self.category.as_deref().and_then(inputs::label_problem));
@@ -218,6 +219,9 @@ impl ProductRuleInput {
             errors.push(error);
             None
         });
+        if self.excluded == Some(true) && self.boost.is_some() {
+            errors.push(UserError::invalid("boost", "an excluded product scores nothing that could be multiplied"));
+        }
         let until = self.until.map(|at| at.0);
         if until.is_some_and(|until| until <= now) {
             errors.push(UserError::invalid("until", format!("a rule ends in the future; it is {now} now")));

@@ -34,11 +34,19 @@ pub enum BoardEvent {
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "domain::SnapshotReason")]
 pub enum SnapshotReason {
+    /// The first event of a subscription.
     Initial,
+    /// What you resume from is not kept any more.
     Gap,
+    /// You took events too slowly; this is the present state.
     Lagged,
+    /// A new period has begun.
     Rolled,
+    /// The board counts by other rules: one for weights or for a product was made, taken back or has ended; or the board itself
+    /// was changed by saveBoard.
     Reweighted,
+    /// The board was computed anew from the ledger by the same rules: after the engine was lost, for products that came into its
+    /// category or brand or left it, for events that were refused or replayed, or by rebuildBoard.
     Recovered,
 }
 

@@ -19,6 +19,11 @@ impl ScalarType for DateTime {
         }
     }
 
+    /// Looked at where the error still knows which argument it is.
+    fn is_valid(value: &Value) -> bool {
+        matches!(value, Value::String(text) if Timestamp::parse(text).is_ok())
+    }
+
     fn to_value(&self) -> Value {
         Value::String(self.0.to_string())
     }

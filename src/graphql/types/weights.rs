@@ -8,7 +8,7 @@ use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timesta
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
 use crate::graphql::inputs;
-use crate::ledger::{Author, CancelOutcome, KeysetPage, NewWeightRule, RuleOutcome};
+use crate::ledger::{Author, BoardDefinition, CancelOutcome, KeysetPage, NewWeightRule, RuleOutcome};
 use crate::live::Update;
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,6 +187,11 @@ impl Terms {
         let (from, until) = (from.map(|at| at.0), until.map(|at| at.0));
         if from.zip(until).is_some_and(|(from, until)| until <= from) {
             errors.push(UserError::invalid("until", "a rule ends after it begins"));
+        } else if until.is_some_and(|until| {
+            until <= Bucket::from_instant(from.unwrap_or(Timestamp::from_ms(i64::MIN))).starts_at()
+        }) {
+            let message = "signals count by quarters of an hour, and none begins within this time";
+            errors.push(UserError::invalid("until", message));
         }
         let hours = hours.map(Hours::new).transpose().unwrap_or_else(|error| {
             errors.push(UserError::invalid("hours", error));
@@ -214,16 +219,29 @@ pub struct AdjustWeightsInput {
 }
 
 impl AdjustWeightsInput {
-    /// Checks everything that is wrong; `is_board` says whether there is such a board.
+    /// Checks everything that is wrong; `boards` are those that there are, `now` says which of their periods are open.
     pub fn parse(
         self,
         author: impl FnOnce(String) -> Author,
-        is_board: impl Fn(&BoardId) -> bool,
+        boards: &[BoardDefinition],
+        now: Timestamp,
     ) -> Result<NewWeightRule, Vec<UserError>> {
         let mut errors = Vec::new();
+        let is_board = |id: &BoardId| !id.is_hidden() && boards.iter().any(|known| known.board.id == *id);
         let board = self.board.and_then(|id| inputs::board("board", &id, is_board, &mut errors));
         let Terms { weights, from, until, hours } =
             Terms::parse(&self.weights, self.from, self.until, self.hours.as_deref(), &mut errors);
+        let reached = boards.iter().map(|known| &known.board);
+        let reached =
+            reached.filter(|known| !known.id.is_hidden() && board.as_ref().is_none_or(|own| *own == known.id));
+        // Without `from` a rule counts in open periods only.
+        if let (None, Some(until), Some(opened)) = (from, until, reached.map(|known| known.period_at(now).first).min())
+            && until <= opened.starts_at()
+            && errors.is_empty()
+        {
+            let message = format!("the rule would count nowhere: the open period begins at {}", opened.starts_at());
+            errors.push(UserError::invalid("until", message));
+        }
         if self.expected_version.is_some_and(|version| version < 0) {
             errors.push(UserError::invalid("expectedVersion", "a version is 0 or more"));
         }
@@ -317,7 +335,8 @@ mod tests {
     }
 
     fn paths(input: AdjustWeightsInput) -> Vec<String> {
-        let errors = input.parse(ann, |board| *board == BoardId::daily()).err();
+        let definition = BoardDefinition { board: board(), revision: 0, closed_from: None, reopened: 0 };
+        let errors = input.parse(ann, &[definition], Timestamp::parse("2026-11-22T12:00:00Z").unwrap()).err();
         errors.into_iter().flatten().map(|error| error.path.unwrap().join(".")).collect()
     }
 
@@ -332,8 +351,31 @@ mod tests {
         assert_eq!(paths(input(&[(Signal::View, 0.5)], &"x".repeat(501))), ["note"]);
         let mut elsewhere = input(&[(Signal::View, 0.5)], "x");
         elsewhere.board = Some(ID("weekly".to_owned()));
-        let errors = elsewhere.parse(ann, |_| false).unwrap_err();
+        let errors = elsewhere.parse(ann, &[], Timestamp::now()).unwrap_err();
         assert_eq!(errors[0].code, crate::graphql::errors::UserErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_rule_that_would_count_nowhere_is_refused() {
+        let until = |from: Option<&str>, until: &str| {
+            let at = |text: &str| DateTime(Timestamp::parse(text).unwrap());
+            paths(AdjustWeightsInput {
+                from: from.map(at),
+                until: Some(at(until)),
+                ..input(&[(Signal::View, 0.5)], "x")
+            })
+        };
+        // It is noon on the 22nd.
+        assert_eq!(until(None, "2026-11-22T00:00:00Z"), ["until"]);
+        assert_eq!(until(None, "2026-11-22T00:00:01Z"), [""; 0], "the first quarter of the day counts anew");
+        assert_eq!(
+            until(Some("2026-11-20T00:00:00Z"), "2026-11-21T00:00:00Z"),
+            [""; 0],
+            "for when that day is rebuilt"
+        );
+        assert_eq!(until(Some("2026-11-23T09:01:00Z"), "2026-11-23T09:15:00Z"), ["until"]);
+        assert_eq!(until(Some("2026-11-23T09:01:00Z"), "2026-11-23T09:15:01Z"), [""; 0]);
+        assert_eq!(until(Some("1700-01-01T00:00:00Z"), "2026-11-23T09:00:00Z"), [""; 0], "means: ever since");
     }
 
     #[test]

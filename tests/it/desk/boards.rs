@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{DELETE, Desk, REBUILD, RULE, SAVE, TIME_MAX};
+use super::{ADJUST, DELETE, Desk, REBUILD, RULE, SAVE, TIME_MAX};
 use crate::support::live::Socket;
 use crate::support::stack::Setup;
 use crate::support::until;
@@ -15,6 +15,7 @@ crate::both_setups!(
     a_product_that_moves_is_counted_where_it_is_now,
     products_are_excluded_and_boosted_for_as_long_as_a_rule_says,
     a_board_that_is_deleted_ends_its_subscriptions_and_can_be_made_anew,
+    rules_of_a_board_end_with_it,
     a_saved_board_keeps_its_window,
     history_that_is_loaded_is_computed_from_where_it_begins,
 );
@@ -288,4 +289,66 @@ async fn history_that_is_loaded_is_computed_from_where_it_begins(setup: Setup) {
     let payload = desk.done(REBUILD, json!({ "id": "days", "from": second.to_string() })).await;
     assert_eq!((&payload["board"]["id"], &payload["fromPeriod"]), (&json!("days"), &json!(second.to_string())));
     desk.server.assert_verified().await;
+}
+
+async fn rules_of_a_board_end_with_it(setup: Setup) {
+    let desk = Desk::with_products(setup, &[("lamp", "Lighting"), ("pan", "Kitchen"), ("pot", "Kitchen")]).await;
+    let season = json!({ "id": "season", "title": "Season", "window": "DAY" });
+    desk.save(season.clone()).await;
+    for product in ["lamp", "pan", "pot"] {
+        desk.orders(product, product, 1, None).await;
+    }
+    let own = |weight: f64| json!({ "board": "season", "weights": [{ "signal": "ORDER", "weight": weight }], "note": "high season" });
+    let first = desk.adjust(own(5.0)).await["version"].clone();
+    let second = desk.adjust(own(9.0)).await["version"].clone();
+    desk.done(super::CANCEL, json!({ "id": second.to_string(), "note": "too much" })).await;
+    let decided = [json!({ "productId": "lamp", "excluded": true }), json!({ "productId": "pan", "boost": 2 })];
+    for decision in decided {
+        let mut input = json!({ "board": "season", "note": "for the season" });
+        input.as_object_mut().unwrap().extend(decision.as_object().unwrap().clone());
+        desk.done(RULE, json!({ "input": input })).await;
+    }
+    // What counts for all boards counts for this one too, once its own rule has gone.
+    desk.done(RULE, json!({ "input": { "productId": "pan", "boost": 3, "note": "for all" } })).await;
+    desk.until_shown("season", &[("pan", 10.0), ("pot", 5.0)]).await;
+    desk.done(DELETE, json!({ "id": "season", "note": "it is over" })).await;
+    let entry = desk.audit().await.remove(0);
+    let before: Value = serde_json::from_str(entry["before"].as_str().unwrap()).unwrap();
+    assert_eq!((&entry["action"], &entry["after"]), (&json!("deleteBoard"), &Value::Null));
+    let version = first.as_i64().unwrap();
+    assert_eq!(before["rules"], json!([version, version + 3, version + 4]), "what stood for this board");
+    let rules = "{ admin { weightRules { nodes { version cancelled } } productRules { productId board } } }";
+    let rules = desk.server.graphql("ann", rules, json!({})).await["admin"].clone();
+    let cancelled = |version: &Value| json!({ "version": version, "cancelled": true });
+    assert_eq!(rules["weightRules"]["nodes"], json!([cancelled(&second), cancelled(&first)]));
+    assert_eq!(rules["productRules"], json!([{ "productId": "pan", "board": null }]));
+    // Whoever makes a board of that name begins with what counts for all.
+    desk.save(season).await;
+    desk.until_shown("season", &[("pan", 1.8), ("pot", 0.6), ("lamp", 0.6)]).await;
+    let expected = json!({ "expectedVersion": version + 2 });
+    let mut input = own(7.0);
+    input.as_object_mut().unwrap().extend(expected.as_object().unwrap().clone());
+    let conflict = desk.payload("ann", ADJUST, json!({ "input": input })).await;
+    assert_eq!(conflict["userErrors"][0]["code"], "CONFLICT", "the weights of that id have changed: {conflict}");
+    desk.server.assert_verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_at_most_sixty_four_boards() {
+    let desk = Desk::new(Setup::Embedded).await;
+    let boards = async || desk.server.graphql("ann", "{ boards { id } }", json!({})).await["boards"].clone();
+    let shipped = boards().await.as_array().unwrap().len();
+    let board = |n: usize| json!({ "id": format!("b{n}"), "title": "One more", "window": "ALL_TIME" });
+    for n in shipped..64 {
+        desk.save(board(n)).await;
+    }
+    let audited = desk.audit().await.len();
+    let refused = desk.payload("ann", SAVE, json!({ "input": board(64) })).await;
+    let error = json!({ "code": "INVALID", "path": ["id"], "message": "there are 64 boards already, which is as many as there may be" });
+    assert_eq!(refused["userErrors"], json!([error]));
+    assert_eq!((boards().await.as_array().unwrap().len(), desk.audit().await.len()), (64, audited));
+    // One that is there may change, and one that goes makes room.
+    desk.save(json!({ "id": "b63", "title": "Another title", "window": "ALL_TIME" })).await;
+    desk.done(DELETE, json!({ "id": "b63", "note": "room" })).await;
+    desk.save(board(64)).await;
 }

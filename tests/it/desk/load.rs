@@ -1,6 +1,6 @@
 //! Boards that are scored anew while everybody likes and many look.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ crate::both_setups!(a_board_is_scored_anew_under_load_without_mixing_weights);
 const PRODUCTS: usize = 20;
 const SUBSCRIBERS: usize = 200;
 const LIKES_PER_SECOND: u32 = 500;
+/// Given under each of the weights before they change again: those of a second.
+const LIKES_PER_ROUND: usize = LIKES_PER_SECOND as usize;
 /// In tenths of a point. A score that is a whole number of both is a multiple of 14, which a mixed board of 20 products
 /// does not consist of.
 const OLD: i64 = 2;
@@ -36,14 +38,15 @@ fn is_of_one_weight(shown: &[(String, f64)]) -> bool {
     is_of(OLD) || is_of(NEW)
 }
 
-/// Likes of ever new users, so many a second, until told to stop. Returns how many were given.
-async fn likes(server: Arc<Server>, stop: Arc<AtomicBool>, given: Arc<AtomicUsize>) {
+/// Likes of ever new users, so many a second, up to `planned`. A machine that can't keep up sends them later; none is left
+/// out.
+async fn likes(server: Arc<Server>, planned: Arc<AtomicUsize>, given: Arc<AtomicUsize>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / LIKES_PER_SECOND);
     // What could not be sent in time is made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut sent = JoinSet::new();
     for n in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if n >= planned.load(Ordering::Relaxed) {
             break;
         }
         ticks.tick().await;
@@ -109,9 +112,9 @@ async fn a_board_is_scored_anew_under_load_without_mixing_weights(setup: Setup) 
     desk.server.with_products(PRODUCTS).await;
     let Desk { stack: _stack, server } = desk;
     let server = Arc::new(server);
-    let (stop, given) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (planned, given) = (Arc::new(AtomicUsize::new(usize::MAX)), Arc::new(AtomicUsize::new(0)));
     let began = Instant::now();
-    let liking = tokio::spawn(likes(server.clone(), stop.clone(), given.clone()));
+    let liking = tokio::spawn(likes(server.clone(), planned.clone(), given.clone()));
     until("every product is liked", TIME_MAX, async || server.ranking(PRODUCTS).await.len() == PRODUCTS).await;
     let subscribers = join_all((0..SUBSCRIBERS).map(|_| Subscriber::start(&server))).await;
     let weigh = async |tenths: i64, note: &str| {
@@ -126,16 +129,19 @@ async fn a_board_is_scored_anew_under_load_without_mixing_weights(setup: Setup) 
         let is_old = shown.iter().all(|(_, score)| (score * 10.0).round() as i64 % others == 0);
         assert!(is_new && !is_old, "{note}: {shown:?}");
         // Everybody likes on under the new weight.
-        until("likes go on", TIME_MAX, async || given.load(Ordering::Relaxed) >= before + 250).await;
+        until("likes go on", TIME_MAX, async || given.load(Ordering::Relaxed) - before >= LIKES_PER_ROUND).await;
     };
     let rounds = [(NEW, "up"), (OLD, "down"), (NEW, "up again")];
     for (tenths, note) in rounds {
         weigh(tenths, note).await;
     }
-    stop.store(true, Ordering::Relaxed);
+    // As many as the rate comes to in the time that the rounds took, however fast the machine gave them.
+    let wanted = (began.elapsed().as_secs_f64() * f64::from(LIKES_PER_SECOND)) as usize;
+    planned.store(wanted, Ordering::Relaxed);
     liking.await.unwrap();
     let likes = given.load(Ordering::Relaxed);
     println!("{likes} likes in {:?}, {} subscribers", began.elapsed(), subscribers.len());
+    assert!(likes >= wanted && wanted > rounds.len() * LIKES_PER_ROUND, "{likes} of {wanted} likes");
     let query = "{ ranking(first: 100) { nodes { productId score product { like { count } } } } }";
     let mut board: Value = Value::Null;
     until("every like is counted", TIME_MAX, async || {

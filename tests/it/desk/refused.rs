@@ -54,6 +54,13 @@ fn weights() -> Vec<Case> {
             adjusted(json!({ "from": "2026-11-22T12:00:00Z", "until": "2026-11-22T12:00:00Z" })),
             &["INVALID until"],
         ),
+        // It would count for no quarter of an hour: none of these times holds the beginning of one, or an open one.
+        (
+            ADJUST,
+            adjusted(json!({ "from": "2026-11-22T12:01:00Z", "until": "2026-11-22T12:15:00Z" })),
+            &["INVALID until"],
+        ),
+        (ADJUST, adjusted(json!({ "board": "mine", "until": "2010-12-01T00:00:00Z" })), &["INVALID until"]),
         (ADJUST, adjusted(json!({ "hours": [] })), &["INVALID hours"]),
         (ADJUST, adjusted(json!({ "hours": [5, 24] })), &["INVALID hours"]),
         (ADJUST, adjusted(json!({ "hours": [-1] })), &["INVALID hours"]),
@@ -96,6 +103,7 @@ fn boards() -> Vec<Case> {
         (SAVE, saved(json!({ "id": "_likes" })), &["INVALID id"]),
         (SAVE, saved(json!({ "id": "daily", "window": "WEEK" })), &["CONFLICT id"]),
         (SAVE, saved(json!({ "title": "" })), &["INVALID title"]),
+        (SAVE, saved(json!({ "title": " \u{3000} " })), &["INVALID title"]),
         (SAVE, saved(json!({ "title": "x".repeat(101) })), &["INVALID title"]),
         (SAVE, saved(json!({ "title": "two\nlines" })), &["INVALID title"]),
         (SAVE, saved(json!({ "window": "HALF_LIFE" })), &["INVALID halfLife"]),
@@ -145,8 +153,9 @@ fn products() -> Vec<Case> {
         (RULE, ruled(json!({ "productId": "" })), &["INVALID productId"]),
         (RULE, ruled(json!({ "board": "nowhere" })), &["NOT_FOUND board"]),
         (RULE, ruled(json!({ "board": "_likes" })), &["INVALID board"]),
-        (RULE, ruled(json!({ "boost": -0.1 })), &["INVALID boost"]),
-        (RULE, ruled(json!({ "boost": 100.1 })), &["INVALID boost"]),
+        (RULE, ruled(json!({ "excluded": false, "boost": -0.1 })), &["INVALID boost"]),
+        (RULE, ruled(json!({ "excluded": null, "boost": 100.1 })), &["INVALID boost"]),
+        (RULE, ruled(json!({ "boost": 1.5 })), &["INVALID boost"]),
         (RULE, ruled(json!({ "until": "2010-12-01T00:00:00Z" })), &["INVALID until"]),
         (RULE, ruled(json!({ "note": "x".repeat(501) })), &["INVALID note"]),
         (
@@ -157,8 +166,8 @@ fn products() -> Vec<Case> {
     ]
 }
 
-/// What GraphQL itself can't read, and lists that are out of bounds: errors of the whole operation.
-fn unreadable() -> Vec<(&'static str, String)> {
+/// What GraphQL itself can't read, and lists that are out of bounds: errors of the whole operation, with the argument.
+fn unreadable() -> Vec<(&'static str, String, &'static str)> {
     let adjust = |weight: &str, rest: &str| {
         let query = format!(
             "mutation {{ adjustWeights(input: {{ weights: [{{ signal: VIEW, weight: {weight} }}], note: \\\"why\\\" {rest} }}) {{ version }} }}"
@@ -178,18 +187,20 @@ fn unreadable() -> Vec<(&'static str, String)> {
     let replay =
         |ids: &str| format!("{{ \"query\": \"mutation {{ replayDeadLetters(ids: {ids}) {{ replayed }} }}\" }}");
     vec![
-        ("an infinite weight", adjust("1e400", "")),
-        ("no number", adjust("NaN", "")),
-        ("a text", adjust("\\\"much\\\"", "")),
-        ("an infinite weight in variables", variable("1e400")),
-        ("no number in variables", variable("NaN")),
-        ("a text in variables", variable("\"NaN\"")),
-        ("no instant", adjust("1", "from: \\\"yesterday\\\"")),
-        ("no hour", adjust("1", "hours: [5.5]")),
-        ("infinite carry", save("carryOver: 1e400")),
-        ("no carry", save("carryOver: null")),
-        ("an unknown window", save("window: YEAR")),
-        ("nothing to replay", replay("[]")),
+        // Neither GraphQL nor JSON has a number for these.
+        ("an infinite weight", adjust("1e400", ""), "weight"),
+        ("an infinite weight in variables", variable("1e400"), "body"),
+        ("no number in variables", variable("NaN"), "body"),
+        ("no number", adjust("NaN", ""), "input.weights.0.weight"),
+        ("a text", adjust("\\\"much\\\"", ""), "input.weights.0.weight"),
+        ("a text in variables", variable("\"NaN\""), "input.weights.0.weight"),
+        ("no instant", adjust("1", "from: \\\"yesterday\\\""), "input.from"),
+        ("beyond the calendar", adjust("1", "from: \\\"9999-12-31T23:59:59Z\\\""), "input.from"),
+        ("no hour", adjust("1", "hours: [5.5]"), "input.hours.0"),
+        ("infinite carry", save("carryOver: 1e400"), "carryOver"),
+        ("no carry", save("carryOver: null"), "input.carryOver"),
+        ("an unknown window", save("window: YEAR"), "input.window"),
+        ("nothing to replay", replay("[]"), "ids"),
     ]
 }
 
@@ -229,11 +240,12 @@ async fn what_can_not_be_is_refused_and_changes_nothing(setup: Setup) {
         let after = desk.server.graphql("ann", ALL, json!({})).await;
         assert_eq!(after, before, "{variables} has left a trace");
     }
-    for (what, body) in unreadable() {
+    for (what, body, argument) in unreadable() {
         let request = desk.server.http.post(format!("{}/graphql", desk.server.url)).header("x-acclaim-user", "ann");
         let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
-        assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT", "{what}: {answer}");
+        let told = &answer["errors"][0]["extensions"];
+        assert_eq!(*told, json!({ "code": "BAD_USER_INPUT", "argument": argument }), "{what}: {answer}");
         let after = desk.server.graphql("ann", ALL, json!({})).await;
         assert_eq!(after, before, "{what} has left a trace");
     }
