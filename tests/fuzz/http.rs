@@ -3,7 +3,7 @@
 //! Requests that HTTP itself refuses stand at a connection's end, since nothing can follow them.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use async_graphql::Value as GqlValue;
@@ -80,8 +80,9 @@ struct Connection {
     socket: TcpStream,
     /// What was read and belongs to the next answer.
     read: Vec<u8>,
-    /// Of the answer before.
+    /// Of the answer before, and when it came.
     status: u16,
+    answered_at: Instant,
 }
 
 impl Connection {
@@ -89,13 +90,13 @@ impl Connection {
         Findings::add(&world.findings.connections, 1);
         let socket = TcpStream::connect(world.address).await.context("the server takes no connection")?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, read: Vec::new(), status: 0 })
+        Ok(Self { socket, read: Vec::new(), status: 0, answered_at: Instant::now() })
     }
 
     /// Sends a batch at once and checks each answer; how many requests were taken, and whether the connection can go on.
     async fn exchange(&mut self, world: &World, batch: &[Sent], rng: &mut StdRng) -> (usize, bool) {
         let bytes: Vec<u8> = batch.iter().flat_map(|sent| sent.bytes.iter().copied()).collect();
-        let Self { socket, read, status } = self;
+        let Self { socket, read, status, answered_at } = self;
         let (mut reading, mut writing) = socket.split();
         let is_broken = batch.last().is_some_and(|last| last.kind == Kind::Broken);
         // Answers are read meanwhile: a server that can't write would not read either.
@@ -117,7 +118,9 @@ impl Connection {
                     Ok(Err(error)) => {
                         let is_left_unread = UNREAD.contains(status);
                         if sent.kind != Kind::Broken && !is_left_unread {
-                            world.findings.fault(format!("no answer, after one with {status}: {error:#}"), &sent.bytes);
+                            let silent_ms = answered_at.elapsed().as_millis();
+                            let what = format!("no answer, {silent_ms} ms after one with {status}: {error:#}");
+                            world.findings.fault(what, &sent.bytes);
                         }
                         return (taken + usize::from(!is_left_unread), false);
                     }
@@ -126,7 +129,7 @@ impl Connection {
                         if answer.closes || !matches!(sent.kind, Kind::Whole | Kind::Head) {
                             return (taken + 1, false);
                         }
-                        *status = answer.status;
+                        (*status, *answered_at) = (answer.status, Instant::now());
                     }
                 }
             }

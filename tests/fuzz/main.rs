@@ -48,6 +48,10 @@ struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     frames: usize,
 
+    /// Parts of the run, after each of which the server is looked at while it is at rest
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    parts: u32,
+
     /// Connections at once, of HTTP and of WebSockets each
     #[arg(long, default_value_t = 24)]
     connections: usize,
@@ -71,8 +75,6 @@ struct World {
 }
 
 const SECRET: &str = "a-secret-that-only-the-fuzzing-knows";
-/// The run is done in so many parts, after each of which the server is looked at while it is at rest.
-const PARTS: usize = 4;
 /// What a server at rest may hold more after the last part than after the first: what it keeps by design (rules, boards,
 /// answers of the last ten minutes) and what the allocator has not given back.
 const GROWTH_MAX: u64 = 64 << 20;
@@ -124,7 +126,8 @@ async fn fuzz(options: Options) -> anyhow::Result<bool> {
     println!("seed {}: {} documents, {} frames", options.seed, options.documents, options.frames);
     println!("part   documents      frames   seconds   documents/s    frames/s   memory at rest   open files");
     let mut rests = Vec::new();
-    for part in 0..PARTS {
+    let parts = options.parts as usize;
+    for part in 0..parts {
         let began = Instant::now();
         send(&world, &options, part).await?;
         let seconds = began.elapsed().as_secs_f64();
@@ -140,8 +143,8 @@ async fn fuzz(options: Options) -> anyhow::Result<bool> {
         println!(
             "{:>4}{documents:>12}{frames:>12}{seconds:>10.1}{:>14.0}{:>12.0}{:>13.1} MB{:>13}",
             part + 1,
-            options.documents as f64 / PARTS as f64 / seconds,
-            options.frames as f64 / PARTS as f64 / seconds,
+            options.documents as f64 / parts as f64 / seconds,
+            options.frames as f64 / parts as f64 / seconds,
             server.memory() as f64 / 1e6,
             server.files(),
         );
@@ -215,7 +218,7 @@ fn tokens() -> anyhow::Result<Vec<String>> {
 /// Sends one part of it all, over all connections at once.
 async fn send(world: &World, options: &Options, part: usize) -> anyhow::Result<()> {
     let share = |all: usize, connection: usize| {
-        let of = PARTS * options.connections;
+        let of = options.parts as usize * options.connections;
         let index = part * options.connections + connection;
         all * (index + 1) / of - all * index / of
     };
