@@ -120,7 +120,7 @@ mod tests {
                 |day: &[(ProductId, Points)]| Carried::known(day.iter().map(|(id, _)| (id.clone(), Points::MAX)));
             let all = follow(&board, Carried::known([]), &days).exact().unwrap();
             let last = &days[days.len() - reach..];
-            assert!(all.len() > 20);
+            assert!(!all.is_empty());
             assert_eq!(follow(&board, Carried::unknown(), last).exact().as_ref(), Some(&all), "{share}");
             assert_eq!(follow(&board, most(&days[0]), &days).exact().as_ref(), Some(&all), "{share}");
         }

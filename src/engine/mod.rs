@@ -206,7 +206,8 @@ pub struct PartitionSurvey {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// False when any of the scripts would answer NOSCRIPT: a sign that the engine was restarted, or is another one.
+    /// False when any of the scripts would answer NOSCRIPT, or when the epoch began on another server: signs that the engine
+    /// was restarted, or is another one.
     pub has_scripts: bool,
     /// By partition.
     pub partitions: Vec<PartitionSurvey>,

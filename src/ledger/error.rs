@@ -75,6 +75,9 @@ pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
         // A server that only reads is a standby: after a failover the same address leads to the primary again.
         _ if sqlstate == "25006" => LedgerError::Unavailable(message),
         Some("22" | "23") => LedgerError::Rejected(message),
+        _ if sqlstate == "42501" => {
+            LedgerError::Internal(format!("{message}; the owner of the tables has to GRANT it, see the README"))
+        }
         _ => LedgerError::Internal(format!("{message} (SQLSTATE {sqlstate})")),
     }
 }

@@ -18,6 +18,16 @@ fn replica_of(primary: &RedisServer) -> RedisServer {
     RedisServer::start_with(&["--save", "", "--appendonly", "no", "--replicaof", "127.0.0.1", &port])
 }
 
+/// A replica that has every script, because it was itself a primary before.
+async fn replica_that_was_primary(primary: &RedisServer) -> RedisServer {
+    let replica = RedisServer::start_with(&["--save", "", "--appendonly", "no"]);
+    let mut stack = Stack::new(Setup::Servers).await;
+    stack.redis_url = Some(format!("redis://127.0.0.1:{}/", replica.port()));
+    drop(stack.serve().await);
+    replica.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    replica
+}
+
 fn said(redis: &RedisServer, words: &[&str]) -> String {
     redis::from_redis_value(redis.command(words)).unwrap()
 }
@@ -41,7 +51,7 @@ async fn what_an_old_primary_accepted_is_reported_and_never_counted_in_silence()
     let mut stack = Stack::new(Setup::Servers).await;
     stack.ack_timeout_ms = 250;
     let primary = stack.redis.as_ref().unwrap();
-    let replica = replica_of(primary);
+    let replica = replica_that_was_primary(primary).await;
     until("the replica follows", Duration::from_secs(30), async || {
         said(&replica, &["INFO", "replication"]).contains("master_link_status:up")
     })

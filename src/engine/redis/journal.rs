@@ -29,17 +29,31 @@ impl RedisEngine {
         let has_scripts = present.len() == script::ALL.len() && present.iter().all(|flag| *flag == Value::Int(1));
         #[cfg(feature = "planted-bugs")]
         let has_scripts = has_scripts || crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
-        let partitions = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
-        Ok(Survey { has_scripts, partitions })
+        let server = self.link.server();
+        let surveyed = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
+        let began_here =
+            surveyed.iter().all(|(_, began_on)| began_on.as_deref().is_none_or(|began_on| *began_on == *server));
+        if has_scripts && began_here {
+            self.link.expect(server);
+        }
+        let partitions = surveyed.into_iter().map(|(partition, _)| partition).collect();
+        Ok(Survey { has_scripts: has_scripts && began_here, partitions })
     }
 
-    async fn survey_partition(&self, partition: u16) -> Result<PartitionSurvey> {
-        let mut epoch = redis::cmd("HGET");
-        epoch.arg(self.keys.meta(partition)).arg("epoch");
-        let epoch = match self.link.call(&epoch, STEP_LIMIT).await? {
+    /// A partition, and the run id of the server on which its epoch began.
+    async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Option<String>)> {
+        let mut meta = redis::cmd("HMGET");
+        meta.arg(self.keys.meta(partition)).arg("epoch").arg("server");
+        let meta = list(self.link.call(&meta, STEP_LIMIT).await?)?;
+        let [epoch, server] = meta.as_slice() else { return Err(unexpected(&Value::Array(meta))) };
+        let epoch = match epoch {
             Value::Nil => None,
             // An epoch that can't be read is none of ours.
-            epoch => parse(&epoch).ok(),
+            epoch => parse(epoch).ok(),
+        };
+        let server = match server {
+            Value::Nil => None,
+            server => Some(text(server)?.to_owned()),
         };
         let mut stream = redis::cmd("XINFO");
         stream.arg("STREAM").arg(self.keys.journal(partition));
@@ -48,7 +62,7 @@ impl RedisEngine {
             Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => (None, 0),
             Err(error) => return Err(refusal(error)),
         };
-        Ok(PartitionSurvey { epoch, last, len })
+        Ok((PartitionSurvey { epoch, last, len }, server))
     }
 
     pub(super) async fn do_close(&self) -> Result<()> {
@@ -69,10 +83,12 @@ impl RedisEngine {
                 return Err(unexpected(&reply));
             }
         }
+        let server = self.link.server();
+        self.link.expect(server.clone());
         for partition in self.partitions() {
             let keys = [self.keys.meta(partition), self.keys.journal(partition)];
             let mut args = Args::default();
-            args.push(epoch);
+            args.push(epoch).push(&server);
             let reply = self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
             if text(&reply)? != "OK" {
                 return Err(EngineError::Lost(format!("an epoch later than {epoch} was opened meanwhile")));

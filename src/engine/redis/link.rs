@@ -45,6 +45,9 @@ pub struct Link {
 struct Shared {
     client: Client,
     connection: Mutex<Connection>,
+    /// The run id of the server on which the present epoch began. Another one may have the same keys and scripts, as a replica
+    /// that was promoted has, and yet not be where others work.
+    expected: Mutex<Option<Arc<str>>>,
     /// Wakes the keeper before its next probe.
     suspect: Notify,
 }
@@ -52,21 +55,36 @@ struct Shared {
 struct Connection {
     /// `None` while Redis is away, or silent.
     usable: Option<MultiplexedConnection>,
+    /// The run id of the server that it leads to.
+    server: Arc<str>,
     /// Counts how often calls were let through again: what a call finds out later says nothing of the time after.
     opened: u64,
 }
 
 impl Link {
     pub async fn connect(client: Client) -> Result<Self, RedisError> {
-        let connection = connect(&client).await?;
-        let first = Connection { usable: Some(connection.clone()), opened: 0 };
-        let shared = Arc::new(Shared { client, connection: Mutex::new(first), suspect: Notify::new() });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), connection));
+        let (connection, server) = connect(&client).await?;
+        let first = Connection { usable: Some(connection.clone()), server, opened: 0 };
+        let connection_now = Mutex::new(first);
+        let shared =
+            Arc::new(Shared { client, connection: connection_now, expected: Mutex::default(), suspect: Notify::new() });
+        let server = shared.lock().server.clone();
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), connection, server));
         Ok(Self { shared, _keeper: Arc::new(AbortOnDropHandle::new(keeper)) })
     }
 
     pub fn client(&self) -> &Client {
         &self.shared.client
+    }
+
+    /// The run id of the server that calls go to.
+    pub fn server(&self) -> Arc<str> {
+        self.shared.lock().server.clone()
+    }
+
+    /// Lets scripts run on this server alone from now on: the one on which the present epoch began.
+    pub fn expect(&self, server: Arc<str>) {
+        *self.shared.expected.lock().expect("nothing panics while it holds the lock") = Some(server);
     }
 
     /// One command, in one round trip.
@@ -88,7 +106,11 @@ impl Link {
         Err(EngineError::Unanswered(lost))
     }
 
+    /// As [`Link::call`], on the expected server.
     pub async fn eval(&self, script: &Script, keys: &[String], args: &Args, limit: Duration) -> Result<Value> {
+        if self.shared.is_elsewhere() {
+            return Err(EngineError::Lost("Redis was restarted, or is another one".to_owned()));
+        }
         let mut cmd = Cmd::with_capacity(3 + keys.len() + args.ends.len(), 64 + 64 * keys.len() + args.bytes.len());
         cmd.arg("EVALSHA").arg(script.sha()).arg(keys.len()).arg(keys);
         args.iter().for_each(|arg| {
@@ -116,11 +138,19 @@ impl Shared {
         Some((connection.usable.clone()?, connection.opened))
     }
 
+    /// Whether calls would go to another server than the expected one.
+    fn is_elsewhere(&self) -> bool {
+        let expected = self.expected.lock().expect("nothing panics while it holds the lock").clone();
+        let connection = self.lock();
+        connection.usable.is_some() && expected.is_some_and(|expected| expected != connection.server)
+    }
+
     /// Lets calls through again.
-    fn open(&self, usable: MultiplexedConnection) {
+    fn open(&self, usable: MultiplexedConnection, server: Arc<str>) {
         let mut connection = self.lock();
         connection.opened += 1;
         connection.usable = Some(usable);
+        connection.server = server;
     }
 
     /// Refuses calls until a probe is answered, unless that has happened since `opened`.
@@ -163,7 +193,7 @@ impl Args {
 }
 
 /// Probes the connection every second, or when a call has found it dead or silent, and makes a new one when it is dead.
-async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection) {
+async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection, mut server: Arc<str>) {
     loop {
         // Either way the connection is probed.
         let _ = timeout(PROBE_INTERVAL, shared.suspect.notified()).await;
@@ -175,22 +205,31 @@ async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection) {
         if !is_alive {
             shared.lock().usable = None;
             let mut backoff = Backoff::default();
-            connection = loop {
+            (connection, server) = loop {
                 match connect(&shared.client).await {
-                    Ok(connection) => break connection,
+                    Ok(made) => break made,
                     Err(error) => tracing::debug!(%error, "no connection to Redis yet"),
                 }
                 backoff.wait().await;
             };
         }
         if shared.is_closed() {
-            shared.open(connection.clone());
+            shared.open(connection.clone(), server.clone());
         }
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
-    connect_with(client, PIPELINE_LEN).await
+/// A connection, and the run id of the server that it leads to: new with each start of a server, and never a replica's.
+async fn connect(client: &Client) -> Result<(MultiplexedConnection, Arc<str>), RedisError> {
+    let mut connection = connect_with(client, PIPELINE_LEN).await?;
+    let mut info = redis::cmd("INFO");
+    info.arg("server");
+    let said = match timeout(CONNECT_LIMIT, info.query_async::<String>(&mut connection)).await {
+        Ok(said) => said?,
+        Err(_) => return Err((ErrorKind::Io, "Redis did not answer INFO in time").into()),
+    };
+    let run_id = said.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
+    Ok((connection, run_id.into()))
 }
 
 /// A connection whose calls have no limit of their own; a new one that does not answer is none.

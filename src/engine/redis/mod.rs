@@ -30,8 +30,8 @@
 //! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in
 //! `likes`, `events`, `journal`, `boards` and `feed`. Points and times are whole numbers that a double holds exactly.
 //!
-//! Invariants: scripts are loaded by `open` alone, so NOSCRIPT means that Redis lost its memory: [`EngineError::Lost`];
-//! every call has a limit; no reply, however odd, panics.
+//! Invariants: scripts are loaded by `open` alone, so NOSCRIPT means that Redis lost its memory: [`EngineError::Lost`], as
+//! does another run id than that of the server on which the epoch began; every call has a limit; no reply, however odd, panics.
 
 mod boards;
 mod events;

@@ -219,7 +219,7 @@ fn who_is_expected_is_asked_for() {
         (other.clone(), json!("acclaim"), "iss"),
         (Value::Null, json!("acclaim"), "iss"),
         (json!([own, other]), json!("acclaim"), "not valid"),
-        (json!(7), json!("acclaim"), "iss"),
+        (json!(7), json!("acclaim"), "not valid"),
         (own.clone(), json!("shop"), "aud"),
         (own.clone(), json!(["shop"]), "aud"),
         (own.clone(), json!([]), "aud"),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{ADJUST, CANCEL, DELETE, Desk, REBUILD, RULE, SAVE};
 use crate::support::stack::Setup;
+use crate::support::told;
 
 crate::both_setups!(what_can_not_be_is_refused_and_changes_nothing);
 
@@ -244,8 +245,11 @@ async fn what_can_not_be_is_refused_and_changes_nothing(setup: Setup) {
         let request = desk.server.http.post(format!("{}/graphql", desk.server.url)).header("x-acclaim-user", "ann");
         let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
-        let told = &answer["errors"][0]["extensions"];
-        assert_eq!(*told, json!({ "code": "BAD_USER_INPUT", "argument": argument }), "{what}: {answer}");
+        assert_eq!(
+            told(&answer["errors"][0]),
+            json!({ "code": "BAD_USER_INPUT", "argument": argument }),
+            "{what}: {answer}"
+        );
         let after = desk.server.graphql("ann", ALL, json!({})).await;
         assert_eq!(after, before, "{what} has left a trace");
     }

@@ -200,7 +200,7 @@ async fn a_ledger_that_can_not_be_opened_says_why() {
     let database = good.rsplit_once('/').unwrap().1;
     for (url, words) in [
         (with(database, "nowhere"), "has no database \"nowhere\"; create it"),
-        (with("postgres@", "mallory:s3cret@"), "refuses the user \"mallory\""),
+        (with("postgres@", "mallory:s3cret@"), "does not let the user \"mallory\" in"),
         (format!("postgres://postgres:s3cret@127.0.0.1:{closed}/x"), "nothing answers at 127.0.0.1:"),
         ("postgres://postgres:s3cret@127.0.0.1:notaport/x".to_owned(), "is not well formed"),
         ("postgres:///x".to_owned(), "names no host"),

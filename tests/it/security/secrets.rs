@@ -184,7 +184,7 @@ async fn a_server_under_trouble_tells_no_secret() {
     postgres::execute(&owner, &format!("CREATE ROLE acclaim SUPERUSER LOGIN PASSWORD '{POSTGRES}'")).await;
     postgres::ask_for_passwords(&owner).await;
     stack.postgres = Some(owner.replace("postgres@", &format!("acclaim:{POSTGRES}@")));
-    stack.arguments = ["--jwt-secret", JWT, "--log", "trace", "--ack-timeout-ms", "300"].map(str::to_owned).to_vec();
+    stack.arguments = ["--jwt-secret", JWT, "--log", "trace"].map(str::to_owned).to_vec();
     stack.redis = Some(redis);
     let server = stack.serve().await;
     redis = stack.redis.take().unwrap();
