@@ -417,7 +417,7 @@ async fn a_product_is_followed_while_its_score_fades() {
     };
     let (rank, previous, before) = told(&next(&mut events).await);
     assert_eq!((rank, previous), (json!(3), Value::Null));
-    assert!(0.09 < before && before <= 0.1, "{before}");
+    assert!(0.08 < before && before <= 0.1, "{before}");
     order(&site, "one", "p0").await;
     let (rank, after) = loop {
         let (rank, _, score) = told(&next(&mut events).await);

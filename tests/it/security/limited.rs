@@ -172,7 +172,6 @@ async fn nothing_else_is_allowed(stack: &Stack, own: &str) {
         "CONFIG SET dir /tmp",
         "ACL LIST",
         "ACL WHOAMI",
-        "DEBUG SLEEP 0",
         "SHUTDOWN NOSAVE",
         "REPLICAOF NO ONE",
         "MODULE LIST",
