@@ -26,6 +26,9 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Bench, Cli, Command, Import, ImportFile, Remote, Role};
 
@@ -70,7 +73,8 @@ async fn execute() -> ExitCode {
     match tracing_subscriber::EnvFilter::try_new(log) {
         Ok(filter) => {
             let colours = std::io::stderr().is_terminal();
-            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+            let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+            tracing_subscriber::registry().with(filter_fn(is_for_the_log)).with(filter).with(lines).init();
         }
         Err(error) => {
             eprintln!("acclaim: --log (ACCLAIM_LOG) {log:?} is not a filter: {error}; set a level such as info");
@@ -84,6 +88,12 @@ async fn execute() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whatever the filter asks for: the library of WebSockets traces whole messages, and the first of each has the caller's
+/// token.
+fn is_for_the_log(what: &tracing::Metadata<'_>) -> bool {
+    *what.level() != tracing::Level::TRACE || !what.target().starts_with("tungstenite")
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
