@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 /// Codes that a client may be told. INTERNAL is none of them: nothing that a client sends may bring the server there.
-const CODES: [&str; 8] = [
+const CODES: [&str; 7] = [
     "UNAUTHENTICATED",
     "FORBIDDEN",
     "RATE_LIMITED",
@@ -15,7 +15,6 @@ const CODES: [&str; 8] = [
     "BAD_USER_INPUT",
     "LIMIT_EXCEEDED",
     "PERSISTED_QUERY_NOT_FOUND",
-    "INTERNAL",
 ];
 /// Close codes of graphql-transport-ws and RFC 6455 that the README names.
 const CLOSES: [u16; 10] = [1001, 1002, 1007, 1009, 4400, 4401, 4403, 4408, 4409, 4429];
@@ -87,7 +86,6 @@ impl Findings {
             let is_whole = match code {
                 "UNAVAILABLE" | "RATE_LIMITED" => extensions["retryAfterMs"].is_u64(),
                 "LIMIT_EXCEEDED" => extensions["limit"].is_string(),
-                "INTERNAL" => false,
                 _ => true,
             };
             if !is_typed || !is_whole {

@@ -45,9 +45,6 @@ pub struct Link {
 struct Shared {
     client: Client,
     connection: Mutex<Connection>,
-    /// The run id of the server on which the present epoch began. Another one may have the same keys and scripts, as a replica
-    /// that was promoted has, and yet not be where others work.
-    expected: Mutex<Option<Arc<str>>>,
     /// Wakes the keeper before its next probe.
     suspect: Notify,
 }
@@ -57,6 +54,9 @@ struct Connection {
     usable: Option<MultiplexedConnection>,
     /// The run id of the server that it leads to.
     server: Arc<str>,
+    /// That of the server on which the present epoch began. Another one may have the same keys and scripts, as a replica that
+    /// was promoted has, and yet not be where others work.
+    expected: Option<Arc<str>>,
     /// Counts how often calls were let through again: what a call finds out later says nothing of the time after.
     opened: u64,
 }
@@ -64,11 +64,8 @@ struct Connection {
 impl Link {
     pub async fn connect(client: Client) -> Result<Self, RedisError> {
         let (connection, server) = connect(&client).await?;
-        let first = Connection { usable: Some(connection.clone()), server, opened: 0 };
-        let connection_now = Mutex::new(first);
-        let shared =
-            Arc::new(Shared { client, connection: connection_now, expected: Mutex::default(), suspect: Notify::new() });
-        let server = shared.lock().server.clone();
+        let first = Connection { usable: Some(connection.clone()), server: server.clone(), expected: None, opened: 0 };
+        let shared = Arc::new(Shared { client, connection: Mutex::new(first), suspect: Notify::new() });
         let keeper = tokio::spawn(keep(Arc::clone(&shared), connection, server));
         Ok(Self { shared, _keeper: Arc::new(AbortOnDropHandle::new(keeper)) })
     }
@@ -84,7 +81,7 @@ impl Link {
 
     /// Lets scripts run on this server alone from now on: the one on which the present epoch began.
     pub fn expect(&self, server: Arc<str>) {
-        *self.shared.expected.lock().expect("nothing panics while it holds the lock") = Some(server);
+        self.shared.lock().expected = Some(server);
     }
 
     /// One command, in one round trip.
@@ -140,9 +137,9 @@ impl Shared {
 
     /// Whether calls would go to another server than the expected one.
     fn is_elsewhere(&self) -> bool {
-        let expected = self.expected.lock().expect("nothing panics while it holds the lock").clone();
         let connection = self.lock();
-        connection.usable.is_some() && expected.is_some_and(|expected| expected != connection.server)
+        let expected = connection.expected.as_ref();
+        connection.usable.is_some() && expected.is_some_and(|expected| *expected != connection.server)
     }
 
     /// Lets calls through again.
