@@ -7,6 +7,7 @@
 //! Invariants: an event's id is there once; `likes` and `activity` change only together with `cursors`, in one
 //! transaction that compares the cursors first; a database that is away is never a reason to drop an entry.
 
+mod activity;
 mod audit;
 mod boards;
 mod catalogue;
@@ -182,7 +183,7 @@ pub struct ActivityRow {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     pub cursors: Cursors,
-    /// Counts that come to nothing are left out.
+    /// Counts that come to nothing are left out. A product's rows stand together.
     pub activity: Vec<ActivityRow>,
     /// The products in the board's scope; empty where that is every product.
     pub members: HashSet<ProductId>,

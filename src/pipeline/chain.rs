@@ -52,10 +52,10 @@ pub struct Before {
     pub period: Period,
     /// Where the ledger stood.
     pub cursors: Cursors,
-    pub points: HashMap<ProductId, Points>,
+    pub points: Vec<(ProductId, Points)>,
 }
 
-type Closed = (HashMap<ProductId, Points>, Option<(Period, Cursors)>);
+type Closed = (Vec<(ProductId, Points)>, Option<(Period, Cursors)>);
 
 impl App {
     /// A period of a board under the rules of `basis`, with what carries over to it, and the one before it, if that was
@@ -79,7 +79,7 @@ impl App {
         if !points.is_empty() {
             // As with stored results: what is no longer in the catalogue carries nothing.
             let listed = self.ledger.product_ids().await?;
-            points.retain(|product, _| listed.contains(product));
+            points.retain(|(product, _)| listed.contains(product));
         }
         let scoring = Scoring::new(board, period.clone(), &self.definitions().rules, basis);
         Ok((compute_after(&self.ledger, scoring, None, points).await?, before))
@@ -153,7 +153,7 @@ impl App {
         let Chain { start, links, active } = chain;
         let (first, last) = (links.first().cloned(), links.last().cloned());
         if last.is_none() && matches!(start, Start::Nothing) {
-            return Ok(Some((HashMap::new(), None)));
+            return Ok(Some((Vec::new(), None)));
         }
         let definitions = self.definitions();
         let listed = Arc::new(self.ledger.product_ids().await?);

@@ -3,11 +3,14 @@
 //! The open period is computed twice from one snapshot of the ledger, under the rules there are and as if the change were
 //! one more, by the code that rebuilds boards.
 
-use std::collections::HashMap;
+use futures_util::future::try_join_all;
 
-use super::rebuild::{Computed, compute_each};
+use super::rebuild::compute_each;
 use super::{App, Result};
 use crate::domain::{Board, Hours, Preview, Rules, Scoring, Signal, Timestamp, Weight, WeightRule, best_first};
+
+/// Of tasks.
+const RUNS: &str = "it neither panics nor is it aborted";
 
 /// A change of weights that is only looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,13 +52,12 @@ impl App {
         let under = |rules: &Rules| Scoring::new(board, period.clone(), rules, rules.basis(now));
         let carry_from = board.carries_from(&period).map(|before| before.key);
         let scorings = [under(&definitions.rules), under(&changed)];
-        let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), HashMap::new()).await?;
-        // As when it is computed: this thread would serve nobody meanwhile.
-        let compare = move || {
-            let [before, after] = computed.map(|Computed { points, .. }| best_first(points));
-            Preview::of(&before, &after, top)
-        };
-        let mut preview = tokio::task::spawn_blocking(compare).await.expect("it neither panics nor is it aborted");
+        let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), Vec::new()).await?;
+        // Large boards take as long to be ordered and compared as to be computed; so not where others are served.
+        let ordering = computed.map(|it| tokio::task::spawn_blocking(|| best_first(it.points)));
+        let ordered = try_join_all(ordering).await.expect(RUNS);
+        let comparing = tokio::task::spawn_blocking(move || Preview::of(&ordered[0], &ordered[1], top));
+        let mut preview = comparing.await.expect(RUNS);
         for step in &mut preview.moves {
             step.points_before = board.score(&period, step.points_before, now);
             step.points_after = board.score(&period, step.points_after, now);

@@ -176,7 +176,7 @@ impl App {
         period: Period,
         basis: Basis,
         cursors: Cursors,
-        points: HashMap<ProductId, Points>,
+        points: Vec<(ProductId, Points)>,
         computed: Instant,
     ) -> LedgerBoard {
         let computed_at = self.now();

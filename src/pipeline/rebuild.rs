@@ -5,6 +5,8 @@
 //! what came since and switches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::App;
 use super::fault::Fault;
@@ -24,12 +26,12 @@ pub struct Computed {
     /// The formula, with what the snapshot says about the board's scope.
     pub scoring: Scoring,
     /// Each product's points; zeros are left out.
-    pub points: HashMap<ProductId, Points>,
+    pub points: Vec<(ProductId, Points)>,
 }
 
 /// Computes a period of a board. `carry_from` is the key of the period whose stored results carry over.
 pub async fn compute(ledger: &Ledger, scoring: Scoring, carry_from: Option<&str>) -> Result<Computed, Fault> {
-    compute_after(ledger, scoring, carry_from, HashMap::new()).await
+    compute_after(ledger, scoring, carry_from, Vec::new()).await
 }
 
 /// As [`compute`], with points at a close that is not stored: `unstored` stands beside to what `carry_from` names.
@@ -37,7 +39,7 @@ pub async fn compute_after(
     ledger: &Ledger,
     scoring: Scoring,
     carry_from: Option<&str>,
-    unstored: HashMap<ProductId, Points>,
+    unstored: Vec<(ProductId, Points)>,
 ) -> Result<Computed, Fault> {
     let [computed] = compute_each(ledger, [scoring], carry_from, unstored).await?;
     Ok(computed)
@@ -48,7 +50,7 @@ pub async fn compute_each<const N: usize>(
     ledger: &Ledger,
     scorings: [Scoring; N],
     carry_from: Option<&str>,
-    unstored: HashMap<ProductId, Points>,
+    unstored: Vec<(ProductId, Points)>,
 ) -> Result<[Computed; N], Fault> {
     let board = scorings[0].board().clone();
     let segments = scorings.iter().map(Scoring::segments).reduce(|one, other| Segment::refine(&one, &other));
@@ -56,35 +58,45 @@ pub async fn compute_each<const N: usize>(
     let counts = |signal: &Signal| scorings.iter().any(|scoring| scoring.signals().contains(signal));
     let signals: Vec<_> = Signal::ALL.into_iter().filter(counts).collect();
     let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None };
-    let Snapshot { cursors, activity, members, mut at_close } = ledger.snapshot(wanted).await?;
-    at_close.extend(unstored);
-    // Of a board of 100,000 products this takes a tenth of a second, during which this thread would serve nobody.
-    let compute = move || {
-        scorings.map(|scoring| {
-            let scoring = scoring.with_members(members.clone());
-            let points = points(&scoring, &activity, &at_close);
-            Computed { cursors: cursors.clone(), scoring, points }
+    let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
+    let at_close: HashMap<_, _> = at_close.into_iter().chain(unstored).collect();
+    let shared = Arc::new((activity, at_close));
+    // Of a board of 100,000 products some hundredths of a second, during which this thread would serve nobody.
+    let computing = scorings.map(|scoring| {
+        let (scoring, cursors, shared) = (scoring.with_members(members.clone()), cursors.clone(), shared.clone());
+        tokio::task::spawn_blocking(move || {
+            let points = points(&scoring, &shared.0, &shared.1);
+            Computed { cursors, scoring, points }
         })
-    };
-    Ok(tokio::task::spawn_blocking(compute).await.expect("it neither panics nor is it aborted"))
+    });
+    drop(shared);
+    let mut done = Vec::with_capacity(N);
+    for computing in computing {
+        done.push(computing.await.expect("it neither panics nor is it aborted"));
+    }
+    let Ok(done) = <[Computed; N]>::try_from(done) else { unreachable!("one for each") };
+    Ok(done)
 }
 
 /// What the products of a snapshot come to; zeros are left out.
-fn points(scoring: &Scoring, activity: &[ActivityRow], at_close: &[(ProductId, Points)]) -> HashMap<ProductId, Points> {
-    let mut points: HashMap<ProductId, Points> = HashMap::with_capacity(activity.len() / Signal::ALL.len());
-    for (product, at_close) in at_close {
-        points.insert(product.clone(), scoring.carry(product, *at_close));
+fn points(
+    scoring: &Scoring,
+    activity: &[ActivityRow],
+    at_close: &HashMap<ProductId, Points>,
+) -> Vec<(ProductId, Points)> {
+    let mut points = Vec::with_capacity(at_close.len() + activity.len() / Signal::ALL.len());
+    let mut waiting: HashMap<_, _> = at_close.iter().collect();
+    for rows in activity.chunk_by(|one, other| one.product == other.product) {
+        let product = &rows[0].product;
+        let carried = waiting.remove(product).map_or(Points::ZERO, |at_close| scoring.carry(product, *at_close));
+        let part =
+            |ActivityRow { count, .. }: &ActivityRow| scoring.points(product, count.signal, count.bucket, count.count);
+        points.push((product.clone(), rows.iter().map(part).fold(carried, Points::plus)));
     }
-    for ActivityRow { product, count } in activity {
-        let part = scoring.points(product, count.signal, count.bucket, count.count);
-        match points.get_mut(product) {
-            Some(sum) => *sum = sum.plus(part),
-            None => {
-                points.insert(product.clone(), part);
-            }
-        }
-    }
-    points.retain(|_, points| *points != Points::ZERO);
+    // Nothing happened to these.
+    let carried = |(product, at_close): (&ProductId, &Points)| (product.clone(), scoring.carry(product, *at_close));
+    points.extend(waiting.into_iter().map(carried));
+    points.retain(|(_, points)| *points != Points::ZERO);
     points
 }
 
@@ -97,7 +109,7 @@ pub async fn rebuild(
 ) -> Result<Option<Folding>, Fault> {
     let board = &definition.board;
     let carry_from = roll::close_before(app, definition, scoring.period()).await?;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let registered = app.ledger.state(app.engine.limits().partitions).await?.cursors;
     let number = app.engine.begin_generation(&board.id, &registered).await?;
     let Computed { cursors, scoring, points } = compute(&app.ledger, scoring, carry_from.as_deref()).await?;
@@ -115,12 +127,11 @@ async fn load(
     app: &App,
     board: &BoardId,
     number: u64,
-    points: HashMap<ProductId, Points>,
+    points: Vec<(ProductId, Points)>,
     cursors: &Cursors,
 ) -> Result<bool, Fault> {
-    let scores: Vec<_> = points.into_iter().collect();
-    for chunk in scores.chunks(LOAD_COUNT) {
-        if !app.engine.load_scores(board, number, chunk).await? {
+    for step in points.chunks(LOAD_COUNT) {
+        if !app.engine.load_scores(board, number, step).await? {
             return Ok(false);
         }
     }

@@ -92,7 +92,8 @@ impl App {
         let carry_from = board.carries_from(&period).map(|period| period.key);
         let scoring = Scoring::new(board, period, &definitions.rules, shown.build.basis);
         let computed = compute(&self.ledger, scoring, carry_from.as_deref()).await?;
-        let Computed { cursors, scoring, points: mut expected } = computed;
+        let Computed { cursors, scoring, points } = computed;
+        let mut expected: HashMap<_, _> = points.into_iter().collect();
         let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
             return Ok(None);
         };
