@@ -33,8 +33,20 @@ impl Fault {
 /// somebody has locked is as good as away.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
+/// The same before something is written: who writes is to hear within 250 ms that it can't be done now, and can ask again.
+const WRITE_WAIT: Duration = Duration::from_millis(200);
+
 /// The answer, if it comes in time.
 pub async fn in_time<T>(question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    let late = || LedgerError::Unavailable(format!("no answer within {} s", LEDGER_WAIT.as_secs()));
-    timeout(LEDGER_WAIT, question).await.unwrap_or_else(|_| Err(late()))
+    within(LEDGER_WAIT, question).await
+}
+
+/// The answer, if it comes in time for somebody who is about to write.
+pub async fn before_write<T, E: From<LedgerError>>(question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    within(WRITE_WAIT, question).await
+}
+
+async fn within<T, E: From<LedgerError>>(wait: Duration, question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let late = || LedgerError::Unavailable(format!("no answer within {} ms", wait.as_millis()));
+    timeout(wait, question).await.unwrap_or_else(|_| Err(late().into()))
 }

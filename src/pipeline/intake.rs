@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::doubt::{Doubt, unknown};
-use super::fault::in_time;
+use super::fault::{before_write, in_time};
 use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 #[cfg(feature = "planted-bugs")]
@@ -174,7 +174,8 @@ impl App {
                 LikeOutcome::Replayed(answer) => return Ok((answer, true)),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
-                LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,
+                // Whoever does not wait for it any longer finds the user loaded when asking again.
+                LikeOutcome::NotLoaded => before_write(self.loads.ask(request.user.clone())).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
@@ -322,7 +323,8 @@ impl App {
     async fn with_originals(&self, unknown: Vec<(usize, RecordRequest)>) -> Result<Vec<(usize, RecordRequest)>> {
         let ids: Vec<_> =
             unknown.iter().filter_map(|(_, request)| Some(request.reverses.as_ref()?.0.clone())).collect();
-        let originals: HashMap<EventId, Original> = in_time(self.ledger.originals(&ids)).await?.into_iter().collect();
+        let originals: HashMap<EventId, Original> =
+            before_write(self.ledger.originals(&ids)).await?.into_iter().collect();
         let known = unknown.into_iter().filter_map(|(index, mut request)| {
             let (id, original) = request.reverses.as_mut()?;
             *original = Some(originals.get(id)?.clone());
@@ -344,7 +346,7 @@ impl App {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        match in_time(self.ledger.originals(&ids)).await {
+        match before_write(self.ledger.originals(&ids)).await {
             Err(_) if !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
             known => Ok(known?.into_iter().collect()),
         }
