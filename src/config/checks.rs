@@ -110,6 +110,9 @@ impl Database {
     fn check(&self) -> Check {
         let known = ["sqlite://", "postgres://", "postgresql://"];
         let rest = known.iter().find_map(|scheme| self.database_url.reveal().strip_prefix(scheme));
+        if known[1..].iter().any(|scheme| self.database_url.reveal().starts_with(scheme)) {
+            check_password("--database-url (DATABASE_URL)", self.database_url.reveal())?;
+        }
         if rest.is_some_and(|rest| !rest.is_empty()) {
             return Ok(());
         }
@@ -145,13 +148,35 @@ impl Redis {
                      rediss://HOST:PORT"
                     .to_owned())
             }
-            _ => Ok(()),
+            Some(url) => check_password("--redis-url (REDIS_URL)", url.reveal()),
+            None => Ok(()),
         }
     }
 }
 
+/// A password with a character that ends it, or the host, would be taken for an address, and addresses are shown.
+fn check_password(setting: &str, url: &str) -> Check {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (place, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if place.matches('@').count() <= 1 && !after.contains('@') {
+        return Ok(());
+    }
+    Err(format!(
+        "{setting} has an @ that is none between password and host: write @ within a password as %40, / as %2F, ? as \
+         %3F, # as %23 and % as %25"
+    ))
+}
+
 impl Remote {
     pub(super) fn check(&self) -> Check {
+        let place = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        if place.contains('@') {
+            return Err(
+                "--url (ACCLAIM_URL) has credentials in it, and they are not what the server asks for: set --token \
+                 (ACCLAIM_TOKEN) to what `acclaim token` prints"
+                    .to_owned(),
+            );
+        }
         if self.url.starts_with("http://") || self.url.starts_with("https://") {
             return Ok(());
         }

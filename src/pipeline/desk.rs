@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::doubt::unknown;
 use super::{App, Result};
 use crate::domain::{Board, BoardId, Period, ProductRule, WeightRule};
 use crate::ledger::{
@@ -84,7 +84,7 @@ impl App {
     pub async fn delete_board(&self, board: &BoardId, author: &Author) -> Result<Option<BoardDefinition>> {
         let deleted = self.ledger.delete_board(board, author).await?;
         if deleted.is_some() {
-            self.tell_definitions().await?;
+            self.tell_definitions().await.map_err(|error| unknown(error.into()))?;
             let gone = async {
                 // What can't be asked for now is not waited for any longer either.
                 while self.engine.board(board).await.is_ok_and(|survey| survey.shown.is_some()) {
@@ -167,8 +167,9 @@ impl App {
     }
 
     /// Tells of a change, and waits until the boards it reaches show it.
-    pub(super) async fn show_on(&self, reaches: impl Fn(&BoardId) -> bool) -> Result<(), Fault> {
-        self.tell_definitions().await?;
+    pub(super) async fn show_on(&self, reaches: impl Fn(&BoardId) -> bool) -> Result<()> {
+        // The change is in the ledger, and only the answer fails.
+        self.tell_definitions().await.map_err(|error| unknown(error.into()))?;
         let definitions = self.definitions();
         let reached = definitions.boards.iter().filter(|definition| reaches(&definition.board.id));
         let shown = async {

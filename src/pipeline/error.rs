@@ -14,7 +14,7 @@ pub enum AppError {
     /// was written.
     #[error("{reason}")]
     Unavailable { reason: String, retry_after_ms: u64 },
-    /// The same, but a like or events may have been written. Sent again with this key, or the same ids, they count once.
+    /// The same, but it may have been written. Sent again with this key, or the same ids, likes and events count once.
     #[error("{reason}")]
     Unknown { reason: String, retry_after_ms: u64, key: Option<IdempotencyKey> },
     #[error("too many likes; try again in {retry_after_ms} ms")]

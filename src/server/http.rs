@@ -5,8 +5,10 @@
 //! `application/json`, which no page of another origin can send without asking first. Every answer is JSON.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_graphql as gql;
+use async_graphql::parser::types::OperationType;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -21,30 +23,54 @@ use crate::graphql::errors::{self, Failure};
 use crate::graphql::payload;
 use crate::pipeline::AppError;
 
+/// What has taken this long is seldom mended at once.
+const LATE_RETRY_MS: u64 = 1_000;
+
 pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
     let Some(format) = Format::wanted(request.headers()) else {
         let failure = Failure::bad("accept", "answers are application/graphql-response+json or application/json");
         return refuse(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure), Format::Json, &id.0);
     };
+    let writes = Writes::default();
     let answer = async {
-        let (identity, operation) = read(&site, request).await?;
+        let (identity, mut operation) = read(&site, request).await?;
+        writes.look_at(&site, &mut operation);
         Ok(site.api.run(operation, identity.caller, &id.0).await)
     };
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
         Ok(Ok(response)) => render(StatusCode::OK, &response, format),
         Ok(Err(refusal)) => refuse(refusal, format, &id.0),
-        Err(_) => refuse_late(&site, format, &id.0),
+        Err(_) => refuse_late(&site, &writes, format, &id.0),
+    }
+}
+
+/// Whether a request has begun something that writes: cut off then, it may have been written, or be later.
+#[derive(Default)]
+pub struct Writes(AtomicBool);
+
+impl Writes {
+    /// Notes what the operation does that is about to be run.
+    pub fn look_at(&self, site: &Site, operation: &mut gql::Request) {
+        // One that can't be parsed or is too large writes nothing.
+        let prepared = site.api.prepare(operation).ok().flatten();
+        let kind = prepared.and_then(|prepared| prepared.kind(operation.operation_name.as_deref()));
+        self.0.store(kind == Some(OperationType::Mutation), Ordering::Relaxed);
     }
 }
 
 /// The response to an operation that took too long.
-pub fn late(site: &Site, id: &str) -> gql::Response {
+pub fn late(site: &Site, writes: &Writes, id: &str) -> gql::Response {
     let reason = format!("no answer in {} s", site.limits.request_timeout.as_secs());
-    errors::failed(AppError::Unavailable { reason, retry_after_ms: 1_000 }, id)
+    let failure = if writes.0.load(Ordering::Relaxed) {
+        AppError::Unknown { reason, retry_after_ms: LATE_RETRY_MS, key: None }
+    } else {
+        AppError::Unavailable { reason, retry_after_ms: LATE_RETRY_MS }
+    };
+    errors::failed(failure, id)
 }
 
-pub fn refuse_late(site: &Site, format: Format, id: &str) -> Response {
-    render(StatusCode::SERVICE_UNAVAILABLE, &late(site, id), format)
+pub fn refuse_late(site: &Site, writes: &Writes, format: Format, id: &str) -> Response {
+    render(StatusCode::SERVICE_UNAVAILABLE, &late(site, writes, id), format)
 }
 
 /// The answer to a request that is refused.

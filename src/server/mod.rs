@@ -129,6 +129,7 @@ fn routes(site: Arc<Site>) -> Router {
     Router::new()
         .route("/graphql", any(http::graphql))
         .route("/graphql/stream", any(sse::stream))
+        .layer(middleware::from_fn_with_state(site.clone(), origins::only_known_pages))
         .layer(cors)
         .route("/graphql/ws", get(socket::upgrade))
         .route("/metrics", get(metrics::metrics))

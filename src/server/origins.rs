@@ -1,6 +1,7 @@
 //! Which web pages may call: those of this server, and those that the operator lists.
 //!
-//! Browsers enforce the answer for `fetch`, but never for WebSockets, so those are refused here.
+//! Browsers keep answers from other pages, but send some of their requests all the same, and let them open WebSockets: so
+//! whatever names a foreign origin is refused here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,15 +63,36 @@ impl Origins {
             .max_age(PREFLIGHT_AGE_MAX)
     }
 
-    /// Whether a WebSocket may be opened. Programs other than browsers send no origin.
+    /// Whether whoever sends this may call. Programs other than browsers name no origin.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         let own = || {
             let host = headers.get(header::HOST)?.to_str().ok()?;
             Some(origin.to_str().ok()?.split_once("://")?.1 == host)
         };
-        self.allowed.contains(origin) || own() == Some(true)
+        // What the browser itself says, which no page can: a proxy may have changed the host.
+        let same = || headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+        self.allowed.contains(origin) || own() == Some(true) || same()
     }
+}
+
+/// Refuses what a foreign page sends, whether or not it could read the answer.
+pub async fn only_known_pages(
+    State(site): State<Arc<Site>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if site.origins.admit(request.headers()) {
+        return next.run(request).await;
+    }
+    refuse(foreign(), Format::Json, &id.0)
+}
+
+/// The refusal of a foreign page.
+pub fn foreign() -> Refusal {
+    let failure = Failure::bad("origin", "pages of this origin may not call; --allow-origin lists those that may");
+    Refusal::new(StatusCode::FORBIDDEN, failure)
 }
 
 /// Lets requests pass that call this machine by a name of its own. A server without auth takes no other: a page could give

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::Site;
 use super::accept::{Format, takes_events};
 use super::admission::Admitted;
-use super::http::{refuse, refuse_late};
+use super::http::{Writes, refuse, refuse_late};
 use super::request::{Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::Failure;
@@ -43,10 +43,11 @@ pub async fn stream(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
-    match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &id.0)).await {
+    let writes = Writes::default();
+    match tokio::time::timeout(site.limits.request_timeout, open(&site, peer, request, &writes, &id.0)).await {
         Ok(Ok((payloads, admitted))) => events(payloads, (admitted, site.api.metrics().connected("sse"))),
         Ok(Err(refusal)) => refuse(refusal, Format::Json, &id.0),
-        Err(_) => refuse_late(&site, Format::Json, &id.0),
+        Err(_) => refuse_late(&site, &writes, Format::Json, &id.0),
     }
 }
 
@@ -56,12 +57,16 @@ async fn open(
     site: &Site,
     peer: SocketAddr,
     request: Request,
+    writes: &Writes,
     id: &str,
 ) -> Result<(BoxStream<'static, Payload>, Admitted), Refusal> {
-    check(site, request.headers())?;
+    if !takes_events(request.headers()) {
+        let failure = Failure::bad("accept", "answers here are text/event-stream");
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure));
+    }
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
     let mut admitted = site.admission.admit(peer.ip()).map_err(too_many)?;
-    let (identity, operation) = read(site, request).await.map_err(|refusal| match refusal.status {
+    let (identity, mut operation) = read(site, request).await.map_err(|refusal| match refusal.status {
         // 200 would promise a stream.
         StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
         _ => refusal,
@@ -69,6 +74,7 @@ async fn open(
     if let Some(user) = &identity.caller.user {
         admitted.sign_in(user).map_err(too_many)?;
     }
+    writes.look_at(site, &mut operation);
     let payloads = match site.api.operate(operation, identity.caller, id).await {
         Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
         Outcome::Subscribed(member) => member.into_stream(),
@@ -89,18 +95,6 @@ async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>) {
         () = shutdown.cancelled() => {}
         () = expired => {}
     }
-}
-
-fn check(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !site.origins.admit(headers) {
-        let failure = Failure::bad("origin", "this origin is not allowed; see --allow-origin");
-        return Err(Refusal::new(StatusCode::FORBIDDEN, failure));
-    }
-    if !takes_events(headers) {
-        let failure = Failure::bad("accept", "answers here are text/event-stream");
-        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure));
-    }
-    Ok(())
 }
 
 fn events(payloads: BoxStream<'static, Payload>, place: (Admitted, Counted)) -> Response {

@@ -13,6 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+mod panics;
+
 use super::*;
 use crate::engine::EngineLimits;
 use crate::engine::memory::MemoryEngine;

@@ -42,6 +42,7 @@ fn every_command_explains_itself_and_keeps_secrets() {
         "migrate",
         "verify",
         "rebuild",
+        "doctor",
         "schema",
         "token",
         "bench fanout",

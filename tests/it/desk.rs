@@ -1,6 +1,7 @@
 //! The admin's desk from outside, on both set-ups: boards, weights, product rules, and what is refused.
 
 mod boards;
+mod doubt;
 mod graphiql;
 mod letters;
 mod load;

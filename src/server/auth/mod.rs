@@ -136,8 +136,11 @@ impl Keys {
             keys.push(Key { algorithm: Algorithm::HS256, id: None, key: DecodingKey::from_secret(secret.as_bytes()) });
         }
         if let Some(jwks) = jwks {
-            let set: JwkSet =
-                serde_json::from_str(jwks).map_err(|error| InvalidKeys(format!("the JWKS can't be read: {error}")))?;
+            // The parser's own message is not passed on: it may quote what stands there, and that may be a secret.
+            let set: JwkSet = serde_json::from_str(jwks).map_err(|error| {
+                let (line, column) = (error.line(), error.column());
+                InvalidKeys(format!("the JWKS can't be read: line {line}, column {column} is not as RFC 7517 has it"))
+            })?;
             for jwk in set.keys {
                 keys.extend(Key::of(jwk)?);
             }

@@ -24,7 +24,7 @@ use crate::pipeline::AppError;
 use crate::server::Site;
 use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
-use crate::server::http::late;
+use crate::server::http::{Writes, late};
 use crate::server::wire::Wire;
 use async_graphql as gql;
 
@@ -238,7 +238,7 @@ impl Connection {
         self.send(protocol::acknowledged()).await
     }
 
-    async fn begin(&mut self, id: String, request: gql::Request) -> Result<(), End> {
+    async fn begin(&mut self, id: String, mut request: gql::Request) -> Result<(), End> {
         let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
         if id.len() > ID_LEN_MAX {
             return Err(closed(Close::BadMessage(format!("an id has at most {ID_LEN_MAX} bytes"))));
@@ -255,9 +255,10 @@ impl Connection {
         }
         let site = self.site.clone();
         let outcome = async move {
-            let (id, most) = (new_request_id(), site.limits.request_timeout);
+            let (id, most, writes) = (new_request_id(), site.limits.request_timeout, Writes::default());
+            writes.look_at(&site, &mut request);
             let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
-            outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &id)))
+            outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &writes, &id)))
         };
         self.operations.insert(id.into(), messages(self.site.clone(), self.wire.clone(), operation, outcome.boxed()));
         Ok(())

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -28,6 +29,7 @@ use super::accept::Format;
 use super::admission::Admitted;
 use super::auth::Identity;
 use super::http::refuse;
+use super::origins;
 use super::request::Refusal;
 use super::request_id::RequestId;
 use super::wire::Wire;
@@ -46,8 +48,15 @@ pub async fn upgrade(
     Extension(id): Extension<RequestId>,
     Extension(wire): Extension<Arc<Wire>>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(why) => {
+            let refusal = Refusal::new(why.status(), Failure::bad("upgrade", why.body_text()));
+            return refuse(refusal, Format::Json, &id.0);
+        }
+    };
     let most = site.limits.message_len;
     // Without the limit on frames, one that announces 16 MiB would be collected before its length is looked at.
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most).max_frame_size(most);
@@ -71,8 +80,7 @@ fn admit(
     upgrade: &WebSocketUpgrade,
 ) -> Result<(Identity, Admitted), Refusal> {
     if !site.origins.admit(headers) {
-        let failure = Failure::bad("origin", "this origin is not allowed; see --allow-origin");
-        return Err(Refusal::new(StatusCode::FORBIDDEN, failure));
+        return Err(origins::foreign());
     }
     let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
     let identity = site.auth.of_headers(headers).map_err(unauthenticated)?;

@@ -3,6 +3,7 @@
 mod ask;
 mod browser;
 mod fields;
+mod foreign;
 mod limited;
 mod schema;
 mod secrets;
