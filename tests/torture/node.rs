@@ -39,8 +39,8 @@ pub struct Node {
 pub enum Failed {
     /// No answer, or none that can be read.
     Transport,
-    /// The first error's code, and how long the client is told to wait.
-    Error { code: String, retry_after_ms: u64, text: String },
+    /// The first error's code, what it says of the outcome, and how long the client is told to wait.
+    Error { code: String, outcome: String, retry_after_ms: u64, text: String },
 }
 
 impl Node {
@@ -139,6 +139,7 @@ impl Node {
         let Some(error) = answer["errors"].get(0) else { return Ok(answer["data"].clone()) };
         Err(Failed::Error {
             code: error["extensions"]["code"].as_str().unwrap_or_default().to_owned(),
+            outcome: error["extensions"]["outcome"].as_str().unwrap_or_default().to_owned(),
             retry_after_ms: error["extensions"]["retryAfterMs"].as_u64().unwrap_or_default(),
             text: error.to_string(),
         })

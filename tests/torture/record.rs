@@ -98,7 +98,7 @@ pub struct Record {
     pub acknowledged: AtomicU64,
     recoveries: Mutex<BTreeMap<&'static str, Vec<Duration>>>,
     to_commit: Mutex<Vec<Duration>>,
-    refusals: Mutex<Option<Histogram<u64>>>,
+    refusals: Mutex<BTreeMap<String, Histogram<u64>>>,
 }
 
 /// How much later than it was answered an ACCEPTED entry may still be lost with the engine: the journal is to be empty 30 s
@@ -180,17 +180,16 @@ impl Record {
         self.to_commit.lock().expect("as above").clone()
     }
 
-    /// How long a client waited to hear UNAVAILABLE.
-    pub fn refused_after(&self, took: Duration) {
+    /// How long a client waited to hear UNAVAILABLE, with this outcome or none.
+    pub fn refused_after(&self, outcome: &str, took: Duration) {
         let mut refusals = self.refusals.lock().expect("as above");
-        let histogram = refusals.get_or_insert_with(|| Histogram::new(3).expect("three digits are allowed"));
+        let new = || Histogram::new(3).expect("three digits are allowed");
+        let histogram = refusals.entry(outcome.to_owned()).or_insert_with(new);
         histogram.saturating_record(took.as_millis() as u64);
     }
 
-    /// Quantiles of that in ms: half, 99 % and all.
-    pub fn refusals(&self) -> Option<[u64; 3]> {
-        let refusals = self.refusals.lock().expect("as above");
-        let quantiles = |of: &Histogram<u64>| [0.5, 0.99, 1.0].map(|quantile| of.value_at_quantile(quantile));
-        refusals.as_ref().map(quantiles)
+    /// By outcome, in ms.
+    pub fn refusals(&self) -> BTreeMap<String, Histogram<u64>> {
+        self.refusals.lock().expect("as above").clone()
     }
 }

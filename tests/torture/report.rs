@@ -94,8 +94,14 @@ pub fn verdict(world: &World, run: &Run) -> bool {
     println!("\nanswered again: {}", quantiles(all));
     println!("COMMITTED again: {}", quantiles(record.to_commit()));
     println!("drained: {}", quantiles(run.drains.clone()));
-    if let Some([half, most, longest]) = record.refusals() {
-        println!("UNAVAILABLE was said after: p50 {half} ms, p99 {most} ms, longest {longest} ms");
+    for (outcome, times) in record.refusals() {
+        let [half, most, longest] = [0.5, 0.99, 1.0].map(|quantile| times.value_at_quantile(quantile));
+        let in_time = times.percentile_below(250);
+        println!(
+            "UNAVAILABLE {outcome} was said after: p50 {half} ms, p99 {most} ms, longest {longest} ms; {in_time:.1} % of {} \
+             within 250 ms",
+            times.len()
+        );
     }
     let [answered, reads] = [0, 1].map(|n| world.reads[n].load(Ordering::Relaxed));
     println!("reads answered by nodes that were up: {answered} of {reads}");

@@ -53,9 +53,9 @@ pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Option<Answer
 pub fn note_failure(record: &Record, what: &str, began: Instant, failed: Failed) -> u64 {
     let (code, pause) = match failed {
         Failed::Transport => ("without an answer".to_owned(), 100),
-        Failed::Error { code, retry_after_ms, text } => {
+        Failed::Error { code, outcome, retry_after_ms, text } => {
             match &*code {
-                "UNAVAILABLE" => record.refused_after(began.elapsed()),
+                "UNAVAILABLE" => record.refused_after(&outcome, began.elapsed()),
                 "RATE_LIMITED" => {}
                 _ => record.violation(format!("{what}: {text}")),
             }
