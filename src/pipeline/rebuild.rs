@@ -12,12 +12,14 @@ use super::App;
 use super::fault::Fault;
 use super::project::Folding;
 use super::roll;
-use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal};
+use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal, SnapshotReason};
 use crate::engine::Build;
 use crate::ledger::{ActivityRow, BoardDefinition, Ledger, Snapshot, Wanted};
 
 /// Scores in one step of loading: it holds up the engine, and whoever reads from it, for well under a millisecond.
 const LOAD_COUNT: usize = 500;
+/// As [`LOAD_COUNT`], where readers of the board should not notice: a fifth of that, and then a pause as long.
+const GENTLE_LOAD_COUNT: usize = 100;
 
 /// The formula over a snapshot of the ledger.
 pub struct Computed {
@@ -41,7 +43,7 @@ pub async fn compute_after(
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
 ) -> Result<Computed, Fault> {
-    let [computed] = compute_each(ledger, [scoring], carry_from, unstored).await?;
+    let [computed] = compute_each(ledger, [scoring], carry_from, unstored, false).await?;
     Ok(computed)
 }
 
@@ -51,13 +53,15 @@ pub async fn compute_each<const N: usize>(
     scorings: [Scoring; N],
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
+    is_gentle: bool,
 ) -> Result<[Computed; N], Fault> {
     let board = scorings[0].board().clone();
     let segments = scorings.iter().map(Scoring::segments).reduce(|one, other| Segment::refine(&one, &other));
     let segments = segments.unwrap_or_default();
     let counts = |signal: &Signal| scorings.iter().any(|scoring| scoring.signals().contains(signal));
     let signals: Vec<_> = Signal::ALL.into_iter().filter(counts).collect();
-    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None };
+    let wanted =
+        Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None, is_gentle };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
     let at_close: HashMap<_, _> = at_close.into_iter().chain(unstored).collect();
     let shared = Arc::new((activity, at_close));
@@ -112,9 +116,12 @@ pub async fn rebuild(
     let began = Instant::now();
     let registered = app.ledger.state(app.engine.limits().partitions).await?.cursors;
     let number = app.engine.begin_generation(&board.id, &registered).await?;
-    let Computed { cursors, scoring, points } = compute(&app.ledger, scoring, carry_from.as_deref()).await?;
+    // A board that is shown and may take 2 s is computed with half of the time left to whoever reads it.
+    let is_gentle = build.reason == SnapshotReason::Reweighted;
+    let computed = compute_each(&app.ledger, [scoring], carry_from.as_deref(), Vec::new(), is_gentle).await?;
+    let [Computed { cursors, scoring, points }] = computed;
     let products = points.len();
-    if !load(app, &board.id, number, points, &cursors).await? {
+    if !load(app, &board.id, number, points, &cursors, is_gentle).await? {
         return Ok(None);
     }
     app.metrics.rebuilt(build.reason.name(), began.elapsed());
@@ -127,12 +134,19 @@ async fn load(
     app: &App,
     board: &BoardId,
     number: u64,
-    points: Vec<(ProductId, Points)>,
+    mut points: Vec<(ProductId, Points)>,
     cursors: &Cursors,
+    is_gentle: bool,
 ) -> Result<bool, Fault> {
-    for step in points.chunks(LOAD_COUNT) {
-        if !app.engine.load_scores(board, number, step).await? {
+    let step_count = if is_gentle { GENTLE_LOAD_COUNT } else { LOAD_COUNT };
+    while !points.is_empty() {
+        let began = Instant::now();
+        let step = points.split_off(points.len().saturating_sub(step_count));
+        if !app.engine.load_scores(board, number, &step).await? {
             return Ok(false);
+        }
+        if is_gentle {
+            tokio::time::sleep(began.elapsed()).await;
         }
     }
     Ok(app.engine.set_cursors(board, number, cursors).await?)

@@ -29,7 +29,7 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None }
+    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None, is_gentle: false }
 }
 
 /// A producer's event in a bucket.
