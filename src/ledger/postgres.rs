@@ -213,6 +213,8 @@ impl Connector {
             "3D000" => LedgerError::Internal(format!(
                 "Postgres at {place} has no database {database:?}; create it, for example with: createdb {database}"
             )),
+            // A server that can't set up a session, as with a full disk, where it says "could not write init file".
+            "XX000" => LedgerError::Unavailable(format!("Postgres at {place}: {}", said.message())),
             code => of_sqlstate(code, format!("Postgres at {place}: {}", said.message())),
         }
     }

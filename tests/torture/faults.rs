@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures_util::FutureExt;
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::proxy::Mode;
 use crate::redis::text;
@@ -43,6 +44,7 @@ kinds! {
     RedisPromoteSplit "redis-promote-split",
     RedisScriptFlush "redis-script-flush",
     RedisFull "redis-full",
+    RedisOutOfMemory "redis-out-of-memory",
     RedisReadOnly "redis-read-only",
     RedisNoReplicas "redis-no-replicas",
     RedisClientKill "redis-client-kill",
@@ -59,6 +61,7 @@ kinds! {
     PostgresTerminate "postgres-terminate",
     PostgresLock "postgres-lock",
     PostgresFull "postgres-full",
+    PostgresRefuses "postgres-refuses",
     PostgresReadOnly "postgres-read-only",
     PostgresCutBefore "postgres-cut-before",
     PostgresCutAfter "postgres-cut-after",
@@ -72,6 +75,11 @@ impl Kind {
     pub fn from_name(name: &str) -> Result<Self, String> {
         let names = || ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" ");
         ALL.iter().copied().find(|kind| kind.name() == name).ok_or_else(|| format!("the kinds are: {}", names()))
+    }
+
+    /// Whether a disk must be full, which takes one that the torture may mount.
+    pub fn needs_a_disk(self) -> bool {
+        matches!(self, Self::RedisFull | Self::PostgresFull)
     }
 
     /// Whether what the engine had acknowledged may be gone afterwards. Redis that is only killed has everything in its
@@ -145,7 +153,7 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
             Ok(())
         }
         PostgresKill | PostgresStop | PostgresRestart | PostgresTerminate | PostgresLock | PostgresFull
-        | PostgresReadOnly => postgres(world, kind, short, random).await,
+        | PostgresRefuses | PostgresReadOnly => postgres(world, kind, short, random).await,
         _ => redis(world, kind, short, random).await,
     }
 }
@@ -300,7 +308,9 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
         Kind::RedisScriptFlush => {
             primary.command(&["SCRIPT", "FLUSH"]).await?;
         }
-        Kind::RedisFull => {
+        // Redis answers what it could not write to its AOF once, and then refuses writes with MISCONF until it could.
+        Kind::RedisFull => primary.disk.be_full(lasts).await?,
+        Kind::RedisOutOfMemory => {
             primary.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await?;
             sleep(lasts).await;
             primary.command(&["CONFIG", "SET", "maxmemory", "0"]).await?;
@@ -409,8 +419,22 @@ async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRn
             sleep(lasts).await;
             transaction.rollback().await?;
         }
-        // What Postgres says when its disk is full, said by a trigger.
         Kind::PostgresFull => {
+            // Without room for rows statements fail; without room for the WAL as well the server stops, and does not come
+            // back before there is room.
+            let is_without_wal = random.random_bool(0.5);
+            let use_up = async {
+                // Each takes one of the WAL's files that were made before.
+                while is_without_wal && server.execute("SELECT pg_switch_wal()").await.is_ok() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let (full, ()) = tokio::join!(server.disk.be_full(lasts), timeout(lasts, use_up).map(drop));
+            full?;
+            server.start_again().await?;
+        }
+        // The same said by a trigger, for one table: what else a transaction writes has room.
+        Kind::PostgresRefuses => {
             server
                 .execute(
                     "CREATE OR REPLACE FUNCTION torture_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

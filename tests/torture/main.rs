@@ -2,7 +2,7 @@
 //! checker that compares what clients were answered with what is there afterwards.
 //!
 //! In reading order: [`world`] is what a run consists of ([`process`], [`redis`], [`postgres`], [`node`], each with a bad
-//! network, [`proxy`], and a bad [`clock`]); [`writers`], [`producers`] and [`subscribers`] are the load, and [`record`] what they were
+//! network, [`proxy`], a bad [`clock`] or a small [`disk`]); [`writers`], [`producers`] and [`subscribers`] are the load, and [`record`] what they were
 //! answered; [`faults`] is what goes wrong; [`phases`] is the order of it all; [`check`] and [`report`] are the verdict.
 //!
 //! The seed decides what is done, in which order, to whom; when a process answers it can't decide, so two runs with one
@@ -10,6 +10,7 @@
 
 mod check;
 mod clock;
+mod disk;
 mod faults;
 mod node;
 mod phases;
@@ -77,11 +78,17 @@ pub struct Options {
     /// A bug that the nodes are to have, to see whether it is found; they must be built with the feature `planted-bugs`
     #[arg(long, hide = true)]
     pub planted_bug: Option<String>,
+
+    /// Said by the torture to itself, where mounts are its own and permitted
+    #[arg(long, hide = true)]
+    pub has_own_mounts: bool,
 }
 
 impl Options {
-    pub fn kinds(&self) -> &[Kind] {
-        if self.faults.is_empty() { faults::ALL } else { &self.faults }
+    /// The kinds that were asked for, without those that are not possible here.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let asked = if self.faults.is_empty() { faults::ALL } else { &self.faults };
+        asked.iter().copied().filter(|kind| self.has_own_mounts || !kind.needs_a_disk())
     }
 }
 
@@ -98,6 +105,10 @@ fn main() -> ExitCode {
 }
 
 fn torture(options: Options) -> anyhow::Result<bool> {
+    if !options.has_own_mounts {
+        disk::enter_namespace()?;
+    }
+    ensure!(options.kinds().next().is_some(), "mounts are not permitted here, so no disk can be full");
     ensure!(options.writers > 0 && options.products > 0 && options.users >= options.writers, "there is nothing to do");
     // Some hundred sockets on both sides of the proxies.
     rlimit::increase_nofile_limit(u64::MAX).ok();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
+use crate::disk::Disk;
 use crate::process::{Process, free_port};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -18,29 +19,32 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct PostgresServer {
-    dir: TempDir,
     port: u16,
     binaries: PathBuf,
     /// Whom it runs as: Postgres refuses root.
     user: Option<(u32, u32)>,
     process: Option<Process>,
+    pub disk: Disk,
+    dir: TempDir,
 }
 
 impl PostgresServer {
     /// Starts it, with the database `torture`.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start(may_mount: bool) -> anyhow::Result<Self> {
         let asked = Command::new("pg_config").arg("--bindir").output();
         let asked = asked.context("pg_config runs; Debian has it in the packages postgresql and libpq-dev")?;
         let binaries = PathBuf::from(String::from_utf8(asked.stdout)?.trim());
         let dir = tempfile::Builder::new().prefix("torture-pg-").tempdir()?;
+        let disk = Disk::new(&dir, may_mount)?;
         let user = other_user()?;
         if let Some((user, group)) = user {
             chown(dir.path(), Some(user), Some(group))?;
+            chown(disk.folder(), Some(user), Some(group))?;
         }
-        let mut server = Self { dir, port: free_port()?, binaries, user, process: None };
+        let mut server = Self { port: free_port()?, binaries, user, process: None, disk, dir };
         let mut initdb = Command::new(server.binaries.join("initdb"));
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"]);
-        initdb.arg(server.dir.path().join("data")).current_dir(server.dir.path());
+        initdb.arg(server.disk.folder().join("data")).current_dir(server.dir.path());
         server.as_user(&mut initdb);
         let made = initdb.output().context("initdb runs")?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
@@ -72,7 +76,7 @@ impl PostgresServer {
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         let dir = self.dir.path().display().to_string();
-        let data = format!("{dir}/data");
+        let data = self.disk.folder().join("data").display().to_string();
         let program = self.binaries.join("postgres").display().to_string();
         let port = self.port.to_string();
         let words = [&program, "-D", &data, "-k", &dir, "-h", "127.0.0.1", "-p", &port];

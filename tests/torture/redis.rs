@@ -8,6 +8,7 @@ use redis::Value;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::disk::Disk;
 use crate::process::{Process, free_port};
 
 /// A server that does not answer by then never will.
@@ -16,16 +17,17 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct RedisServer {
-    dir: TempDir,
     port: u16,
     process: Option<Process>,
+    pub disk: Disk,
+    dir: TempDir,
 }
 
 impl RedisServer {
     /// Not running yet.
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new(may_mount: bool) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("torture-redis-").tempdir()?;
-        Ok(Self { dir, port: free_port()?, process: None })
+        Ok(Self { port: free_port()?, process: None, disk: Disk::new(&dir, may_mount)?, dir })
     }
 
     pub fn port(&self) -> u16 {
@@ -39,10 +41,10 @@ impl RedisServer {
     /// Starts it with what it has on disk: the AOF, or else a copy ([`RedisServer::keep_copy_only`]), or nothing.
     pub async fn start(&mut self, replica_of: Option<u16>) -> anyhow::Result<()> {
         // With the AOF on, Redis would not look at a copy; it is switched on afterwards.
-        let has_copy_only = self.copy().exists() && !self.dir.path().join("appendonlydir").exists();
+        let has_copy_only = self.copy().exists() && !self.disk.folder().join("appendonlydir").exists();
         let appendonly = if has_copy_only { "no" } else { "yes" };
         let port = self.port.to_string();
-        let dir = self.dir.path().display().to_string();
+        let dir = self.disk.folder().display().to_string();
         let mut words = vec!["redis-server", "--bind", "127.0.0.1", "--port", &port, "--dir", &dir, "--save", ""];
         words.extend(["--appendonly", appendonly, "--maxmemory-policy", "noeviction"]);
         // DEBUG SLEEP makes it busy; a replica takes over at once what there is.
@@ -52,11 +54,12 @@ impl RedisServer {
             words.extend(["--replicaof", "127.0.0.1", &primary]);
         }
         let words: Vec<_> = words.into_iter().map(str::to_owned).collect();
-        self.process = Some(Process::start(&self.dir.path().join("log"), &words, |_| {})?);
+        let log = self.dir.path().join("log");
+        self.process = Some(Process::start(&log, &words, |_| {})?);
         let deadline = Instant::now() + START_LIMIT;
         // While it loads its data it answers -LOADING.
         while self.command(&["PING"]).await.is_err() {
-            ensure!(Instant::now() < deadline, "Redis does not start; see {dir}/log");
+            ensure!(Instant::now() < deadline, "Redis does not start; see {}", log.display());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         if has_copy_only {
@@ -72,14 +75,14 @@ impl RedisServer {
     /// Makes a copy of all data, as a backup would.
     pub async fn save_copy(&self) -> anyhow::Result<PathBuf> {
         self.command(&["SAVE"]).await?;
-        let kept = self.dir.path().join("kept.rdb");
+        let kept = self.disk.folder().join("kept.rdb");
         std::fs::rename(self.copy(), &kept)?;
         Ok(kept)
     }
 
     /// While it is not running: takes away its data, and puts a copy in its place.
     pub fn keep_copy_only(&self, kept: Option<&PathBuf>) -> anyhow::Result<()> {
-        std::fs::remove_dir_all(self.dir.path().join("appendonlydir")).ok();
+        std::fs::remove_dir_all(self.disk.folder().join("appendonlydir")).ok();
         std::fs::remove_file(self.copy()).ok();
         if let Some(kept) = kept {
             std::fs::copy(kept, self.copy())?;
@@ -88,7 +91,7 @@ impl RedisServer {
     }
 
     fn copy(&self) -> PathBuf {
-        self.dir.path().join("dump.rdb")
+        self.disk.folder().join("dump.rdb")
     }
 
     /// One command over a connection of its own.
@@ -113,8 +116,8 @@ pub struct RedisPair {
 }
 
 impl RedisPair {
-    pub async fn start() -> anyhow::Result<Self> {
-        let mut servers = [RedisServer::new()?, RedisServer::new()?];
+    pub async fn start(may_mount: bool) -> anyhow::Result<Self> {
+        let mut servers = [RedisServer::new(may_mount)?, RedisServer::new(may_mount)?];
         servers[0].start(None).await?;
         let primary = servers[0].port();
         servers[1].start(Some(primary)).await?;

@@ -85,6 +85,9 @@ pub fn verdict(world: &World, run: &Run) -> bool {
     for (outcome, count) in record.outcomes() {
         println!("  {count:>9}  {outcome}");
     }
+    if !world.options.has_own_mounts {
+        println!("\nNo disk was full: mounts are not permitted here.");
+    }
     let recoveries = record.recoveries();
     println!("\nfaults by kind, and how soon likes were answered again by both nodes");
     for (kind, times) in &recoveries {

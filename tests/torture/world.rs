@@ -54,8 +54,8 @@ pub struct World {
 
 impl World {
     pub async fn start(options: Options, acclaim: PathBuf) -> anyhow::Result<Arc<Self>> {
-        let mut redis = RedisPair::start().await.context("Redis")?;
-        let postgres = PostgresServer::start().await.context("Postgres")?;
+        let mut redis = RedisPair::start(options.has_own_mounts).await.context("Redis")?;
+        let postgres = PostgresServer::start(options.has_own_mounts).await.context("Postgres")?;
         let mut arguments = Vec::new();
         if let Some(bug) = &options.planted_bug {
             arguments.extend(["--planted-bug".to_owned(), bug.clone()]);

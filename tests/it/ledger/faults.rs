@@ -176,6 +176,24 @@ async fn a_server_in_trouble_never_makes_dead_letters() {
     assert_eq!(ledger.dead_letter_count().await.unwrap(), 1);
 }
 
+/// As with a full disk: the first session after a change of the catalogue can't write what it has read of it, and Postgres
+/// calls that an internal error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_can_not_set_up_a_session_is_away() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = server.url("postgres");
+    server.limit_files("4096");
+    // What sessions have written of the catalogue goes with a change of it.
+    for database in std::fs::read_dir(server.folder().join("data/base")).unwrap() {
+        std::fs::remove_file(database.unwrap().path().join("pg_internal.init")).ok();
+    }
+    let failed = Ledger::connect(&url).await.err().expect("no session is set up");
+    assert!(matches!(&failed, LedgerError::Unavailable(said) if said.contains("init file")), "{failed:?}");
+    server.limit_files("unlimited");
+    Ledger::connect(&url).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_sqlite_file_is_away_and_not_refusing() {
     use diesel::connection::SimpleConnection;

@@ -129,6 +129,19 @@ impl Server {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Lets no process that it starts from now on, which is one for each connection, make a file longer than this.
+    pub fn limit_files(&self, len: &str) {
+        let pid = self.running.lock().unwrap().as_ref().expect("it runs").pid;
+        let mut limit = Command::new("prlimit");
+        limit.args([format!("--pid={pid}"), format!("--fsize={len}:")]);
+        // Whom it runs as may do so, and root not everywhere.
+        if let Some((user, group)) = other_user() {
+            limit.uid(user).gid(group);
+        }
+        let limited = limit.status();
+        assert!(limited.expect("prlimit runs; it is part of util-linux").success());
+    }
+
     /// Starts it on the same data and port, and blocks until it takes connections.
     pub fn start_again(&self) {
         let mut running = self.running.lock().unwrap();
