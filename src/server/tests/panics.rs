@@ -126,7 +126,9 @@ async fn a_subscription_in_which_something_panics_ends_and_can_be_begun_again() 
         id_of(&next["payload"]["errors"]);
         assert!(next["payload"].get("data").is_none_or(Value::is_null), "{next}");
         // The one after finds nothing that could answer it.
-        assert_eq!(socket.json().await, json!({ "type": "complete", "id": "1" }));
+        let end = socket.json().await;
+        assert_eq!((&end["type"], &end["id"]), (&json!("error"), &json!("1")), "{end}");
+        assert_eq!(end["payload"][0]["extensions"]["code"], "UNAVAILABLE", "{end}");
     }
     set.0.store(false, Ordering::Relaxed);
     for socket in &mut sockets {
