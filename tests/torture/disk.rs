@@ -64,12 +64,13 @@ impl Disk {
     pub async fn be_full(&self, lasts: Duration) -> anyhow::Result<()> {
         ensure!(self.is_mounted, "there is no disk to fill");
         let ballast = self.folder.join("ballast");
-        let until = Instant::now() + lasts;
         let filled = async {
+            // Filling takes its time; it lasts from when it is full.
+            let mut until = None;
             loop {
                 let file = OpenOptions::new().create(true).append(true).open(&ballast)?;
                 tokio::task::spawn_blocking(|| fill(file)).await??;
-                if Instant::now() >= until {
+                if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + lasts) {
                     return anyhow::Ok(());
                 }
                 tokio::time::sleep(FILL_EVERY).await;
