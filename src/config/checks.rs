@@ -148,8 +148,11 @@ impl Redis {
                      rediss://HOST:PORT"
                     .to_owned())
             }
-            Some(url) => check_password("--redis-url (REDIS_URL)", url.reveal()),
-            None => Ok(()),
+            // The others are paths of sockets, in which an @ is nothing special.
+            Some(url) if url.reveal().starts_with("redis") && !url.reveal().starts_with("redis+") => {
+                check_password("--redis-url (REDIS_URL)", url.reveal())
+            }
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -169,8 +172,7 @@ fn check_password(setting: &str, url: &str) -> Check {
 
 impl Remote {
     pub(super) fn check(&self) -> Check {
-        let place = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        if place.contains('@') {
+        if self.url.contains('@') {
             return Err(
                 "--url (ACCLAIM_URL) has credentials in it, and they are not what the server asks for: set --token \
                  (ACCLAIM_TOKEN) to what `acclaim token` prints"

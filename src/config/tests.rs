@@ -77,6 +77,7 @@ fn refusals_name_the_setting_and_keep_the_secret() {
         ("acclaim serve --redis-url redis://u:p@hunter2@host", "REDIS_URL"),
         ("acclaim serve --redis-url redis://u:1#hunter2@host", "REDIS_URL"),
         ("acclaim verify --url http://u:hunter2@host", "ACCLAIM_URL"),
+        ("acclaim verify --url u:hunter2@host:8080", "ACCLAIM_URL"),
         ("acclaim serve --redis-prefix {p0}", "ACCLAIM_REDIS_PREFIX"),
         ("acclaim serve --allow-origin https://shop.example.com/", "ACCLAIM_ALLOW_ORIGIN"),
         ("acclaim serve --allow-origin *", "ACCLAIM_ALLOW_ORIGIN"),

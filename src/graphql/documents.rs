@@ -74,6 +74,15 @@ impl Documents {
         &self.limits
     }
 
+    /// What would be run; `None` for what can't be parsed or is too large, which runs nothing.
+    pub fn kind(&self, request: &mut Request) -> Option<OperationType> {
+        let prepared = match self.seen.get(request.query.as_str()) {
+            Some(prepared) => prepared,
+            None => self.parse(request).ok().flatten()?,
+        };
+        prepared.kind(request.operation_name.as_deref())
+    }
+
     /// Puts the parsed document into the request, and returns it. `None` for one that can't be parsed, which the schema
     /// refuses in the same words as on any other way.
     pub fn parse(&self, request: &mut Request) -> Result<Option<Prepared>, Failure> {

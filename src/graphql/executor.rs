@@ -52,9 +52,9 @@ impl Api {
         Self { groups, documents: Arc::new(Documents::new(limits)), schema }
     }
 
-    /// Parses the request's document, for a transport that must know what it does before it is run.
-    pub fn prepare(&self, request: &mut Request) -> Result<Option<Prepared>, Failure> {
-        self.documents.parse(request)
+    /// What kind of operation a request would run; `None` for what is refused before anything runs.
+    pub fn kind(&self, request: &mut Request) -> Option<OperationType> {
+        self.documents.kind(request)
     }
 
     /// The node behind it.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::App;
 use crate::engine::EngineError;
 use crate::ledger::LedgerError;
 
@@ -33,8 +34,8 @@ impl Fault {
 /// somebody has locked is as good as away.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
-/// The same before something is written: who writes is to hear within 250 ms that it can't be done now, and can ask again.
-const WRITE_WAIT: Duration = Duration::from_millis(200);
+/// The same while the ledger is known to be away: whoever wants to write is to hear within 250 ms that it can't be done now.
+const AWAY_WAIT: Duration = Duration::from_millis(200);
 
 /// The answer, if it comes in time.
 pub async fn in_time<T>(question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
@@ -42,11 +43,14 @@ pub async fn in_time<T>(question: impl Future<Output = Result<T, LedgerError>>) 
 }
 
 /// The answer, if it comes in time for somebody who is about to write.
-pub async fn before_write<T, E: From<LedgerError>>(question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    within(WRITE_WAIT, question).await
+pub async fn before_write<T>(
+    app: &App,
+    question: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    within(if app.is_ledger_away() { AWAY_WAIT } else { LEDGER_WAIT }, question).await
 }
 
-async fn within<T, E: From<LedgerError>>(wait: Duration, question: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+async fn within<T>(wait: Duration, question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
     let late = || LedgerError::Unavailable(format!("no answer within {} ms", wait.as_millis()));
-    timeout(wait, question).await.unwrap_or_else(|_| Err(late().into()))
+    timeout(wait, question).await.unwrap_or_else(|_| Err(late()))
 }

@@ -65,7 +65,7 @@ impl App {
         desired: Desired,
         key: Option<IdempotencyKey>,
     ) -> Result<LikeResult> {
-        if !self.catalogue.knows(product).await? {
+        if !before_write(self, self.catalogue.knows(product)).await? {
             return Ok(LikeResult::UnknownProduct);
         }
         #[cfg(feature = "planted-bugs")]
@@ -174,8 +174,7 @@ impl App {
                 LikeOutcome::Replayed(answer) => return Ok((answer, true)),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
-                // Whoever does not wait for it any longer finds the user loaded when asking again.
-                LikeOutcome::NotLoaded => before_write(self.loads.ask(request.user.clone())).await?,
+                LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
@@ -223,7 +222,7 @@ impl App {
         self.epoch()?;
         let now = self.now();
         let products: Vec<_> = events.iter().map(|event| event.product.clone()).collect();
-        let rows = self.catalogue.products(&products).await?;
+        let rows = before_write(self, self.catalogue.products(&products)).await?;
         let earlier = self.earlier(events).await?;
 
         let mut results = vec![EventResult::UnknownProduct; events.len()];
@@ -324,7 +323,7 @@ impl App {
         let ids: Vec<_> =
             unknown.iter().filter_map(|(_, request)| Some(request.reverses.as_ref()?.0.clone())).collect();
         let originals: HashMap<EventId, Original> =
-            before_write(self.ledger.originals(&ids)).await?.into_iter().collect();
+            before_write(self, self.ledger.originals(&ids)).await?.into_iter().collect();
         let known = unknown.into_iter().filter_map(|(index, mut request)| {
             let (id, original) = request.reverses.as_mut()?;
             *original = Some(originals.get(id)?.clone());
@@ -346,7 +345,7 @@ impl App {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        match before_write(self.ledger.originals(&ids)).await {
+        match before_write(self, self.ledger.originals(&ids)).await {
             Err(_) if !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
             known => Ok(known?.into_iter().collect()),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::in_time;
+use super::fault::before_write;
 use super::{App, AppError, Result};
 use crate::domain::{ProductId, UserId};
 
@@ -69,7 +69,7 @@ pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<()>> {
     let epoch = app.epoch()?;
     let now = app.now();
     let since = now.minus_ms(app.engine.limits().answers_idle_ms);
-    let likes = in_time(app.ledger.user_likes(&users, since)).await?;
+    let likes = before_write(&app, app.ledger.user_likes(&users, since)).await?;
     app.engine.load_likes(epoch, &likes, now).await.map_err(|error| app.engine_error(epoch, error))?;
     Ok(vec![(); users.len()])
 }

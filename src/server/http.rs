@@ -51,10 +51,7 @@ pub struct Writes(AtomicBool);
 impl Writes {
     /// Notes what the operation does that is about to be run.
     pub fn look_at(&self, site: &Site, operation: &mut gql::Request) {
-        // One that can't be parsed or is too large writes nothing.
-        let prepared = site.api.prepare(operation).ok().flatten();
-        let kind = prepared.and_then(|prepared| prepared.kind(operation.operation_name.as_deref()));
-        self.0.store(kind == Some(OperationType::Mutation), Ordering::Relaxed);
+        self.0.store(site.api.kind(operation) == Some(OperationType::Mutation), Ordering::Relaxed);
     }
 }
 

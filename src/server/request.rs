@@ -74,13 +74,9 @@ pub async fn read(site: &Site, request: Request) -> Result<(Identity, gql::Reque
     })?;
     let mut request = gql::Request::new(document).variables(parameters.variables.unwrap_or_default());
     request.operation_name = parameters.operation_name;
-    if only_reads {
-        // One that can't be parsed or is too large is refused as on any other way.
-        let prepared = site.api.prepare(&mut request).ok().flatten();
-        let kind = prepared.and_then(|prepared| prepared.kind(request.operation_name.as_deref()));
-        if kind == Some(OperationType::Mutation) {
-            return Err(Refusal::method("POST", "a mutation is sent by POST"));
-        }
+    // One that can't be parsed or is too large is refused as on any other way.
+    if only_reads && site.api.kind(&mut request) == Some(OperationType::Mutation) {
+        return Err(Refusal::method("POST", "a mutation is sent by POST"));
     }
     Ok((identity, request))
 }
