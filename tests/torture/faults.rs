@@ -425,11 +425,13 @@ async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRn
             let is_without_wal = random.random_bool(0.5);
             let use_up = async {
                 // Each takes one of the WAL's files that were made before.
-                while is_without_wal && server.execute("SELECT pg_switch_wal()").await.is_ok() {
+                loop {
+                    server.execute("SELECT pg_switch_wal()").await.ok();
                     sleep(Duration::from_millis(20)).await;
                 }
             };
-            let (full, ()) = tokio::join!(server.disk.be_full(lasts), timeout(lasts, use_up).map(drop));
+            let use_up = timeout(if is_without_wal { lasts } else { Duration::ZERO }, use_up);
+            let (full, ()) = tokio::join!(server.disk.be_full(lasts), use_up.map(|_: Result<(), _>| ()));
             full?;
             server.start_again().await?;
         }
