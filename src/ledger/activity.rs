@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -16,13 +15,10 @@ use super::db::SqliteConn;
 use super::error::{Failure, LedgerError, Result};
 use super::schema::activity;
 use crate::domain::{Bucket, Count, ProductId, Segment, Signal};
+use crate::engine::Pace;
 
 /// After so many rows, some 50 µs, a thread that serves others too gives them their turn.
 const ROWS_AT_ONCE: usize = 128;
-/// What is read gently pauses after so long, and for as long: half of the time is left to others, who are answered in less
-/// than this. The database waits with us, since it holds no more than some hundred kilobytes that nobody has taken.
-const GENTLE_SLICE: Duration = Duration::from_millis(1);
-
 /// Which rows to read.
 #[derive(Clone)]
 pub(super) struct Run {
@@ -62,18 +58,13 @@ pub(super) trait ReadsActivity {
 impl ReadsActivity for AsyncPgConnection {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
         let mut rows = rows_of!(run).load_stream::<Row>(self).await?;
-        let (mut read, mut began) = (0_usize, Instant::now());
+        let (mut read, mut pace) = (0_usize, Pace::new(run.is_gentle));
         while let Some(row) = rows.try_next().await? {
             tally.add(row, run.segment)?;
             read += 1;
-            if !read.is_multiple_of(ROWS_AT_ONCE) {
-                continue;
-            }
-            if run.is_gentle && began.elapsed() >= GENTLE_SLICE {
-                tokio::time::sleep(began.elapsed()).await;
-                began = Instant::now();
-            } else {
-                tokio::task::yield_now().await;
+            // The database waits with us, since it holds no more than some hundred kilobytes that nobody has taken.
+            if read.is_multiple_of(ROWS_AT_ONCE) {
+                pace.step().await;
             }
         }
         tally.end(run.segment);

@@ -397,8 +397,7 @@ impl Ledger {
         catalogue::products(&self.db, ids).await
     }
 
-    /// Inserts or replaces by id (the last of a repeated id wins). Raises, in the same transaction, the revision of every
-    /// board whose scope one of them enters or leaves.
+    /// Inserts or replaces by id (the last of a repeated id wins), and revises the boards whose scope they enter or leave.
     pub async fn upsert_products(&self, products: &[NewProduct], at: Timestamp) -> Result<Upserted> {
         let (db, products) = (Arc::clone(&self.db), products.to_vec());
         to_the_end(async move { catalogue::upsert_products(&db, &products, at).await }).await

@@ -13,13 +13,11 @@ use super::fault::Fault;
 use super::project::Folding;
 use super::roll;
 use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal, SnapshotReason};
-use crate::engine::Build;
+use crate::engine::{Build, Pace};
 use crate::ledger::{ActivityRow, BoardDefinition, Ledger, Snapshot, Wanted};
 
 /// Scores in one step of loading: it holds up the engine, and whoever reads from it, for well under a millisecond.
-const LOAD_COUNT: usize = 500;
-/// As [`LOAD_COUNT`], where readers of the board should not notice: a fifth of that, and then a pause as long.
-const GENTLE_LOAD_COUNT: usize = 100;
+const LOAD_COUNT: usize = 200;
 
 /// The formula over a snapshot of the ledger.
 pub struct Computed {
@@ -134,20 +132,16 @@ async fn load(
     app: &App,
     board: &BoardId,
     number: u64,
-    mut points: Vec<(ProductId, Points)>,
+    points: Vec<(ProductId, Points)>,
     cursors: &Cursors,
     is_gentle: bool,
 ) -> Result<bool, Fault> {
-    let step_count = if is_gentle { GENTLE_LOAD_COUNT } else { LOAD_COUNT };
-    while !points.is_empty() {
-        let began = Instant::now();
-        let step = points.split_off(points.len().saturating_sub(step_count));
-        if !app.engine.load_scores(board, number, &step).await? {
+    let mut pace = Pace::new(is_gentle);
+    for step in points.chunks(LOAD_COUNT) {
+        if !app.engine.load_scores(board, number, step).await? {
             return Ok(false);
         }
-        if is_gentle {
-            tokio::time::sleep(began.elapsed()).await;
-        }
+        pace.step().await;
     }
     Ok(app.engine.set_cursors(board, number, cursors).await?)
 }
