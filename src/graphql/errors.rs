@@ -105,8 +105,8 @@ pub fn told(mut response: Response, request_id: &str) -> Response {
             tracing::debug!(request_id, path = ?error.path, error = error.message, "a request could not be served");
             error.message = match error.source::<AppError>() {
                 Some(AppError::Unknown { .. }) => {
-                    "whether this took effect is not known; send likes and events again after retryAfterMs, with the same key or \
-                     ids, and look before any other change is made again"
+                    "whether this took effect is not known; send it again after retryAfterMs with the same idempotencyKey or \
+                     ids, and look first where it has neither"
                 }
                 _ => "this can't be answered now; try again after retryAfterMs, with the same key or ids",
             }
@@ -218,8 +218,10 @@ pub enum UserErrorCode {
 
 /// What a caller can mend is answered here. Everything else is a top-level error whose
 /// extensions.code is UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED (with retryAfterMs),
-/// UNAVAILABLE (with retryAfterMs; of a like or events nothing was written, unless outcome is UNKNOWN: then send a like or events again
-/// with the same idempotencyKey or ids, and look before any other change is made again), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL. Each has a requestId, which finds it in the log.
+/// UNAVAILABLE (with retryAfterMs; of a like or events nothing was written, unless outcome
+/// is UNKNOWN: then send them again with the same idempotencyKey or ids, and look before
+/// anything that has neither is sent again), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL.
+/// Each has a requestId, which finds it in the log.
 #[derive(SimpleObject, Clone, PartialEq, Eq, Debug)]
 pub struct UserError {
     pub code: UserErrorCode,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures_util::FutureExt;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -93,6 +93,9 @@ impl Kind {
 fn between(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(random.random_range(from_ms..=to_ms))
 }
+
+/// Redis tries a failed write again every 100 ms.
+const AOF_LIMIT: Duration = Duration::from_secs(10);
 
 /// One of the nodes, or both.
 fn some_nodes(random: &mut StdRng) -> &'static [usize] {
@@ -309,7 +312,15 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
             primary.command(&["SCRIPT", "FLUSH"]).await?;
         }
         // Redis answers what it could not write to its AOF once, and then refuses writes with MISCONF until it could.
-        Kind::RedisFull => primary.disk.be_full(lasts).await?,
+        Kind::RedisFull => {
+            primary.disk.be_full(lasts).await?;
+            // Before that a kill would take what it has answered and could not write yet.
+            let deadline = Instant::now() + AOF_LIMIT;
+            while !text(&primary.command(&["INFO", "persistence"]).await?).contains("aof_last_write_status:ok") {
+                ensure!(Instant::now() < deadline, "Redis does not write its AOF again");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
         Kind::RedisOutOfMemory => {
             primary.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await?;
             sleep(lasts).await;

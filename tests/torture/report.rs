@@ -101,8 +101,9 @@ pub fn verdict(world: &World, run: &Run) -> bool {
         let [half, most, longest] = [0.5, 0.99, 1.0].map(|quantile| times.value_at_quantile(quantile));
         let in_time = times.percentile_below(250);
         println!(
-            "UNAVAILABLE {outcome} was said after: p50 {half} ms, p99 {most} ms, longest {longest} ms; {in_time:.1} % of {} \
+            "UNAVAILABLE{} was said after: p50 {half} ms, p99 {most} ms, longest {longest} ms; {in_time:.1} % of {} \
              within 250 ms",
+            if outcome.is_empty() { String::new() } else { format!(", outcome {outcome},") },
             times.len()
         );
     }
