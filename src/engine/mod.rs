@@ -20,11 +20,9 @@
 
 mod backoff;
 pub mod memory;
-mod pace;
 pub mod redis;
 
 pub use backoff::Backoff;
-pub use pace::Pace;
 
 use std::time::Duration;
 

@@ -15,7 +15,6 @@ use super::db::SqliteConn;
 use super::error::{Failure, LedgerError, Result};
 use super::schema::activity;
 use crate::domain::{Bucket, Count, ProductId, Segment, Signal};
-use crate::engine::Pace;
 
 /// After so many rows, some 50 µs, a thread that serves others too gives them their turn.
 const ROWS_AT_ONCE: usize = 128;
@@ -27,8 +26,6 @@ pub(super) struct Run {
     pub signals: Vec<i16>,
     /// `None` for every product.
     pub products: Option<Vec<String>>,
-    /// Whether to leave time to others; SQLite reads on a thread of its own, and without a server beside it.
-    pub is_gentle: bool,
 }
 
 /// Bucket, product, signal and count, of one partition.
@@ -58,13 +55,12 @@ pub(super) trait ReadsActivity {
 impl ReadsActivity for AsyncPgConnection {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
         let mut rows = rows_of!(run).load_stream::<Row>(self).await?;
-        let (mut read, mut pace) = (0_usize, Pace::new(run.is_gentle));
+        let mut read = 0_usize;
         while let Some(row) = rows.try_next().await? {
             tally.add(row, run.segment)?;
             read += 1;
-            // The database waits with us, since it holds no more than some hundred kilobytes that nobody has taken.
             if read.is_multiple_of(ROWS_AT_ONCE) {
-                pace.step().await;
+                tokio::task::yield_now().await;
             }
         }
         tally.end(run.segment);

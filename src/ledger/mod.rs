@@ -170,8 +170,6 @@ pub struct Wanted<'a> {
     pub carry_from: Option<&'a str>,
     /// `None` for every product.
     pub products: Option<&'a [ProductId]>,
-    /// Whether to take longer, so that others get on meanwhile.
-    pub is_gentle: bool,
 }
 
 /// One product's count of one signal in a bucket or an even segment, over all partitions.
@@ -419,7 +417,7 @@ impl Ledger {
         if board.scope.is_all() {
             return Ok(HashSet::new());
         }
-        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None, is_gentle: false };
+        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None };
         Ok(self.snapshot(wanted).await?.members)
     }
 

@@ -23,8 +23,7 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
         let cursors = cursors::table.load(conn).await?;
         let mut tally = Tally::default();
         for segment in wanted.segments {
-            let run =
-                Run { segment: *segment, signals: codes.clone(), products: ids.clone(), is_gentle: wanted.is_gentle };
+            let run = Run { segment: *segment, signals: codes.clone(), products: ids.clone() };
             tally = conn.add_up(&run, tally).await?;
         }
         let members = if scope.is_all() {

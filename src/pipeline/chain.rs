@@ -179,14 +179,8 @@ impl App {
             let mut rows = Vec::new();
             if has_counts && let (Some(first), Some(last)) = (links.first(), links.last()) {
                 let segments = [Segment { first: first.first, end: last.end, is_even: false }];
-                let wanted = Wanted {
-                    board,
-                    segments: &segments,
-                    signals: &Signal::ALL,
-                    carry_from: None,
-                    products: None,
-                    is_gentle: false,
-                };
+                let wanted =
+                    Wanted { board, segments: &segments, signals: &Signal::ALL, carry_from: None, products: None };
                 let read: Snapshot = self.ledger.snapshot(wanted).await?;
                 (rows, cursors) = (read.activity, read.cursors);
             }

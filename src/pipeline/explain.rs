@@ -63,7 +63,6 @@ impl App {
             signals: &Signal::ALL,
             carry_from: carry_from.as_deref(),
             products: Some(products),
-            is_gentle: false,
         };
         let Snapshot { cursors, activity, at_close, .. } = self.ledger.snapshot(wanted).await?;
         let mut counts: HashMap<_, Vec<Count>> = products.iter().map(|product| (product.clone(), Vec::new())).collect();

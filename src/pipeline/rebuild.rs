@@ -8,16 +8,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::try_join_all;
+
 use super::App;
 use super::fault::Fault;
 use super::project::Folding;
 use super::roll;
-use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal, SnapshotReason};
-use crate::engine::{Build, Pace};
+use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal};
+use crate::engine::Build;
 use crate::ledger::{ActivityRow, BoardDefinition, Ledger, Snapshot, Wanted};
 
 /// Scores in one step of loading: it holds up the engine, and whoever reads from it, for well under a millisecond.
-const LOAD_COUNT: usize = 200;
+const LOAD_COUNT: usize = 500;
 
 /// The formula over a snapshot of the ledger.
 pub struct Computed {
@@ -41,7 +43,7 @@ pub async fn compute_after(
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
 ) -> Result<Computed, Fault> {
-    let [computed] = compute_each(ledger, [scoring], carry_from, unstored, false).await?;
+    let [computed] = compute_each(ledger, [scoring], carry_from, unstored).await?;
     Ok(computed)
 }
 
@@ -51,15 +53,13 @@ pub async fn compute_each<const N: usize>(
     scorings: [Scoring; N],
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
-    is_gentle: bool,
 ) -> Result<[Computed; N], Fault> {
     let board = scorings[0].board().clone();
     let segments = scorings.iter().map(Scoring::segments).reduce(|one, other| Segment::refine(&one, &other));
     let segments = segments.unwrap_or_default();
     let counts = |signal: &Signal| scorings.iter().any(|scoring| scoring.signals().contains(signal));
     let signals: Vec<_> = Signal::ALL.into_iter().filter(counts).collect();
-    let wanted =
-        Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None, is_gentle };
+    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
     let at_close: HashMap<_, _> = at_close.into_iter().chain(unstored).collect();
     let shared = Arc::new((activity, at_close));
@@ -72,10 +72,7 @@ pub async fn compute_each<const N: usize>(
         })
     });
     drop(shared);
-    let mut done = Vec::with_capacity(N);
-    for computing in computing {
-        done.push(computing.await.expect("it neither panics nor is it aborted"));
-    }
+    let done = try_join_all(computing).await.expect("it neither panics nor is it aborted");
     let Ok(done) = <[Computed; N]>::try_from(done) else { unreachable!("one for each") };
     Ok(done)
 }
@@ -114,12 +111,9 @@ pub async fn rebuild(
     let began = Instant::now();
     let registered = app.ledger.state(app.engine.limits().partitions).await?.cursors;
     let number = app.engine.begin_generation(&board.id, &registered).await?;
-    // A board that is shown and may take 2 s is computed with half of the time left to whoever reads it.
-    let is_gentle = build.reason == SnapshotReason::Reweighted;
-    let computed = compute_each(&app.ledger, [scoring], carry_from.as_deref(), Vec::new(), is_gentle).await?;
-    let [Computed { cursors, scoring, points }] = computed;
+    let Computed { cursors, scoring, points } = compute(&app.ledger, scoring, carry_from.as_deref()).await?;
     let products = points.len();
-    if !load(app, &board.id, number, points, &cursors, is_gentle).await? {
+    if !load(app, &board.id, number, points, &cursors).await? {
         return Ok(None);
     }
     app.metrics.rebuilt(build.reason.name(), began.elapsed());
@@ -134,14 +128,11 @@ async fn load(
     number: u64,
     points: Vec<(ProductId, Points)>,
     cursors: &Cursors,
-    is_gentle: bool,
 ) -> Result<bool, Fault> {
-    let mut pace = Pace::new(is_gentle);
     for step in points.chunks(LOAD_COUNT) {
         if !app.engine.load_scores(board, number, step).await? {
             return Ok(false);
         }
-        pace.step().await;
     }
     Ok(app.engine.set_cursors(board, number, cursors).await?)
 }

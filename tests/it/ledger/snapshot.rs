@@ -29,7 +29,7 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None, is_gentle: false }
+    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None }
 }
 
 /// A producer's event in a bucket.
@@ -98,6 +98,8 @@ over_both! {
         assert_eq!(sorted(snapshot(&ledger, &[uneven(100, 104)]).await.activity), by_bucket);
         // Side by side, each in its own way, and nothing twice.
         let both = snapshot(&ledger, &[uneven(100, 101), segment(101, 105)]).await;
+        let runs = both.activity.chunk_by(|one, other| one.product == other.product);
+        assert_eq!(runs.count(), 3, "a product's rows stand together: {:?}", both.activity);
         assert_eq!(sorted(both.activity), [
             row(100, "cup", Signal::Order, 3),
             row(100, "mug", Signal::View, 10),
