@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 /// The argument with which the torture starts itself again.
 pub const IN_NAMESPACE: &str = "--has-own-mounts";
-/// Room for the data of an hour, of which a server has some hundred MB, and for Postgres's WAL, 1 GB at most by its
-/// settings. Three of these may be full at once, and a full one is in memory.
+/// Room for the data of an hour, of which a server has some hundred MB, and for Postgres's WAL, about 1 GB by its
+/// settings. Two of these may be full at once, and a full one is in memory.
 const SIZE: &str = "size=2g";
 /// What servers delete while they have no room is taken from them again that often.
 const FILL_EVERY: Duration = Duration::from_millis(50);

@@ -1,4 +1,6 @@
-//! A panic in a resolver: whoever asked is told INTERNAL and the request's id, nobody the reason, and the server goes on.
+//! A panic in a resolver: the server goes on.
+//!
+//! Whoever asked is told INTERNAL and the request's id, and nobody the reason.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

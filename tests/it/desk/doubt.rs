@@ -1,4 +1,6 @@
-//! Changes of which nobody can say whether they were made: cut off by the request timeout. What only reads is simply unavailable.
+//! Changes of which nobody can say whether they were made, since the request timeout cut them off.
+//!
+//! What only reads is simply unavailable.
 
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ const ADJUST: &str = "mutation { adjustWeights(input: { board: \"daily\", note: 
     weights: [{ signal: ORDER, weight: 2 }] }) { version userErrors { code } } }";
 const RULES: &str = "{ admin { weightRules { edges { node { id } } } } }";
 
-/// Longer than the request timeout by enough for three requests on a loaded machine.
+/// Longer than the request timeout by enough for four requests on a loaded machine.
 const LOCK: &str = "BEGIN; LOCK TABLE weight_rules IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6); ROLLBACK";
 const HELD: &str = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'weight_rules'::regclass AND granted
     AND mode = 'AccessExclusiveLock'";

@@ -46,6 +46,12 @@ async fn a_foreign_origin_is_refused_on_every_way() {
                 assert_eq!((&told["code"], &told["argument"]), (&json!("BAD_USER_INPUT"), &json!("origin")), "{body}");
             }
         }
+        // A proxy may call the server by another name than the page does; whose page it is says the browser, which no page can.
+        for (site, status) in [("same-origin", 200), ("same-site", 403), ("cross-site", 403)] {
+            let [request, ..] = requests();
+            let request = request.header(ORIGIN, "https://shop.example").header("sec-fetch-site", site);
+            assert_eq!(request.bearer_auth(&token).send().await.unwrap().status().as_u16(), status, "{site}");
+        }
         let statuses = [200, 415, 200, 200, 200, 101];
         for (request, status) in requests().into_iter().zip(statuses) {
             let answer = request.header(ORIGIN, &own).bearer_auth(&token).send().await.unwrap();
