@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::Options;
 use crate::clock::Clock;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, last_lines};
 use crate::proxy::Proxy;
 
 /// A node that is not ready by then, with everything there that it needs, never will be.
@@ -127,8 +127,7 @@ impl Node {
     pub fn last_words(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        last_lines(&log)
     }
 
     /// One operation; its `data`.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use crate::disk::Disk;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, last_lines};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// A statement of the torture's own: longer than any fault, and than the look at a whole ledger.
@@ -91,7 +91,8 @@ impl PostgresServer {
             if self.execute_in("postgres", "SELECT 1").await.is_ok() {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "Postgres does not start; see {dir}/log");
+            let said = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            ensure!(Instant::now() < deadline, "Postgres does not start:\n{}", last_lines(&said()));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -93,7 +93,14 @@ fn send(signal: &str, pids: &[u32]) {
     Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status().ok();
 }
 
+/// The end of a log.
+pub fn last_lines(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
 /// Free now; nobody else is likely to ask for it in the moment until a server does.
+
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

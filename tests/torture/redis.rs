@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::disk::Disk;
-use crate::process::{Process, free_port};
+use crate::process::{Process, free_port, last_lines};
 
 /// A server that does not answer by then never will.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -55,12 +55,20 @@ impl RedisServer {
         }
         let words: Vec<_> = words.into_iter().map(str::to_owned).collect();
         let log = self.dir.path().join("log");
-        self.process = Some(Process::start(&log, &words, |_| {})?);
         let deadline = Instant::now() + START_LIMIT;
-        // While it loads its data it answers -LOADING.
-        while self.command(&["PING"]).await.is_err() {
-            ensure!(Instant::now() < deadline, "Redis does not start; see {}", log.display());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // Somebody's connection may have been given its port meanwhile, and then it ends at once. While it loads its data it
+        // answers -LOADING.
+        loop {
+            if !self.process.as_ref().is_some_and(Process::is_running) {
+                self.process = None;
+                self.process = Some(Process::start(&log, &words, |_| {})?);
+            }
+            if self.command(&["PING"]).await.is_ok() {
+                break;
+            }
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            ensure!(Instant::now() < deadline, "Redis does not start:\n{}", last_lines(&said()));
+            tokio::time::sleep(Duration::from_millis(30)).await;
         }
         if has_copy_only {
             self.command(&["CONFIG", "SET", "appendonly", "yes"]).await?;
