@@ -70,6 +70,13 @@ async fn execute() -> ExitCode {
     // The database's driver repeats what Postgres says of tables that are there already.
     let quiet_unless_asked = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info,tokio_postgres=warn" };
     let log = cli.log.as_deref().unwrap_or(quiet_unless_asked);
+    if let Some(word) = no_level(log) {
+        eprintln!(
+            "acclaim: --log (ACCLAIM_LOG) {word:?} is no level: set error, warn, info, debug, trace or off, or \
+             TARGET=LEVEL for a part"
+        );
+        return ExitCode::from(2);
+    }
     match tracing_subscriber::EnvFilter::try_new(log) {
         Ok(filter) => {
             let colours = std::io::stderr().is_terminal();
@@ -88,6 +95,14 @@ async fn execute() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A word that stands alone in a filter and is no level: it would be taken for a part of the program, and nothing else would
+/// be logged.
+fn no_level(log: &str) -> Option<&str> {
+    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let words = log.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.into_iter().find(|word| !word.contains(['=', '[']) && !is_level(word))
 }
 
 /// Whatever the filter asks for: the library of WebSockets traces whole messages, and the first of each has the caller's

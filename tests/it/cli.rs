@@ -66,6 +66,8 @@ fn settings_that_can_not_work_are_refused_in_one_line() {
     assert!(error.contains("DATABASE_URL") && !error.contains("hunter2"), "{error}");
     let error = refusal(2, &["schema", "--log", "acclaim=loud"], &[]);
     assert!(error.contains("ACCLAIM_LOG"), "{error}");
+    let error = refusal(2, &["schema", "--log", "warning"], &[]);
+    assert!(error.contains("\"warning\" is no level"), "{error}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let error = refusal(1, &["serve", "--listen", &address], &[]);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::FutureExt;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -94,7 +94,7 @@ fn between(random: &mut StdRng, from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(random.random_range(from_ms..=to_ms))
 }
 
-/// Redis tries a failed write again every 100 ms.
+/// Redis tries a failed write again every 100 ms, and writes some MB anew in a second.
 const AOF_LIMIT: Duration = Duration::from_secs(10);
 
 /// One of the nodes, or both.
@@ -314,12 +314,7 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
         // Redis answers what it could not write to its AOF once, and then refuses writes with MISCONF until it could.
         Kind::RedisFull => {
             primary.disk.be_full(lasts).await?;
-            // Before that a kill would take what it has answered and could not write yet.
-            let deadline = Instant::now() + AOF_LIMIT;
-            while !text(&primary.command(&["INFO", "persistence"]).await?).contains("aof_last_write_status:ok") {
-                ensure!(Instant::now() < deadline, "Redis does not write its AOF again");
-                sleep(Duration::from_millis(50)).await;
-            }
+            primary.write_anew(AOF_LIMIT).await?;
         }
         Kind::RedisOutOfMemory => {
             primary.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await?;

@@ -80,6 +80,27 @@ impl RedisServer {
         self.process = None;
     }
 
+    /// Waits until it can write again, and has its AOF written anew, as an operator should after a full disk: where the AOF
+    /// had been rewritten since the start, Redis 7.0 takes a short write back at the wrong place, goes on, and refuses to load
+    /// the file the next time it starts ("Bad file format").
+    pub async fn write_anew(&self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut is_asked = false;
+        loop {
+            let info = text(&self.command(&["INFO", "persistence"]).await?);
+            let says = |line: &str| info.contains(line);
+            let is_idle = says("aof_rewrite_in_progress:0") && says("aof_rewrite_scheduled:0");
+            if is_asked && is_idle && says("aof_last_bgrewrite_status:ok") {
+                return Ok(());
+            }
+            if is_idle && says("aof_last_write_status:ok") {
+                is_asked = self.command(&["BGREWRITEAOF"]).await.is_ok();
+            }
+            ensure!(Instant::now() < deadline, "Redis does not write its AOF anew:\n{info}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
     /// Makes a copy of all data, as a backup would.
     pub async fn save_copy(&self) -> anyhow::Result<PathBuf> {
         self.command(&["SAVE"]).await?;
