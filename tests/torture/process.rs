@@ -100,7 +100,6 @@ pub fn last_lines(log: &str) -> String {
 }
 
 /// Free now; nobody else is likely to ask for it in the moment until a server does.
-
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
