@@ -18,6 +18,7 @@ use crate::domain::{Bucket, Count, ProductId, Segment, Signal};
 
 /// After so many rows, some 50 µs, a thread that serves others too gives them their turn.
 const ROWS_AT_ONCE: usize = 128;
+
 /// Which rows to read.
 #[derive(Clone)]
 pub(super) struct Run {

@@ -84,6 +84,7 @@ impl App {
     pub async fn delete_board(&self, board: &BoardId, author: &Author) -> Result<Option<BoardDefinition>> {
         let deleted = self.ledger.delete_board(board, author).await?;
         if deleted.is_some() {
+            // The change is in the ledger, and only the answer fails.
             self.tell_definitions().await.map_err(|error| unknown(error.into()))?;
             let gone = async {
                 // What can't be asked for now is not waited for any longer either.

@@ -390,6 +390,7 @@ impl App {
         let Upserted { products: upserted, boards } = self.ledger.upsert_products(products, self.now()).await?;
         self.catalogue.forget(products.iter().map(|product| &product.id));
         if boards > 0 {
+            // The products are in the ledger, and only the answer fails.
             self.tell_definitions().await.map_err(|error| doubt::unknown(error.into()))?;
         }
         Ok(upserted)
