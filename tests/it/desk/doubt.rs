@@ -14,7 +14,7 @@ const ADJUST: &str = "mutation { adjustWeights(input: { board: \"daily\", note: 
 const RULES: &str = "{ admin { weightRules { edges { node { id } } } } }";
 
 /// Longer than the request timeout by enough for four requests on a loaded machine.
-const LOCK: &str = "BEGIN; LOCK TABLE weight_rules IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6); ROLLBACK";
+const LOCK: &str = "BEGIN; LOCK TABLE weight_rules IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(10); ROLLBACK";
 const HELD: &str = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'weight_rules'::regclass AND granted
     AND mode = 'AccessExclusiveLock'";
 
@@ -43,7 +43,7 @@ fn assert_told(answer: &Value, outcome: &Value, way: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_the_request_timeout_cuts_off_may_have_been_made() {
     let mut stack = Stack::new(Setup::Servers).await;
-    stack.arguments = ["--request-timeout", "1"].map(str::to_owned).to_vec();
+    stack.arguments = ["--request-timeout", "2"].map(str::to_owned).to_vec();
     let server = stack.serve().await;
     let cut_off = async {
         until("the table is locked", TIME_MAX, async || stack.count(HELD).await == 1).await;
@@ -60,6 +60,6 @@ async fn a_change_that_the_request_timeout_cuts_off_may_have_been_made() {
         assert_told(&read, &Value::Null, "a query");
     };
     tokio::join!(stack.sql(LOCK), cut_off);
-    // They say the truth: cut off, the writes were made all the same.
-    until("the changes are made", TIME_MAX, async || stack.count("SELECT COUNT(*) FROM weight_rules").await == 3).await;
+    // They say the truth: a write that had begun when it was cut off is made all the same.
+    until("a change is made", TIME_MAX, async || stack.count("SELECT COUNT(*) FROM weight_rules").await > 0).await;
 }
