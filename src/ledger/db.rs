@@ -234,8 +234,16 @@ macro_rules! in_tx {
             $crate::ledger::db::Db::Postgres(postgres) => {
                 use diesel_async::AsyncConnection;
                 let mut held = postgres.get().await?;
-                let result = held.diesel.transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
-                result.map_err(|failure| held.explain(failure))
+                let mut ends = false;
+                let result = held
+                    .diesel
+                    .transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| {
+                        let done: Result<_, $crate::ledger::error::Failure> = async { $body }.await;
+                        ends = done.is_ok();
+                        done
+                    })
+                    .await;
+                result.map_err(|failure| if ends { held.explain_commit(failure) } else { held.explain(failure) })
             }
             $crate::ledger::db::Db::Sqlite(sqlite) => {
                 let mut held = sqlite.writer().await?;

@@ -12,6 +12,9 @@ pub enum LedgerError {
     /// or an I/O error): the same call may work later.
     #[error("the ledger does not answer: {0}")]
     Unavailable(String),
+    /// The connection broke while a transaction was being committed: whether it was is unknown.
+    #[error("the ledger's answer is lost: {0}")]
+    Unanswered(String),
     /// The database refuses these very rows (SQLSTATE classes 22 and 23): the same call will never work.
     #[error("the ledger refuses the rows: {0}")]
     Rejected(String),
@@ -41,6 +44,28 @@ impl From<LedgerError> for Failure {
 }
 
 impl Failure {
+    /// Why a transaction was not ended well, of which everything but the end had gone well.
+    pub(super) fn explain_commit(self, sqlstate: Option<&str>) -> LedgerError {
+        let is_answered = self.is_answered();
+        match self.explain(sqlstate) {
+            LedgerError::Unavailable(reason) if !is_answered => LedgerError::Unanswered(reason),
+            explained => explained,
+        }
+    }
+
+    /// Whether the database has said so itself.
+    fn is_answered(&self) -> bool {
+        use DatabaseErrorKind::{ClosedConnection, UnableToSendCommand};
+        match self {
+            Self::Sql(DieselError::RollbackErrorOnCommit { commit_error, .. }) => {
+                matches!(**commit_error, DieselError::DatabaseError(kind, _) if !matches!(kind, UnableToSendCommand | ClosedConnection))
+            }
+            Self::Sql(DieselError::DatabaseError(kind, _)) => !matches!(kind, UnableToSendCommand | ClosedConnection),
+            Self::Sql(_) => false,
+            Self::Own(_) => true,
+        }
+    }
+
     /// `sqlstate` is the last one that a Postgres connection received; SQLite has none.
     pub(super) fn explain(self, sqlstate: Option<&str>) -> LedgerError {
         match self {

@@ -51,6 +51,11 @@ impl PgConnection {
         failure.explain(sqlstate.as_deref())
     }
 
+    pub(super) fn explain_commit(&self, failure: Failure) -> LedgerError {
+        let sqlstate = self.seen.sqlstate.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.explain_commit(sqlstate.as_deref())
+    }
+
     /// What tells of the last error even when the connection has been given away.
     pub(super) fn seen(&self) -> Arc<Seen> {
         Arc::clone(&self.seen)

@@ -48,6 +48,9 @@ impl From<LedgerError> for AppError {
             LedgerError::Unavailable(_) => {
                 Self::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
             }
+            LedgerError::Unanswered(_) => {
+                Self::Unknown { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS, key: None }
+            }
             LedgerError::Rejected(_) | LedgerError::Internal(_) => Self::Internal(error.to_string()),
         }
     }

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::TIME_MAX;
+use crate::support::gate::{Gate, Side};
 use crate::support::live::Socket;
 use crate::support::stack::{Server, Setup, Stack};
 use crate::support::until;
@@ -62,4 +63,26 @@ async fn a_change_that_the_request_timeout_cuts_off_may_have_been_made() {
     tokio::join!(stack.sql(LOCK), cut_off);
     // They say the truth: a write that had begun when it was cut off is made all the same.
     until("a change is made", TIME_MAX, async || stack.count("SELECT COUNT(*) FROM weight_rules").await > 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_commit_is_not_answered_may_have_been_made() {
+    let mut stack = Stack::new(Setup::Servers).await;
+    let url = stack.postgres.take().unwrap();
+    let port = |url: &str| url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse::<u16>().unwrap();
+    let gate = Gate::start(port(&url)).await;
+    stack.postgres = Some(url.replace(&format!(":{}/", port(&url)), &format!(":{}/", gate.port())));
+    let server = stack.serve().await;
+    for (side, made) in [(Side::Request, 0), (Side::Answer, 1)] {
+        gate.cut(side, "COMMIT", usize::MAX);
+        let answer = server.try_graphql(Some("ada"), ADJUST, json!({})).await.unwrap();
+        gate.cut(side, "COMMIT", 0);
+        assert_told(&answer, &json!("UNKNOWN"), "a lost COMMIT");
+        assert_eq!(stack.count("SELECT COUNT(*) FROM weight_rules").await, made, "{side:?}");
+    }
+    // Where the connection breaks before that, nothing was made.
+    gate.cut(Side::Answer, "INSERT INTO \"weight_rules\"", 1);
+    let answer = server.try_graphql(Some("ada"), ADJUST, json!({})).await.unwrap();
+    assert_told(&answer, &Value::Null, "a lost statement");
+    assert_eq!((gate.cuts_left(), stack.count("SELECT COUNT(*) FROM weight_rules").await), (0, 1));
 }

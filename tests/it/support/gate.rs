@@ -1,4 +1,4 @@
-//! A proxy in front of a Redis that does what networks do: cut connections before or after an answer, swallow everything,
+//! A proxy in front of a server that does what networks do: cut connections before or after an answer, swallow everything,
 //! and lead to another server.
 
 use std::net::SocketAddr;
@@ -59,6 +59,10 @@ impl Gate {
             }
         });
         Self { address, shared, _task: AbortOnDropHandle::new(task) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> String {
