@@ -34,8 +34,10 @@ impl Fault {
 /// somebody has locked is as good as away.
 const LEDGER_WAIT: Duration = Duration::from_secs(2);
 
-/// The same while the ledger is known to be away: whoever wants to write is to hear within 250 ms that it can't be done now.
-const AWAY_WAIT: Duration = Duration::from_millis(200);
+/// The same for whoever is about to write, and hears within 250 ms that it can't be done now. A longer `ack_timeout` makes it
+/// longer, less `ACK_MARGIN`, as long as the ledger is not known to be away.
+const WRITE_WAIT: Duration = Duration::from_millis(200);
+const ACK_MARGIN: Duration = Duration::from_millis(50);
 
 /// The answer, if it comes in time.
 pub async fn in_time<T>(question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
@@ -47,7 +49,12 @@ pub async fn before_write<T>(
     app: &App,
     question: impl Future<Output = Result<T, LedgerError>>,
 ) -> Result<T, LedgerError> {
-    within(if app.is_ledger_away() { AWAY_WAIT } else { LEDGER_WAIT }, question).await
+    let wait = if app.is_ledger_away() {
+        WRITE_WAIT
+    } else {
+        app.settings.ack_timeout.saturating_sub(ACK_MARGIN).clamp(WRITE_WAIT, LEDGER_WAIT)
+    };
+    within(wait, question).await
 }
 
 async fn within<T>(wait: Duration, question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {

@@ -212,6 +212,35 @@ async fn likes_go_on_while_tables_are_locked() {
     .await;
 }
 
+/// Those who write can't know yet that it hangs, and wait no longer all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_needs_a_ledger_that_begins_to_hang_hears_so_soon() {
+    likes_go_on_while("hangs", async |_, stack, _, server| {
+        let began = Instant::now();
+        let locked = stack.sql("BEGIN; LOCK TABLE likes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); ROLLBACK");
+        let meanwhile = async {
+            const HELD: &str = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'likes'::regclass AND granted
+                AND mode = 'AccessExclusiveLock'";
+            until("the table is locked", Duration::from_secs(3), async || stack.count(HELD).await == 1).await;
+            // Of some the quickest counts: it is about what they wait for, and not about this machine.
+            let ask = async |n: usize| {
+                let began = Instant::now();
+                let user = format!("new-{n}");
+                let answer = server.try_graphql(Some(&user), TOGGLE, json!({ "product": "p0" })).await.unwrap();
+                let told = &answer["errors"][0]["extensions"];
+                assert_eq!((&told["code"], &told["outcome"]), (&json!("UNAVAILABLE"), &Value::Null), "{answer}");
+                assert!(told["retryAfterMs"].is_number(), "{answer}");
+                began.elapsed()
+            };
+            let took = futures_util::future::join_all((0..4).map(ask)).await;
+            assert!(began.elapsed() < Duration::from_secs(3), "the lock was held meanwhile");
+            assert!(took.iter().any(|took| *took < Duration::from_millis(250)), "{took:?}");
+        };
+        tokio::join!(locked, meanwhile);
+    })
+    .await;
+}
+
 /// A file system of its own, so that its being full is nobody else's trouble.
 struct SmallDisk(tempfile::TempDir);
 
