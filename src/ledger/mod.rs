@@ -170,6 +170,16 @@ pub struct Wanted<'a> {
     pub carry_from: Option<&'a str>,
     /// `None` for every product.
     pub products: Option<&'a [ProductId]>,
+    pub pace: Pace,
+}
+
+/// How many rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as possible: somebody waits for the answer.
+    Whole,
+    /// In short pieces, database and reader in turn, which takes half as long again: meanwhile others find a processor free.
+    Pieces,
 }
 
 /// One product's count of one signal in a bucket or an even segment, over all partitions.
@@ -417,7 +427,7 @@ impl Ledger {
         if board.scope.is_all() {
             return Ok(HashSet::new());
         }
-        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None };
+        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None, pace: Pace::Whole };
         Ok(self.snapshot(wanted).await?.members)
     }
 

@@ -23,7 +23,7 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
         let cursors = cursors::table.load(conn).await?;
         let mut tally = Tally::default();
         for segment in wanted.segments {
-            let run = Run { segment: *segment, signals: codes.clone(), products: ids.clone() };
+            let run = Run { segment: *segment, signals: codes.clone(), products: ids.clone(), pace: wanted.pace };
             tally = conn.add_up(&run, tally).await?;
         }
         let members = if scope.is_all() {

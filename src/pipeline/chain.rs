@@ -16,7 +16,7 @@ use super::{App, AppError, Result};
 use crate::domain::{
     Basis, Board, Bucket, Carried, Cursors, Period, Points, ProductId, Scoring, Segment, Signal, Timestamp,
 };
-use crate::ledger::{ActivityRow, Snapshot, Wanted};
+use crate::ledger::{ActivityRow, Pace, Snapshot, Wanted};
 
 /// Periods that one answer may compute: some ten years of days. Those of a board of 100,000 products whose points never
 /// fade take some three seconds.
@@ -179,8 +179,14 @@ impl App {
             let mut rows = Vec::new();
             if has_counts && let (Some(first), Some(last)) = (links.first(), links.last()) {
                 let segments = [Segment { first: first.first, end: last.end, is_even: false }];
-                let wanted =
-                    Wanted { board, segments: &segments, signals: &Signal::ALL, carry_from: None, products: None };
+                let wanted = Wanted {
+                    board,
+                    segments: &segments,
+                    signals: &Signal::ALL,
+                    carry_from: None,
+                    products: None,
+                    pace: Pace::Whole,
+                };
                 let read: Snapshot = self.ledger.snapshot(wanted).await?;
                 (rows, cursors) = (read.activity, read.cursors);
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{App, Reading, Result, Source};
 use crate::domain::{Count, Cursors, Event, Explanation, Points, ProductId, Scoring, Signal};
 use crate::engine::EngineError;
-use crate::ledger::{Definitions, Snapshot, Wanted};
+use crate::ledger::{Definitions, Pace, Snapshot, Wanted};
 
 /// Entries of the journal that are read to bring the ledger's counts to a page's: at 10,000 events a second those of five
 /// seconds, which is longer than the ledger lags behind when all is well, and takes a tenth of a second to read.
@@ -63,6 +63,7 @@ impl App {
             signals: &Signal::ALL,
             carry_from: carry_from.as_deref(),
             products: Some(products),
+            pace: Pace::Whole,
         };
         let Snapshot { cursors, activity, at_close, .. } = self.ledger.snapshot(wanted).await?;
         let mut counts: HashMap<_, Vec<Count>> = products.iter().map(|product| (product.clone(), Vec::new())).collect();

@@ -8,6 +8,7 @@ use futures_util::future::try_join_all;
 use super::rebuild::compute_each;
 use super::{App, Result};
 use crate::domain::{Board, Hours, Preview, Rules, Scoring, Signal, Timestamp, Weight, WeightRule, best_first};
+use crate::ledger::Pace;
 
 /// Why awaiting a task does not fail.
 const RUNS: &str = "it neither panics nor is it aborted";
@@ -52,7 +53,7 @@ impl App {
         let under = |rules: &Rules| Scoring::new(board, period.clone(), rules, rules.basis(now));
         let carry_from = board.carries_from(&period).map(|before| before.key);
         let scorings = [under(&definitions.rules), under(&changed)];
-        let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), Vec::new()).await?;
+        let computed = compute_each(&self.ledger, scorings, carry_from.as_deref(), Vec::new(), Pace::Whole).await?;
         // Large boards take as long to be ordered and compared as to be computed; so not where others are served.
         let ordering = computed.map(|it| tokio::task::spawn_blocking(|| best_first(it.points)));
         let ordered = try_join_all(ordering).await.expect(RUNS);

@@ -16,10 +16,13 @@ use super::project::Folding;
 use super::roll;
 use crate::domain::{BoardId, Cursors, Points, ProductId, Scoring, Segment, Signal};
 use crate::engine::Build;
-use crate::ledger::{ActivityRow, BoardDefinition, Ledger, Snapshot, Wanted};
+use crate::ledger::{ActivityRow, BoardDefinition, Ledger, Pace, Snapshot, Wanted};
 
 /// Scores in one step of loading: it holds up the engine, and whoever reads from it, for well under a millisecond.
 const LOAD_COUNT: usize = 500;
+
+/// Products computed before a thread lets others have their turn at its processor.
+const PIECE_LEN: usize = 1_000;
 
 /// The formula over a snapshot of the ledger.
 pub struct Computed {
@@ -43,7 +46,7 @@ pub async fn compute_after(
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
 ) -> Result<Computed, Fault> {
-    let [computed] = compute_each(ledger, [scoring], carry_from, unstored).await?;
+    let [computed] = compute_each(ledger, [scoring], carry_from, unstored, Pace::Pieces).await?;
     Ok(computed)
 }
 
@@ -53,13 +56,14 @@ pub async fn compute_each<const N: usize>(
     scorings: [Scoring; N],
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
+    pace: Pace,
 ) -> Result<[Computed; N], Fault> {
     let board = scorings[0].board().clone();
     let segments = scorings.iter().map(Scoring::segments).reduce(|one, other| Segment::refine(&one, &other));
     let segments = segments.unwrap_or_default();
     let counts = |signal: &Signal| scorings.iter().any(|scoring| scoring.signals().contains(signal));
     let signals: Vec<_> = Signal::ALL.into_iter().filter(counts).collect();
-    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None };
+    let wanted = Wanted { board: &board, segments: &segments, signals: &signals, carry_from, products: None, pace };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
     let at_close: HashMap<_, _> = at_close.into_iter().chain(unstored).collect();
     let shared = Arc::new((activity, at_close));
@@ -85,7 +89,10 @@ fn points(
 ) -> Vec<(ProductId, Points)> {
     let mut points = Vec::with_capacity(at_close.len() + activity.len() / Signal::ALL.len());
     let mut waiting: HashMap<_, _> = at_close.iter().collect();
-    for rows in activity.chunk_by(|one, other| one.product == other.product) {
+    for (index, rows) in activity.chunk_by(|one, other| one.product == other.product).enumerate() {
+        if index % PIECE_LEN == 0 {
+            std::thread::yield_now();
+        }
         let product = &rows[0].product;
         let carried = waiting.remove(product).map_or(Points::ZERO, |at_close| scoring.carry(product, *at_close));
         let part =

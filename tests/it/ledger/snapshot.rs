@@ -4,7 +4,7 @@ use acclaim::domain::{
     Basis, Board, BoardId, Bucket, Count, Event, Period, Place, Points, Position, ProductId, Scope, Segment, Signal,
     Window,
 };
-use acclaim::ledger::{ActivityRow, Snapshot, Wanted};
+use acclaim::ledger::{ActivityRow, Pace, Snapshot, Wanted};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -29,7 +29,7 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None }
+    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None, pace: Pace::Whole }
 }
 
 /// A producer's event in a bucket.
@@ -112,6 +112,23 @@ over_both! {
         let views = Wanted { segments: &[uneven(100, 102)], signals: &[Signal::View], ..of(&board) };
         let views = ledger.snapshot(views).await.unwrap();
         assert_eq!(sorted(views.activity), [row(100, "mug", Signal::View, 10), row(101, "mug", Signal::View, 101)]);
+    }
+
+    async fn pieces_add_up_to_the_whole(ledger: Fresh) {
+        // More rows than two pieces have, and as many as two have, in two segments.
+        let events = |bucket: i32, count: usize| {
+            (0..count).map(move |n| counted(&format!("{bucket}-{n}"), Signal::View, &format!("p{n}"), 1, bucket)).collect()
+        };
+        ledger.push(0, events(100, 2_001)).await;
+        ledger.push(1, events(101, 2_000)).await;
+        let (board, segments) = (board(None, None), [segment(100, 101), segment(101, 102)]);
+        let read = async |pace| {
+            let wanted = Wanted { segments: &segments, pace, ..of(&board) };
+            sorted(ledger.snapshot(wanted).await.unwrap().activity)
+        };
+        let whole = read(Pace::Whole).await;
+        assert_eq!(whole.len(), 4_001);
+        assert_eq!(read(Pace::Pieces).await, whole);
     }
 
     async fn of_some_products_the_same_is_read(ledger: Fresh) {
