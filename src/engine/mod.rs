@@ -135,6 +135,8 @@ pub enum LikeOutcome {
     Done(LikeAnswer),
     /// The key was seen before; this is the answer given then.
     Replayed(LikeAnswer),
+    /// The key was seen before, for another product. Nothing was written.
+    Conflict,
     /// The user has spent the burst; another like is allowed after this long. Nothing was written.
     RateLimited {
         retry_after_ms: u64,
@@ -150,8 +152,8 @@ pub enum LikeOutcome {
 pub struct UserLikes {
     pub user: UserId,
     pub likes: Vec<(ProductId, Timestamp)>,
-    /// Oldest first.
-    pub answers: Vec<(IdempotencyKey, LikeAnswer)>,
+    /// Oldest first, each with the product that the key was used for.
+    pub answers: Vec<(IdempotencyKey, ProductId, LikeAnswer)>,
 }
 
 /// What an earlier event added, for the reversal that takes it back.
@@ -332,7 +334,7 @@ pub trait Engine: Send + Sync + 'static {
 
     // ------------------------------------------------------------ likes
 
-    /// In this order: epoch, else `Lost`; key seen, the saved answer; rate limit; user loaded; journal below its
+    /// In this order: epoch, else `Lost`; key seen, the saved answer, or `Conflict` if it is another product's; rate limit; user loaded; journal below its
     /// bounds; then, if it changes anything, the entry; then the set, the rate and the saved answer.
     ///
     /// The entry is an event named [`EventId::of_like`]: +1 that occurred at `at`, or -1 that occurred when the like it

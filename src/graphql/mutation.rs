@@ -21,7 +21,8 @@ pub struct Mutation;
 
 #[Object]
 impl Mutation {
-    /// Flips the viewer's like. With an idempotency key a retry returns the first answer instead of flipping back.
+    /// Flips the viewer's like. With an idempotency key a retry returns the first answer instead of flipping back; CONFLICT
+    /// where the key was used for another product.
     #[graphql(guard = "SignedIn")]
     async fn toggle_like(&self, ctx: &Context<'_>, input: ToggleLikeInput) -> Result<LikePayload> {
         Wish::from(input).grant(ctx).await

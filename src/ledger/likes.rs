@@ -90,27 +90,29 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> R
     let mut by_user: HashMap<&str, UserLikes> = users.iter().map(|user| (user.as_str(), empty(user))).collect();
     for row in rows {
         let Some(known) = by_user.get_mut(row.user_id.as_str()) else { continue };
+        let product = ProductId::from_stored(row.product_id);
         let Some(id) = row.id else {
-            known.likes.push((ProductId::from_stored(row.product_id), row.at.0));
+            known.likes.push((product, row.at.0));
             continue;
         };
         let Some(key) = EventId::from_stored(id).like_key() else { continue };
         let position = Position::new(unsigned(row.epoch), unsigned(row.seq));
-        known.answers.push((key, LikeAnswer { liked: row.count > 0, changed: true, at: row.at.0, position }));
+        let answer = LikeAnswer { liked: row.count > 0, changed: true, at: row.at.0, position };
+        known.answers.push((key, product, answer));
     }
-    by_user.values_mut().for_each(|known| known.answers.sort_by_key(|(_, answer)| answer.position));
+    by_user.values_mut().for_each(|known| known.answers.sort_by_key(|(.., answer)| answer.position));
     // A user may be asked for twice.
     Ok(users.iter().map(|user| by_user[user.as_str()].clone()).collect())
 }
 
-pub(super) async fn answer(db: &Db, id: &EventId) -> Result<Option<LikeAnswer>> {
-    let row: Option<(i64, At, i64, i64)> = with_conn!(db, |conn| {
-        let columns = (events::count, events::recorded_at, events::epoch, events::seq);
+pub(super) async fn answer(db: &Db, id: &EventId) -> Result<Option<(ProductId, LikeAnswer)>> {
+    let row: Option<(String, i64, At, i64, i64)> = with_conn!(db, |conn| {
+        let columns = (events::product_id, events::count, events::recorded_at, events::epoch, events::seq);
         Ok(events::table.find(id.as_str()).select(columns).first(conn).await.optional()?)
     })?;
-    Ok(row.map(|(count, at, epoch, seq)| {
+    Ok(row.map(|(product, count, at, epoch, seq)| {
         let position = Position::new(unsigned(epoch), unsigned(seq));
-        LikeAnswer { liked: count > 0, changed: true, at: at.0, position }
+        (ProductId::from_stored(product), LikeAnswer { liked: count > 0, changed: true, at: at.0, position })
     }))
 }
 

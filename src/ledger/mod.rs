@@ -388,8 +388,8 @@ impl Ledger {
         likes::liked_count(&self.db, user).await
     }
 
-    /// The answer that a key of the user's was given, however long ago, as the ledger has it.
-    pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<LikeAnswer>> {
+    /// What a key of the user's was used for and the answer that it was given, however long ago, as the ledger has it.
+    pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<(ProductId, LikeAnswer)>> {
         likes::answer(&self.db, &EventId::of_like(user, key)).await
     }
 

@@ -52,6 +52,7 @@ impl App {
             Ok(LikeResult::Done { durability: Durability::Committed, .. }) => ("committed", true),
             Ok(LikeResult::Done { durability: Durability::Accepted, .. }) => ("accepted", true),
             Ok(LikeResult::UnknownProduct) => ("unknown_product", false),
+            Ok(LikeResult::KeyConflict) => ("key_conflict", false),
             Err(error) => (error.outcome(), false),
         };
         self.metrics.like(outcome, is_done.then(|| began.elapsed()));
@@ -89,7 +90,9 @@ impl App {
 
     async fn like_and_wait(&self, request: &LikeRequest, doubt: &mut Doubt) -> Result<LikeResult> {
         let LikeRequest { user, product, key, .. } = request;
-        let (answer, is_replay) = self.like_once_loaded(request).await?;
+        let Some((answer, is_replay)) = self.like_once_loaded(request).await? else {
+            return Ok(LikeResult::KeyConflict);
+        };
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
         let is_settled = is_replay && self.epoch().map_err(unknown)? > answer.position.epoch;
         let partition = partition_of(user.as_str(), self.engine.limits().partitions);
@@ -115,7 +118,8 @@ impl App {
             // The engine had forgotten the key; the ledger has the answer that it was given then.
             Acknowledged::Refused => {
                 match in_time(self.ledger.answer(user, key)).await.map_err(|error| unknown(error.into()))? {
-                    Some(earlier) => (earlier, true, Durability::Committed),
+                    Some((other, _)) if other != *product => return Ok(LikeResult::KeyConflict),
+                    Some((_, earlier)) => (earlier, true, Durability::Committed),
                     // It changed nothing, so its position is that of an entry before it, which may be anybody's.
                     None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
                         (answer, is_replay, Durability::Committed)
@@ -165,13 +169,15 @@ impl App {
         Ok(LikeResult::Done { liked, changed: liked != is_liked, at, like_count: None, durability })
     }
 
-    async fn like_once_loaded(&self, request: &LikeRequest) -> Result<(LikeAnswer, bool)> {
+    /// The answer, and whether it was given before; `None` where its key is another product's.
+    async fn like_once_loaded(&self, request: &LikeRequest) -> Result<Option<(LikeAnswer, bool)>> {
         let epoch = self.epoch()?;
         // A user who has just been loaded may be made to load anew in between, though hardly ever twice.
         for _ in 0..3 {
             match self.engine.like(epoch, request).await.map_err(|error| self.write_error(epoch, error))? {
-                LikeOutcome::Done(answer) => return Ok((answer, false)),
-                LikeOutcome::Replayed(answer) => return Ok((answer, true)),
+                LikeOutcome::Done(answer) => return Ok(Some((answer, false))),
+                LikeOutcome::Replayed(answer) => return Ok(Some((answer, true))),
+                LikeOutcome::Conflict => return Ok(None),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
                 LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,

@@ -136,7 +136,7 @@ impl Default for Metrics {
         let also_failures = |outcomes: &[&'static str]| [outcomes, FAILURES.as_slice()].concat();
         begin(&known.responses, [200]);
         begin(&known.operations, CODES);
-        begin(&known.likes, also_failures(&["committed", "accepted", "unknown_product"]));
+        begin(&known.likes, also_failures(&["committed", "accepted", "unknown_product", "key_conflict"]));
         begin(&known.events, also_failures(&["recorded", "duplicate", "rejected"]));
         begin(&known.rebuild_times, SNAPSHOTS[3..].iter().map(|reason| reason.name()));
         begin(&known.snapshots, SNAPSHOTS.iter().map(|reason| reason.name()));

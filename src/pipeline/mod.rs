@@ -97,8 +97,16 @@ pub enum Durability {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LikeResult {
-    Done { liked: bool, changed: bool, at: Timestamp, like_count: Option<u64>, durability: Durability },
+    Done {
+        liked: bool,
+        changed: bool,
+        at: Timestamp,
+        like_count: Option<u64>,
+        durability: Durability,
+    },
     UnknownProduct,
+    /// The key was used for another product. Nothing was written.
+    KeyConflict,
 }
 
 /// An event as a producer sends it; its numbers and times are within the limits.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::live::Socket;
-use crate::support::stack::{RECORD, Setup, Stack};
+use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
 crate::both_setups!(
@@ -15,6 +15,7 @@ crate::both_setups!(
     a_double_click_from_fifty_clients_leaves_a_whole_number_of_likes,
     a_retry_with_the_same_key_changes_nothing,
     a_key_that_the_engine_forgot_gets_its_answer_from_the_ledger,
+    a_key_of_another_product_is_a_conflict,
     events_are_counted_once_and_reversed_once,
     pages_of_a_moving_board_never_repeat_a_product,
     a_subscriber_sees_what_a_query_sees,
@@ -151,6 +152,66 @@ async fn a_key_that_the_engine_forgot_gets_its_answer_from_the_ledger(setup: Set
         server.verify().await["differing"] == 0
     })
     .await;
+}
+
+async fn a_key_of_another_product_is_a_conflict(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(4).await;
+    let refused = async |server: &Server, key: &str| {
+        let set = json!({ "product": "p1", "key": key });
+        let text = "mutation($product: ID!, $key: String!) {
+            toggleLike(input: { productId: $product, idempotencyKey: $key }) {
+                product { id } liked changed at likeCount durability userErrors { code message path } }
+            setLike(input: { productId: $product, liked: true, idempotencyKey: $key }) {
+                product { id } liked changed at likeCount durability userErrors { code message path } }
+        }";
+        let payload = json!({
+            "product": null, "liked": null, "changed": false, "at": null, "likeCount": null, "durability": null,
+            "userErrors": [{
+                "code": "CONFLICT",
+                "message": "the key was used for a like of another product; give each like a key of its own",
+                "path": ["idempotencyKey"],
+            }],
+        });
+        assert_eq!(
+            server.graphql("ann", text, set).await,
+            json!({ "toggleLike": payload, "setLike": payload }),
+            "{key}"
+        );
+    };
+    let first = server.toggle("ann", "p0", Some("tap")).await;
+    assert_eq!((&first["liked"], &first["durability"]), (&json!(true), &json!("COMMITTED")));
+    refused(&server, "tap").await;
+    assert_eq!(server.toggle("ann", "p0", Some("tap")).await["changed"], false, "its own product's it still is");
+    assert_eq!(server.toggle("bob", "p1", Some("tap")).await["changed"], true, "a key is its user's own");
+    // Many at once for two products: whichever comes first has the key.
+    let at_once = join_all((0..10).map(|n| {
+        let server = &server;
+        async move { server.toggle("cat", &format!("p{}", 2 + n % 2), Some("tap")).await }
+    }));
+    let answers = at_once.await;
+    let conflicts = answers.iter().filter(|answer| answer["userErrors"][0]["code"] == "CONFLICT").count();
+    assert_eq!(conflicts, 5, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer["changed"] == true).count(), 1, "{answers:?}");
+    assert_eq!(stack.count("SELECT count(*) FROM events").await, 3);
+    // The engine remembers the last 16; older keys are the ledger's to know, and those of a server that has forgotten all.
+    for n in 0..16 {
+        server.toggle("ann", "p0", Some(&format!("tap-{n}"))).await;
+    }
+    refused(&server, "tap").await;
+    refused(&server, "tap-15").await;
+    server.kill();
+    let server = stack.serve().await;
+    refused(&server, "tap-15").await;
+    refused(&server, "tap").await;
+    assert_eq!(stack.count("SELECT count(*) FROM events").await, 19);
+    until("the boards equal the ledger again", Duration::from_secs(30), async || {
+        server.verify().await["differing"] == 0
+    })
+    .await;
+    let product = server.graphql("ann", "{ product(id: \"p1\") { like { count viewerHasLiked } } }", json!({})).await;
+    assert_eq!(product["product"]["like"], json!({ "count": 1, "viewerHasLiked": false }));
 }
 
 async fn events_are_counted_once_and_reversed_once(setup: Setup) {

@@ -8,28 +8,29 @@ use super::partition::Partition;
 use crate::domain::{Event, EventId, IdempotencyKey, ProductId, Signal, Timestamp, UserId};
 use crate::engine::{Desired, EngineLimits, LikeAnswer, LikeOutcome, LikeRequest, Result, UserLikes};
 
-/// A user's last answers by their keys, oldest first; never more than [`EngineLimits::ANSWERS_MAX`].
+/// A user's last answers by their keys, oldest first, each with its product; never more than
+/// [`EngineLimits::ANSWERS_MAX`].
 #[derive(Default)]
-pub struct Answers(VecDeque<(IdempotencyKey, LikeAnswer)>);
+pub struct Answers(VecDeque<(IdempotencyKey, ProductId, LikeAnswer)>);
 
 impl Answers {
-    fn of(&self, key: &IdempotencyKey) -> Option<LikeAnswer> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, answer)| *answer)
+    fn of(&self, key: &IdempotencyKey) -> Option<(&ProductId, LikeAnswer)> {
+        self.0.iter().find(|(known, ..)| known == key).map(|(_, product, answer)| (product, *answer))
     }
 
-    fn push(&mut self, key: IdempotencyKey, answer: LikeAnswer) {
+    fn push(&mut self, key: IdempotencyKey, product: ProductId, answer: LikeAnswer) {
         if self.0.len() == EngineLimits::ANSWERS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back((key, answer));
+        self.0.push_back((key, product, answer));
     }
 
     /// Adds what is unknown, as older than what is known, newest first while there is room. Says whether any was added.
-    fn add_older(&mut self, answers: &[(IdempotencyKey, LikeAnswer)]) -> bool {
+    fn add_older(&mut self, answers: &[(IdempotencyKey, ProductId, LikeAnswer)]) -> bool {
         let len_before = self.0.len();
-        for (key, answer) in answers.iter().rev() {
-            if self.0.len() < EngineLimits::ANSWERS_MAX && self.of(key).is_none() {
-                self.0.push_front((key.clone(), *answer));
+        for older in answers.iter().rev() {
+            if self.0.len() < EngineLimits::ANSWERS_MAX && self.of(&older.0).is_none() {
+                self.0.push_front(older.clone());
             }
         }
         self.0.len() > len_before
@@ -62,8 +63,8 @@ impl Partition {
         let LikeRequest { user, product, key, desired, at } = request;
         let (limits, at) = (self.limits, *at);
         self.journal.expect_epoch(epoch)?;
-        if let Some(answer) = self.answers.get(user, at).and_then(|answers| answers.of(key)) {
-            return Ok(LikeOutcome::Replayed(answer));
+        if let Some((of, answer)) = self.answers.get(user, at).and_then(|answers| answers.of(key)) {
+            return Ok(if of == product { LikeOutcome::Replayed(answer) } else { LikeOutcome::Conflict });
         }
         let rate = match spend(&limits, self.rates.get(user, at).copied(), at) {
             Ok(rate) => rate,
@@ -104,7 +105,7 @@ impl Partition {
             self.rates.put(user.clone(), arrival, at, Timestamp::from_ms(arrival / 1_000 + 1));
         }
         self.change_answers(user, at, |answers| {
-            answers.push(key.clone(), answer);
+            answers.push(key.clone(), product.clone(), answer);
             true
         });
         Ok(LikeOutcome::Done(answer))

@@ -59,6 +59,7 @@ impl RedisEngine {
             [kind] => match text(kind)? {
                 "EPOCH" => Err(lost_epoch(epoch)),
                 "NOT_LOADED" => Ok(LikeOutcome::NotLoaded),
+                "CONFLICT" => Ok(LikeOutcome::Conflict),
                 "BUSY" => Ok(LikeOutcome::Busy),
                 _ => Err(unexpected(kind)),
             },
@@ -102,8 +103,8 @@ impl RedisEngine {
             for (product, at) in likes {
                 args.push(at.as_ms()).push(product);
             }
-            for (key, answer) in answers {
-                args.push(format_args!("{key}\t{}", Saved(answer)));
+            for (key, product, answer) in answers {
+                args.push(format_args!("{key}\t{} {product}", Saved(answer)));
             }
         }
         let reply = self.link.eval(&script::LOAD_LIKES, &keys, &args, limit_for(args.len())).await?;
@@ -159,7 +160,7 @@ fn batch_len(users: &[&UserLikes]) -> usize {
     fits.count().max(1)
 }
 
-/// `<liked> <changed> <at> <position>`, as the scripts save an answer.
+/// `<liked> <changed> <at> <position>`, as the scripts save an answer, before its product.
 struct Saved<'a>(&'a LikeAnswer);
 
 impl std::fmt::Display for Saved<'_> {

@@ -10,7 +10,7 @@
 //!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
 //! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
 //!                                 that another epoch's likes count as not loaded; expires when idle
-//! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position>
+//! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
 //! acc:{p3}:rate:<user>    string  when the next like of a steady stream would be due, in µs
 //! acc:{p3}:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
 //! acc:{daily}:meta        hash    generation, period, epoch, revision, rules_version, built_at, reason: of what is shown; seq, the

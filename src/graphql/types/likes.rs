@@ -90,6 +90,10 @@ impl Wish {
                 let error = UserError::not_found("productId", format!("there is no product {product}"));
                 Ok(LikePayload::refused(vec![error]))
             }
+            LikeResult::KeyConflict => {
+                let message = "the key was used for a like of another product; give each like a key of its own";
+                Ok(LikePayload::refused(vec![UserError::conflict("idempotencyKey", message)]))
+            }
         }
     }
 }

@@ -64,7 +64,6 @@ pub async fn replays_a_key(make: Make) {
     let first = toggle(engine, "ann", "cup", "k", 1).await;
     let again = replayed(&first);
     assert_eq!(toggle(engine, "ann", "cup", "k", 2).await, again);
-    assert_eq!(toggle(engine, "ann", "jug", "k", 3).await, again);
     assert_eq!(like(engine, "ann", "cup", "k", UNSET, 4).await, again);
     // A key is its user's own, and an answer that changed nothing is kept like any other.
     assert_eq!(toggle(engine, "bob", "cup", "k", 5).await, done(true, true, 5, 2));
@@ -73,6 +72,39 @@ pub async fn replays_a_key(make: Make) {
     toggle(engine, "ann", "cup", "k3", 7).await;
     assert_eq!(like(engine, "ann", "cup", "k2", SET, 8).await, replayed(&unchanged));
     assert_eq!(entries(engine, 0).await.len(), 3);
+}
+
+pub async fn refuses_a_key_of_another_product(make: Make) {
+    let limits = EngineLimits { like_rate: 1, like_burst: 3, ..plain() };
+    let engine = &*opened(make, limits).await;
+    // Ids may hold spaces, and one may begin as another does.
+    for (n, what) in ["cup", "cup 2", " cup"].into_iter().enumerate() {
+        toggle(engine, "ann", what, &format!("k{n}"), 0).await;
+    }
+    for (n, what) in ["cup", "cup 2", " cup"].into_iter().enumerate() {
+        for other in ["cup", "cup 2", " cup", "cup ", "c"] {
+            for desired in [Desired::Toggled, SET, UNSET] {
+                // Before the rate, which is spent by now.
+                let expected = match other == what {
+                    true => replayed(&done(true, true, 0, n as u64 + 1)),
+                    false => LikeOutcome::Conflict,
+                };
+                assert_eq!(like(engine, "ann", other, &format!("k{n}"), desired, 0).await, expected, "{what} {other}");
+            }
+        }
+    }
+    assert_eq!(entries(engine, 0).await.len(), 3, "nothing was written");
+    assert_eq!(toggle(engine, "ann", "c", "k3", 1_000).await, done(true, true, 1_000, 4), "nor the rate spent");
+    // So with an answer that changed nothing, and with one that the ledger had.
+    like(engine, "bob", "cup", "same", UNSET, 0).await;
+    assert_eq!(toggle(engine, "bob", "jug", "same", 1).await, LikeOutcome::Conflict);
+    let answer = LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, 9) };
+    let answers = vec![(key("old"), product("a cup"), answer)];
+    engine.load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], answers }], at(0)).await.unwrap();
+    assert_eq!(toggle(engine, "cat", "a jug", "old", 1).await, LikeOutcome::Conflict);
+    assert_eq!(toggle(engine, "cat", "a cup", "old", 1).await, LikeOutcome::Replayed(answer));
+    // A key is its user's own.
+    assert_eq!(toggle(engine, "bob", "jug", "old", 2_000).await, done(true, true, 2_000, 5));
 }
 
 pub async fn replays_before_anything_else(make: Make) {
@@ -168,7 +200,7 @@ pub async fn loads_once(make: Make) {
 pub async fn loads_answers_as_older(make: Make) {
     let engine = &*opened(make, plain()).await;
     let answer = |seq| LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, seq) };
-    let stored = |n| (key(&format!("old{n}")), answer(n));
+    let stored = |n| (key(&format!("old{n}")), product("cup"), answer(n));
     let load_answers = async |answers: Vec<_>| {
         let loaded = UserLikes { user: user("ann"), likes: vec![], answers };
         engine.load_likes(1, &[loaded], at(0)).await.unwrap();
@@ -176,7 +208,7 @@ pub async fn loads_answers_as_older(make: Make) {
     let known = toggle(engine, "ann", "cup", "k", 1).await;
     // Fifteen places are left: the five oldest of twenty find none. A key that is known keeps its answer.
     let mut answers: Vec<_> = (100..120).map(stored).collect();
-    answers.push((key("k"), answer(7)));
+    answers.push((key("k"), product("cup"), answer(7)));
     load_answers(answers).await;
     assert_eq!(toggle(engine, "ann", "cup", "k", 2).await, replayed(&known));
     for n in 105..120 {

@@ -30,6 +30,7 @@ macro_rules! contract {
         mod $engine {
             $crate::contract::cases! { $make;
                 likes: toggles_and_sets, writes_an_event, no_change_answers_the_last_position, replays_a_key,
+                    refuses_a_key_of_another_product,
                     replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, rate_survives_a_clock_set_back,
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
                     shows_a_viewer_their_likes, forgets, many_at_once_alternate;

@@ -30,9 +30,9 @@ over_both! {
         let answer = |liked, ms, seq| LikeAnswer { liked, changed: true, at: at(ms), position: Position::new(0, seq) };
         let key = |text| IdempotencyKey::new(text).unwrap();
         assert_eq!(ann.answers, [
-            (key("k1"), answer(true, 1000, 2)),
-            (key("k2"), answer(false, 2000, 3)),
-            (key("k3"), answer(true, 3000, 4)),
+            (key("k1"), product("mug"), answer(true, 1000, 2)),
+            (key("k2"), product("mug"), answer(false, 2000, 3)),
+            (key("k3"), product("cup"), answer(true, 3000, 4)),
         ]);
         assert_eq!(ledger.user_likes(&[], at(0)).await.unwrap(), []);
     }
@@ -41,7 +41,7 @@ over_both! {
         let events = (0..40).map(|n| like("ann", &format!("k{n}"), &format!("p{n}"), n)).collect();
         ledger.push(0, events).await;
         let answers = &ledger.user_likes(&[user("ann")], at(0)).await.unwrap()[0].answers;
-        let keys: Vec<_> = answers.iter().map(|(key, _)| key.to_string()).collect();
+        let keys: Vec<_> = answers.iter().map(|(key, ..)| key.to_string()).collect();
         assert_eq!(keys, (24..40).map(|n| format!("k{n}")).collect::<Vec<_>>());
     }
 

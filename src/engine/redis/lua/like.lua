@@ -5,8 +5,8 @@
 --       8 settings, whole numbers with a space between: interval and burst of the rate in µs (interval 0: no limit),
 --         ms that the rate is kept beyond its use, journal_len_max, journal_age_ms_max, likes_idle_ms,
 --         answers_idle_ms, answers kept
--- Reply EPOCH | REPLAYED answer | LIMITED retry_after_ms | NOT_LOADED | BUSY | DONE answer
---       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab.
+-- Reply EPOCH | REPLAYED answer | CONFLICT | LIMITED retry_after_ms | NOT_LOADED | BUSY | DONE answer
+--       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab, and before its product.
 local epoch, user, product, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = tonumber(ARGV[7])
 local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max =
@@ -20,7 +20,10 @@ local saved_as = key .. '\t'
 local saved = redis.call('LRANGE', KEYS[4], 0, -1)
 for i = #saved, 1, -1 do
   if string.sub(saved[i], 1, #saved_as) == saved_as then
-    return {'REPLAYED', string.sub(saved[i], #saved_as + 1)}
+    local answer, its_product = string.match(saved[i], '^(%S+ %S+ %S+ %S+) ?(.*)$', #saved_as + 1)
+    -- What was saved before answers held a product has none, and is taken for the same one's.
+    if its_product ~= '' and its_product ~= product then return {'CONFLICT'} end
+    return {'REPLAYED', answer}
   end
 end
 
@@ -72,7 +75,7 @@ if interval > 0 then
   local ttl_ms = math.ceil((arrival - now_us) / 1000) + tonumber(keep_ms)
   redis.call('SET', KEYS[5], string.format('%.0f', arrival), 'PX', string.format('%.0f', ttl_ms))
 end
-redis.call('RPUSH', KEYS[4], saved_as .. answer)
+redis.call('RPUSH', KEYS[4], saved_as .. answer .. ' ' .. product)
 if #saved >= tonumber(answers_max) then redis.call('LTRIM', KEYS[4], -answers_max, -1) end
 redis.call('PEXPIRE', KEYS[4], answers_idle)
 return {'DONE', answer}

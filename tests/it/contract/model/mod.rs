@@ -197,7 +197,10 @@ impl Pair {
                     .map(|(user, likes, keys)| UserLikes {
                         user: user_of(*user),
                         likes: likes.iter().map(|n| (product_of(*n), self.now().minus_ms(i64::from(*n)))).collect(),
-                        answers: keys.iter().map(|n| (key(&format!("key{n}")), self.stored_answer(*n))).collect(),
+                        answers: keys
+                            .iter()
+                            .map(|n| (key(&format!("key{n}")), product_of(n % 3), self.stored_answer(*n)))
+                            .collect(),
                     })
                     .collect();
                 both!(self, load_likes(drifted(self.epoch, *epoch), &users, self.now()))?;
