@@ -6,7 +6,7 @@ use acclaim::domain::{Finding, Verdict};
 use acclaim::engine::EngineLimits;
 use acclaim::engine::redis::RedisEngine;
 use acclaim::ledger::Ledger;
-use acclaim::pipeline::examine_lag;
+use acclaim::pipeline::{examine_lag, examine_owner};
 
 use crate::config;
 
@@ -24,17 +24,27 @@ pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
         findings.push(finding);
         None
     });
-    let partitions = match &ledger {
-        Some(ledger) => ledger.partitions().await.ok().flatten(),
+    let begun_with = match &ledger {
+        Some(ledger) => ledger.begun_with().await.ok().flatten(),
         None => None,
     };
+    let partitions = begun_with.as_ref().map(|(partitions, _)| *partitions);
     let engine = in_time("Redis", engine(settings, partitions, &mut findings)).await;
     let engine = engine.unwrap_or_else(|finding| {
         findings.push(finding);
         None
     });
+    let (Some(engine), Some(ledger)) = (engine, ledger) else { return findings };
+    let id = begun_with.and_then(|(_, id)| id);
+    let owner = in_time("Redis's ledger", async {
+        let owner = examine_owner(&engine, id.as_deref()).await;
+        owner.map_err(|fault| Finding::fail("Redis's ledger", format!("it can't be told: {fault}")))
+    });
+    let owner = owner.await.unwrap_or_else(|finding| finding);
+    let is_ours = owner.verdict == Verdict::Ok;
+    findings.push(owner);
     // A ledger without partitions has never been worked on.
-    if let (Some(engine), Some(ledger), Some(_)) = (engine, ledger, partitions) {
+    if is_ours && partitions.is_some() {
         let lag = in_time("lag", async { Ok(examine_lag(&engine, &ledger).await) }).await;
         findings.push(match lag {
             Ok(Ok(finding)) | Err(finding) => finding,

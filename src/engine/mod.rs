@@ -24,6 +24,7 @@ pub mod redis;
 
 pub use backoff::Backoff;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -211,6 +212,9 @@ pub struct Survey {
     /// False when any of the scripts would answer NOSCRIPT, or when the epoch began on another server: signs that the engine
     /// was restarted, or is another one.
     pub has_scripts: bool,
+    /// Ids of the ledgers that the partitions were opened for, closed or not. Empty where nothing was ever opened, and where
+    /// an earlier version did that; never more than one, unless somebody else than `open` writes there.
+    pub ledgers: BTreeSet<String>,
     /// By partition.
     pub partitions: Vec<PartitionSurvey>,
 }
@@ -313,6 +317,9 @@ pub trait Engine: Send + Sync + 'static {
 
     fn limits(&self) -> &EngineLimits;
 
+    /// What the names of all its keys have in common, as a pattern of Redis; `None` for an engine without keys.
+    fn key_pattern(&self) -> Option<String>;
+
     // ------------------------------------------------------------ life
 
     /// Answers when the engine does.
@@ -329,8 +336,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Loads the scripts, empties every partition's journal, begins it at (epoch, 0) and takes likes and events again.
     /// Answers, rates and events remembered stay; likes are kept by epoch, so users load anew. The epoch is larger than
-    /// any opened before; in Redis, where another node may have opened a later one meanwhile, `Lost` if it is not. The ledger is taken to have come as far as (epoch, 0), until it is announced otherwise.
-    async fn open(&self, epoch: u64) -> Result<()>;
+    /// any opened before; in Redis, where another node may have opened a later one meanwhile, `Lost` if it is not. The
+    /// ledger, by its id, is remembered, and taken to have come as far as (epoch, 0), until it is announced otherwise. An
+    /// engine that was opened for another ledger is left as it is: `Lost`.
+    async fn open(&self, epoch: u64, ledger: &str) -> Result<()>;
 
     // ------------------------------------------------------------ likes
 

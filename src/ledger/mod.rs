@@ -89,6 +89,8 @@ const WHOLE_BOARDS_MAX: usize = 3;
 /// Where the ledger stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerState {
+    /// A random name of its own; a copy, and what is restored from a backup, has it too.
+    pub id: String,
     pub epoch: u64,
     pub epoch_began_at: Timestamp,
     /// One for each partition.
@@ -308,7 +310,7 @@ impl Ledger {
         lock::try_lock(&self.db, name).await
     }
 
-    /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`. A ledger with another number of
+    /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A ledger with another number of
     /// partitions is an `Internal` error that says what to set.
     pub async fn state(&self, partitions: u16) -> Result<LedgerState> {
         let db = Arc::clone(&self.db);
@@ -321,9 +323,9 @@ impl Ledger {
         to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
     }
 
-    /// The partitions that it was begun with; `None` for a ledger that was never worked on.
-    pub async fn partitions(&self) -> Result<Option<u16>> {
-        state::partitions(&self.db).await
+    /// The partitions that it was begun with, and its id if it has one; `None` for a ledger that was never worked on.
+    pub async fn begun_with(&self) -> Result<Option<(u16, Option<String>)>> {
+        state::begun_with(&self.db).await
     }
 
     /// A check-up of the database, without changing anything.

@@ -61,6 +61,7 @@ tables! {
         epoch_began_at -> Instant,
         partitions -> SmallInt,
         beats -> BigInt,
+        ledger_id -> Nullable<Text>,
     }
     boards (id) {
         id -> Text,

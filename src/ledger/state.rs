@@ -103,21 +103,26 @@ pub(super) async fn pending(db: &Db) -> Result<Vec<String>> {
     Ok(names.filter(|name| !applied.contains(&name.version().to_string())).map(ToString::to_string).collect())
 }
 
-/// The partitions that the ledger was begun with.
-pub(super) async fn partitions(db: &Db) -> Result<Option<u16>> {
-    if !pending(db).await?.is_empty() {
+/// The migration since which ledgers have ids.
+const NAMED_SINCE: &str = "2026-11-27-000000_ledger_id";
+
+/// The partitions that the ledger was begun with, and its id; also where migrations are to come that change neither.
+pub(super) async fn begun_with(db: &Db) -> Result<Option<(u16, Option<String>)>> {
+    if pending(db).await?.iter().any(|name| name.as_str() <= NAMED_SINCE) {
         return Ok(None);
     }
-    let found: Option<i16> =
-        with_conn!(db, |conn| Ok(meta::table.select(meta::partitions).first(conn).await.optional()?))?;
-    Ok(found.map(partition_of_code))
+    let columns = (meta::partitions, meta::ledger_id);
+    let found: Option<(i16, Option<String>)> =
+        with_conn!(db, |conn| Ok(meta::table.select(columns).first(conn).await.optional()?))?;
+    Ok(found.map(|(partitions, id)| (partition_of_code(partitions), id)))
 }
 
-/// Where the ledger stands; a new one is given its partitions first.
+/// Where the ledger stands; a new one is given its partitions and its id first.
 pub(super) async fn state(db: &Db, partitions: u16) -> Result<LedgerState> {
     if let Some(state) = read(db, partitions).await? {
         return Ok(state);
     }
+    let id = format!("{:032x}", rand::random::<u128>());
     let began = At(Timestamp::now());
     in_tx!(db, |conn| {
         let row = (
@@ -132,26 +137,30 @@ pub(super) async fn state(db: &Db, partitions: u16) -> Result<LedgerState> {
                 (cursors::partition.eq(partition_code(partition)), cursors::epoch.eq(0_i64), cursors::seq.eq(0_i64));
             diesel::insert_into(cursors::table).values(row).on_conflict_do_nothing().execute(conn).await?;
         }
+        // Begun by an earlier version it has none. Of two who come at once, the first one's stays.
+        let nameless = meta::table.filter(meta::ledger_id.is_null());
+        diesel::update(nameless).set(meta::ledger_id.eq(&id)).execute(conn).await?;
         Ok(())
     })?;
     read(db, partitions).await?.ok_or_else(|| LedgerError::Internal("its state was removed meanwhile".to_owned()))
 }
 
+/// `None` for a ledger that has no partitions or no id yet.
 async fn read(db: &Db, partitions: u16) -> Result<Option<LedgerState>> {
     let read = in_snapshot!(db, |conn| {
-        let columns = (meta::epoch, meta::epoch_began_at, meta::partitions);
-        let meta: Option<(i64, At, i16)> = meta::table.select(columns).first(conn).await.optional()?;
+        let columns = (meta::epoch, meta::epoch_began_at, meta::partitions, meta::ledger_id);
+        let meta: Option<(i64, At, i16, Option<String>)> = meta::table.select(columns).first(conn).await.optional()?;
         let cursors: Vec<(i16, i64, i64)> = cursors::table.load(conn).await?;
         Ok(meta.map(|meta| (meta, cursors)))
     })?;
-    let Some(((epoch, began_at, present), rows)) = read else { return Ok(None) };
+    let Some(((epoch, began_at, present, id), rows)) = read else { return Ok(None) };
     if present != partition_code(partitions) {
         return Err(LedgerError::Internal(format!(
             "it was begun with {present} partitions, and {partitions} are asked for; set the number of partitions to \
              {present}"
         )));
     }
-    Ok(Some(LedgerState { epoch: unsigned(epoch), epoch_began_at: began_at.0, cursors: to_cursors(rows) }))
+    Ok(id.map(|id| LedgerState { id, epoch: unsigned(epoch), epoch_began_at: began_at.0, cursors: to_cursors(rows) }))
 }
 
 pub(super) fn to_cursors(rows: Vec<(i16, i64, i64)>) -> Cursors {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::App;
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError, Survey};
 use crate::ledger::LedgerError;
 
 /// A step failed for want of the engine or of the ledger.
@@ -21,6 +21,22 @@ pub enum Fault {
          to theirs"
     )]
     LeftBehind { here: u64, there: u64 },
+    /// The engine belongs to another ledger than this node's.
+    #[error(
+        "this Redis holds another ledger's likes and boards: set another --redis-prefix (ACCLAIM_REDIS_PREFIX) or REDIS_URL, or \
+         that ledger's DATABASE_URL; if that ledger is gone for good, delete its keys with redis-cli --scan --pattern \
+         '{pattern}' | xargs -d '\\n' redis-cli UNLINK"
+    )]
+    OtherLedger { pattern: String },
+}
+
+/// Fails where the engine belongs to another ledger. One that names none is taken for ours: it is empty, or was opened by a
+/// version that did not say.
+pub fn expect_ours(engine: &dyn Engine, survey: &Survey, ledger_id: Option<&str>) -> Result<(), Fault> {
+    match survey.ledgers.iter().all(|named| Some(&**named) == ledger_id) {
+        true => Ok(()),
+        false => Err(Fault::OtherLedger { pattern: engine.key_pattern().unwrap_or_default() }),
+    }
 }
 
 impl Fault {

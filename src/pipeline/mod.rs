@@ -54,7 +54,7 @@ pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
 pub use sync::sync;
-pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag};
+pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag, examine_owner};
 
 use catalogue::Catalogue;
 use error::RETRY_AFTER_MS;
@@ -240,6 +240,8 @@ pub struct Readiness {
 pub struct App {
     engine: Arc<dyn Engine>,
     ledger: Ledger,
+    /// As [`crate::ledger::LedgerState::id`].
+    ledger_id: String,
     settings: Settings,
     /// This node's name among the owners of leases.
     node: String,
@@ -284,6 +286,7 @@ impl App {
     pub async fn open(engine: Arc<dyn Engine>, ledger: Ledger, settings: Settings) -> Result<Arc<Self>> {
         let alone = lock_for_memory(engine.as_ref(), &ledger).await?;
         let epoch = recover::recover(engine.as_ref(), &ledger).await?;
+        let ledger_id = ledger.state(engine.limits().partitions).await?.id;
         let definitions = ledger.definitions().await?;
         let (loads, loading) = Together::new();
         let (counts, counting) = Together::new();
@@ -292,6 +295,7 @@ impl App {
             catalogue: Catalogue::new(ledger.clone()),
             engine,
             ledger,
+            ledger_id,
             settings,
             node: format!("{:016x}", rand::random::<u64>()),
             epoch: watch::Sender::new(None),

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::App;
-use super::fault::Fault;
+use super::fault::{Fault, expect_ours};
 use crate::domain::BoardId;
 use crate::engine::{Backoff, EngineError, Notice, PartitionSurvey, Progress};
 use crate::ledger::LedgerError;
@@ -84,6 +84,11 @@ pub async fn look(app: Arc<App>) {
             continue;
         }
         let Ok(survey) = app.engine.survey().await else { continue };
+        // Recovery says why, and waits until it is ours again.
+        if let Err(foreign) = expect_ours(app.engine.as_ref(), &survey, Some(&app.ledger_id)) {
+            app.engine_error(epoch, EngineError::Lost(foreign.to_string()));
+            continue;
+        }
         let is_whole = |(partition, here): (u16, &PartitionSurvey)| {
             let committed = app.waits.in_ledger(partition);
             here.epoch == Some(epoch) && (committed.epoch != epoch || here.last.is_some_and(|last| last >= committed))

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::fault::{Fault, expect_ours};
 use super::notices::LOOK_EVERY;
 use super::sync::Follower;
 use crate::domain::{Position, Timestamp};
@@ -24,13 +24,14 @@ const STRANDED_CHUNK: usize = 1_000;
 ///
 /// An engine whose journal ended in an older epoch than the ledger's is one that others have left for another engine: an old
 /// primary, after its replica was promoted. It is closed, what the ledger does not have of it is reported, and as long as
-/// anybody works in the ledger's epoch it stays out.
+/// anybody works in the ledger's epoch it stays out. An engine of another ledger is not touched.
 pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault> {
     let mut deserted = None;
     loop {
         let lock = ledger.lock("recovery").await?;
         let survey = engine.survey().await?;
         let state = ledger.state(engine.limits().partitions).await?;
+        expect_ours(engine, &survey, Some(&state.id))?;
         if agree(&survey, &state) {
             return Ok(state.epoch);
         }
@@ -57,7 +58,7 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
         let drained = drain(engine, ledger, &state, &survey).await?;
         let epoch = 1 + newest.max(state.epoch);
         ledger.begin_epoch(epoch, Timestamp::now()).await?;
-        engine.open(epoch).await?;
+        engine.open(epoch, &state.id).await?;
         tracing::info!(epoch, drained, "an epoch begins; likes and events are taken");
         return Ok(epoch);
     }

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
 use super::App;
-use super::fault::Fault;
+use super::fault::{Fault, expect_ours};
 use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
 use crate::engine::{Engine, Result, Survey};
 use crate::ledger::{DeadLetterKinds, Ledger};
@@ -187,6 +187,16 @@ async fn oldest_after(engine: &dyn Engine, survey: &Survey, cursors: &Cursors, n
 const FOLLOWED_MS: u64 = 10_000;
 /// Older entries than that are a twelfth of the way to where likes are refused.
 const LATE_MS: u64 = 1_800_000;
+
+/// Whose the engine is, for a check-up; `ledger_id` is that of the ledger, if it has one.
+pub async fn examine_owner(engine: &dyn Engine, ledger_id: Option<&str>) -> Result<Finding, Fault> {
+    let (subject, survey) = ("Redis's ledger", engine.survey().await?);
+    Ok(match expect_ours(engine, &survey, ledger_id) {
+        Ok(()) if survey.ledgers.is_empty() => Finding::ok(subject, "it belongs to none yet"),
+        Ok(()) => Finding::ok(subject, "it is the one at DATABASE_URL"),
+        Err(foreign) => Finding::fail(subject, foreign.to_string()),
+    })
+}
 
 /// How far the ledger is behind the engine, for a check-up beside the servers that work on both.
 pub async fn examine_lag(engine: &dyn Engine, ledger: &Ledger) -> Result<Finding, Fault> {

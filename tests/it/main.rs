@@ -39,3 +39,4 @@ mod security;
 mod sse;
 mod system;
 mod tidy;
+mod two_ledgers;

@@ -18,6 +18,8 @@ use crate::support::redis::{RedisServer, prefix, shared};
 
 /// Long enough for anything that happens at all, on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The ledger that engines are opened for.
+const LEDGER: &str = "a ledger";
 const AT: Timestamp = Timestamp::from_ms(1_700_000_000_000);
 
 fn limits() -> EngineLimits {
@@ -39,7 +41,7 @@ fn request(key: &str) -> LikeRequest {
 }
 
 async fn open(engine: &RedisEngine, epoch: u64) {
-    engine.open(epoch).await.unwrap();
+    engine.open(epoch, LEDGER).await.unwrap();
     let loaded = UserLikes { user: ann(), likes: vec![], answers: vec![] };
     engine.load_likes(epoch, &[loaded], AT).await.unwrap();
 }
@@ -126,6 +128,25 @@ async fn lost_data_is_a_lost_engine() {
     assert!(is_lost(engine.viewer_likes(1, &ann(), &[], AT).await));
     let survey = engine.survey().await.unwrap();
     assert!(survey.partitions.iter().all(|partition| partition.epoch.is_none() && partition.last.is_none()));
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_wrote_is_understood() {
+    let server = RedisServer::start();
+    let engine = server.engine("acc", limits()).await;
+    open(&engine, 1).await;
+    // Answers without their product, and an epoch without its ledger.
+    server.command(&["RPUSH", "acc:{p0}:ops:ann", "old\t1 1 1700000000000 1-7", "older\t0 0 1700000000000 1-6"]);
+    server.command(&["HDEL", "acc:{p0}:meta", "ledger"]);
+    server.command(&["HDEL", "acc:{p1}:meta", "ledger"]);
+    for (key, expected) in [("old", (true, true, 7)), ("older", (false, false, 6))] {
+        let answer = engine.like(1, &request(key)).await.unwrap();
+        let LikeOutcome::Replayed(answer) = answer else { panic!("{answer:?}") };
+        assert_eq!((answer.liked, answer.changed, answer.position.seq), expected);
+    }
+    assert!(engine.survey().await.unwrap().ledgers.is_empty());
+    engine.open(2, "another ledger").await.unwrap();
+    assert_eq!(engine.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>(), ["another ledger"]);
 }
 
 #[tokio::test]
@@ -329,7 +350,7 @@ async fn every_key_has_a_hash_tag_and_no_generation_is_left_behind() {
 #[tokio::test]
 async fn large_users_boards_and_batches_pass() {
     let engine = shared().engine(&prefix(), limits()).await;
-    engine.open(1).await.unwrap();
+    engine.open(1, LEDGER).await.unwrap();
     let products: Vec<_> = (0..20_001).map(|n| product(&format!("p{n:05}"))).collect();
     let likes = products.iter().map(|product| (product.clone(), AT)).collect();
     let small = UserLikes { user: UserId::new("small").unwrap(), likes: vec![], answers: vec![] };

@@ -52,6 +52,8 @@ struct Shared {
 }
 
 struct State {
+    /// The id of the ledger that it was opened for.
+    ledger: Option<String>,
     partitions: Vec<Partition>,
     boards: HashMap<BoardId, BoardState>,
     /// Owner by the task's name.
@@ -63,7 +65,7 @@ impl MemoryEngine {
         let partitions = (0..limits.partitions).map(|_| Partition::new(limits)).collect();
         Self(Arc::new(Shared {
             limits,
-            state: Mutex::new(State { partitions, boards: HashMap::new(), leases: Expiring::default() }),
+            state: Mutex::new(State { ledger: None, partitions, boards: HashMap::new(), leases: Expiring::default() }),
             appended: Notify::new(),
             notices: broadcast::Sender::new(NOTICES_MAX),
         }))
@@ -110,6 +112,10 @@ impl Engine for MemoryEngine {
         &self.0.limits
     }
 
+    fn key_pattern(&self) -> Option<String> {
+        None
+    }
+
     async fn ping(&self) -> Result<()> {
         Ok(())
     }
@@ -119,8 +125,9 @@ impl Engine for MemoryEngine {
     }
 
     async fn survey(&self) -> Result<Survey> {
-        let partitions = self.state().partitions.iter().map(|partition| partition.journal.survey()).collect();
-        Ok(Survey { has_scripts: true, partitions })
+        let state = self.state();
+        let partitions = state.partitions.iter().map(|partition| partition.journal.survey()).collect();
+        Ok(Survey { has_scripts: true, ledgers: state.ledger.iter().cloned().collect(), partitions })
     }
 
     async fn close(&self) -> Result<()> {
@@ -128,8 +135,12 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn open(&self, epoch: u64) -> Result<()> {
-        self.state().partitions.iter_mut().for_each(|partition| partition.open(epoch));
+    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
+        let mut state = self.state();
+        if state.ledger.get_or_insert_with(|| ledger.to_owned()) != ledger {
+            return Err(EngineError::Lost("it was opened for another ledger".to_owned()));
+        }
+        state.partitions.iter_mut().for_each(|partition| partition.open(epoch));
         Ok(())
     }
 

@@ -32,29 +32,26 @@ impl RedisEngine {
         let server = self.link.server();
         let surveyed = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
         let began_here =
-            surveyed.iter().all(|(_, began_on)| began_on.as_deref().is_none_or(|began_on| *began_on == *server));
+            surveyed.iter().all(|(_, began)| began.server.as_deref().is_none_or(|began_on| *began_on == *server));
         if has_scripts && began_here {
             self.link.expect(server);
         }
+        let ledgers = surveyed.iter().filter_map(|(_, began)| began.ledger.clone()).collect();
         let partitions = surveyed.into_iter().map(|(partition, _)| partition).collect();
-        Ok(Survey { has_scripts: has_scripts && began_here, partitions })
+        Ok(Survey { has_scripts: has_scripts && began_here, ledgers, partitions })
     }
 
-    /// A partition, and the run id of the server on which its epoch began.
-    async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Option<String>)> {
+    async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Began)> {
         let mut meta = redis::cmd("HMGET");
-        meta.arg(self.keys.meta(partition)).arg("epoch").arg("server");
+        meta.arg(self.keys.meta(partition)).arg("epoch").arg("server").arg("ledger");
         let meta = list(self.link.call(&meta, STEP_LIMIT).await?)?;
-        let [epoch, server] = meta.as_slice() else { return Err(unexpected(&Value::Array(meta))) };
+        let [epoch, server, ledger] = meta.as_slice() else { return Err(unexpected(&Value::Array(meta))) };
         let epoch = match epoch {
             Value::Nil => None,
             // An epoch that can't be read is none of ours.
             epoch => parse(epoch).ok(),
         };
-        let server = match server {
-            Value::Nil => None,
-            server => Some(text(server)?.to_owned()),
-        };
+        let began = Began { server: word(server)?, ledger: word(ledger)? };
         let mut stream = redis::cmd("XINFO");
         stream.arg("STREAM").arg(self.keys.journal(partition));
         let (last, len) = match self.link.try_call(&stream, STEP_LIMIT).await? {
@@ -62,7 +59,7 @@ impl RedisEngine {
             Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => (None, 0),
             Err(error) => return Err(refusal(error)),
         };
-        Ok((PartitionSurvey { epoch, last, len }, server))
+        Ok((PartitionSurvey { epoch, last, len }, began))
     }
 
     pub(super) async fn do_close(&self) -> Result<()> {
@@ -74,7 +71,7 @@ impl RedisEngine {
         Ok(())
     }
 
-    pub(super) async fn do_open(&self, epoch: u64) -> Result<()> {
+    pub(super) async fn do_open(&self, epoch: u64, ledger: &str) -> Result<()> {
         for script in script::ALL {
             let mut cmd = redis::cmd("SCRIPT");
             cmd.arg("LOAD").arg(script.source);
@@ -88,10 +85,12 @@ impl RedisEngine {
         for partition in self.partitions() {
             let keys = [self.keys.meta(partition), self.keys.journal(partition)];
             let mut args = Args::default();
-            args.push(epoch).push(&server);
+            args.push(epoch).push(&server).push(ledger);
             let reply = self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
-            if text(&reply)? != "OK" {
-                return Err(EngineError::Lost(format!("an epoch later than {epoch} was opened meanwhile")));
+            match text(&reply)? {
+                "OK" => {}
+                "FOREIGN" => return Err(EngineError::Lost("it was opened for another ledger".to_owned())),
+                _ => return Err(EngineError::Lost(format!("an epoch later than {epoch} was opened meanwhile"))),
             }
         }
         Ok(())
@@ -102,6 +101,20 @@ impl RedisEngine {
         let mut cmd = redis::cmd("XTRIM");
         cmd.arg(self.keys.journal(partition)).arg("MINID").arg("=").arg(first_kept.to_string());
         self.link.call(&cmd, BULK_LIMIT).await.map(drop)
+    }
+}
+
+/// Where a partition's epoch began, and for whom.
+struct Began {
+    /// The run id of the server.
+    server: Option<String>,
+    ledger: Option<String>,
+}
+
+fn word(reply: &Value) -> Result<Option<String>> {
+    match reply {
+        Value::Nil => Ok(None),
+        word => Ok(Some(text(word)?.to_owned())),
     }
 }
 

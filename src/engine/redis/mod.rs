@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! acc:{p3}:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
-//!                                 since, a time before which no entry was recorded that the ledger does not have
+//!                                 since, a time before which no entry was recorded that the ledger does not have;
+//!                                 ledger, the id of the ledger that it belongs to; server, where the epoch began
 //! acc:{p3}:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
 //!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
 //! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
@@ -176,6 +177,10 @@ impl Engine for RedisEngine {
         &self.limits
     }
 
+    fn key_pattern(&self) -> Option<String> {
+        Some(self.keys.pattern())
+    }
+
     async fn ping(&self) -> Result<()> {
         self.link.call(&redis::cmd("PING"), STEP_LIMIT).await.map(drop)
     }
@@ -192,8 +197,8 @@ impl Engine for RedisEngine {
         self.do_close().await
     }
 
-    async fn open(&self, epoch: u64) -> Result<()> {
-        self.do_open(epoch).await
+    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
+        self.do_open(epoch, ledger).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {

@@ -41,11 +41,32 @@ pub async fn is_closed_and_empty_at_first(make: Make) {
     engine.close().await.unwrap();
     engine.trim(0, Position::new(5, 5)).await.unwrap();
     assert_eq!(partition_surveys(engine).await, [PartitionSurvey::default(); 3]);
-    engine.open(7).await.unwrap();
+    engine.open(7, LEDGER).await.unwrap();
     let survey = engine.survey().await.unwrap();
     assert!(survey.has_scripts);
     assert_eq!(survey.partitions, [PartitionSurvey { epoch: Some(7), last: Some(Position::new(7, 0)), len: 0 }; 3]);
     assert_eq!(entries(engine, 2).await, []);
+}
+
+pub async fn belongs_to_one_ledger(make: Make) {
+    let engine = &*make(EngineLimits { partitions: 2, ..plain() }).await;
+    let ledgers = async || engine.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>();
+    assert!(ledgers().await.is_empty());
+    engine.open(1, LEDGER).await.unwrap();
+    assert_eq!(ledgers().await, [LEDGER]);
+    record(engine, 0, 0..3).await;
+    // Another's is refused whole, whether this one works or is closed.
+    let before = partition_surveys(engine).await;
+    assert!(is_lost(engine.open(2, "another").await));
+    assert_eq!(partition_surveys(engine).await, before);
+    engine.close().await.unwrap();
+    assert_eq!(ledgers().await, [LEDGER]);
+    let closed = partition_surveys(engine).await;
+    assert!(is_lost(engine.open(2, "another").await));
+    assert_eq!((partition_surveys(engine).await, ledgers().await), (closed, vec![LEDGER.to_owned()]));
+    assert_eq!(entries(engine, 0).await.len(), 3);
+    engine.open(2, LEDGER).await.unwrap();
+    assert_eq!((ledgers().await, entries(engine, 0).await.len()), (vec![LEDGER.to_owned()], 0));
 }
 
 pub async fn fences_epochs(make: Make) {
@@ -60,13 +81,13 @@ pub async fn fences_epochs(make: Make) {
             && is_lost(engine.record(epoch, 0, &[], at(0)).await)
     };
     assert!(all_lost(0).await && all_lost(1).await, "never opened");
-    engine.open(3).await.unwrap();
+    engine.open(3, LEDGER).await.unwrap();
     assert!(all_lost(2).await && all_lost(4).await);
     assert_eq!(engine.viewer_likes(3, &ann.user, &[product("jug")], at(0)).await.unwrap(), None);
     engine.load_likes(3, std::slice::from_ref(&ann), at(0)).await.unwrap();
     engine.close().await.unwrap();
     assert!(all_lost(3).await, "closed");
-    engine.open(4).await.unwrap();
+    engine.open(4, LEDGER).await.unwrap();
     assert!(all_lost(3).await);
     assert_eq!(engine.like(4, &request).await.unwrap(), LikeOutcome::NotLoaded);
     assert_eq!(entries(engine, 0).await, []);
@@ -220,7 +241,7 @@ pub async fn closes_and_opens(make: Make) {
     assert_eq!(positions_of(&entries(engine, 0).await), positions(1, 2..=3));
     assert_eq!(partition_surveys(engine).await[0].len, 2);
 
-    engine.open(5).await.unwrap();
+    engine.open(5, LEDGER).await.unwrap();
     let survey = PartitionSurvey { epoch: Some(5), last: Some(Position::new(5, 0)), len: 0 };
     assert_eq!(partition_surveys(engine).await, [survey]);
     assert_eq!(entries(engine, 0).await, []);

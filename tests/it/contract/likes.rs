@@ -115,7 +115,7 @@ pub async fn replays_before_anything_else(make: Make) {
     assert_eq!(toggle(engine, "ann", "cup", "other", 5_000).await, LikeOutcome::Busy);
     assert_eq!(toggle(engine, "ann", "cup", "k", 0).await, replayed(&first));
     // Answers outlive the epoch, likes do not.
-    engine.open(2).await.unwrap();
+    engine.open(2, LEDGER).await.unwrap();
     let again = |id| LikeRequest {
         user: user("ann"),
         product: product("cup"),
@@ -263,7 +263,7 @@ pub async fn busy_by_age(make: Make) {
     committed(1, 4).await;
     assert_eq!(toggle(engine, "ann", "cup", "k5", 1_000_000).await, done(true, true, 1_000_000, 5));
     // A new epoch begins with nothing to wait for.
-    engine.open(2).await.unwrap();
+    engine.open(2, LEDGER).await.unwrap();
     load(engine, 2, "ann", &[]).await;
     let late = LikeRequest {
         user: user("ann"),
@@ -307,7 +307,7 @@ pub async fn forgets(make: Make) {
 /// effect, and the events of each (user, product) alternate from +1.
 pub async fn many_at_once_alternate(make: Make) {
     let engine = make(EngineLimits { like_rate: 0, ..EngineLimits::default() }).await;
-    engine.open(1).await.unwrap();
+    engine.open(1, LEDGER).await.unwrap();
     for id in ["ann", "bob", "cat"] {
         load(&*engine, 1, id, &[]).await;
     }

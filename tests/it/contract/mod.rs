@@ -37,8 +37,8 @@ macro_rules! contract {
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
                     refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
                     busy_stands_alone;
-                journal: is_closed_and_empty_at_first, fences_epochs, numbers_each_partition, reads_in_pieces,
-                    waits_no_longer_than_asked, wakes_every_reader, loses_no_wake_up, trims, closes_and_opens;
+                journal: is_closed_and_empty_at_first, fences_epochs, belongs_to_one_ledger,
+                    numbers_each_partition, reads_in_pieces, waits_no_longer_than_asked, wakes_every_reader, loses_no_wake_up, trims, closes_and_opens;
                 boards: begins_empty, builds_and_switches, drops_what_was_never_shown, applies_once,
                     applies_to_both_generations, points_stop_and_vanish, keeps_what_a_generation_was_built_under,
                     drops_a_board;
@@ -71,6 +71,9 @@ contract!(redis, crate::support::redis::engine);
 /// Long enough for anything that happens at all, on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The ledger that engines are opened for.
+const LEDGER: &str = "a ledger";
+
 /// No limit of rate and one partition, so that positions are easy to foretell.
 fn plain() -> EngineLimits {
     EngineLimits { partitions: 1, like_rate: 0, ..EngineLimits::default() }
@@ -79,7 +82,7 @@ fn plain() -> EngineLimits {
 /// An engine open in epoch 1, in which ann and bob are loaded and like nothing.
 async fn opened(make: Make, limits: EngineLimits) -> Arc<dyn Engine> {
     let engine = make(limits).await;
-    engine.open(1).await.unwrap();
+    engine.open(1, LEDGER).await.unwrap();
     load(&*engine, 1, "ann", &[]).await;
     load(&*engine, 1, "bob", &[]).await;
     engine

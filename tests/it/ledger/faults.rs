@@ -21,15 +21,37 @@ over_both! {
                 let ledger = Ledger::connect(&url).await.unwrap();
                 let applied = ledger.migrate().await.unwrap();
                 ledger.ping().await.unwrap();
-                assert_eq!(ledger.state(PARTITIONS).await.unwrap().cursors.len(), usize::from(PARTITIONS));
-                applied
+                let state = ledger.state(PARTITIONS).await.unwrap();
+                assert_eq!(state.cursors.len(), usize::from(PARTITIONS));
+                (applied, state.id)
             })
         }).collect();
-        let mut applied = Vec::new();
+        let (mut applied, mut ids) = (Vec::new(), std::collections::BTreeSet::new());
         for node in nodes {
-            applied.extend(node.await.unwrap());
+            let (by_it, id) = node.await.unwrap();
+            applied.extend(by_it);
+            ids.insert(id);
         }
-        assert_eq!(applied, ["2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats"]);
+        assert_eq!(applied, [
+            "2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats",
+            "2026-11-27-000000_ledger_id",
+        ]);
+        assert_eq!(ids.len(), 1, "whoever came first has named it");
+    }
+
+    async fn a_ledger_is_named_once_by_whoever_opens_it(ledger: Fresh) {
+        let id = async || ledger.state(PARTITIONS).await.unwrap().id;
+        let first = id().await;
+        assert_eq!((first.len(), id().await), (32, first.clone()));
+        assert_eq!(ledger.begun_with().await.unwrap(), Some((PARTITIONS, Some(first.clone()))));
+        let before = ledger.state(PARTITIONS).await.unwrap();
+        ledger.begin_epoch(before.epoch + 1, at(0)).await.unwrap();
+        assert_eq!(id().await, first);
+        // As an earlier version leaves it.
+        ledger.tamper("UPDATE meta SET ledger_id = NULL").await;
+        assert_eq!(ledger.begun_with().await.unwrap(), Some((PARTITIONS, None)));
+        let ids = futures_util::future::join_all((0..4).map(|_| id())).await;
+        assert!(ids[0] != first && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     }
 
     async fn a_lock_is_held_by_one(ledger: Fresh) {

@@ -62,6 +62,10 @@ impl Engine for Counted {
         self.engine.limits()
     }
 
+    fn key_pattern(&self) -> Option<String> {
+        self.engine.key_pattern()
+    }
+
     async fn ping(&self) -> Result<()> {
         self.engine.ping().await
     }
@@ -78,8 +82,8 @@ impl Engine for Counted {
         self.engine.close().await
     }
 
-    async fn open(&self, epoch: u64) -> Result<()> {
-        self.engine.open(epoch).await
+    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
+        self.engine.open(epoch, ledger).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {

@@ -204,7 +204,13 @@ impl Server {
 
     /// SIGTERM.
     pub fn ask_to_stop(&self) {
-        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, by the name that `kill` knows it by.
+    pub fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().unwrap().success());
     }
 
     pub fn is_running(&mut self) -> bool {
