@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::fault::{Fault, expect_ours};
-use crate::domain::BoardId;
+use crate::domain::{BoardId, Position};
 use crate::engine::{Backoff, EngineError, Notice, PartitionSurvey, Progress};
 use crate::ledger::LedgerError;
 
@@ -83,17 +83,19 @@ pub async fn look(app: Arc<App>) {
             app.engine_error(epoch, EngineError::Lost("the ledger is in a later epoch".into()));
             continue;
         }
+        // Before the survey: what is committed while that is under way may not be in it.
+        let committed: Vec<_> =
+            (0..app.engine.limits().partitions).map(|partition| app.waits.in_ledger(partition)).collect();
         let Ok(survey) = app.engine.survey().await else { continue };
         // Recovery says why, and waits until it is ours again.
         if let Err(foreign) = expect_ours(app.engine.as_ref(), &survey, Some(&app.ledger_id)) {
             app.engine_error(epoch, EngineError::Lost(foreign.to_string()));
             continue;
         }
-        let is_whole = |(partition, here): (u16, &PartitionSurvey)| {
-            let committed = app.waits.in_ledger(partition);
+        let is_whole = |(&committed, here): (&Position, &PartitionSurvey)| {
             here.epoch == Some(epoch) && (committed.epoch != epoch || here.last.is_some_and(|last| last >= committed))
         };
-        if !survey.has_scripts || !(0..).zip(&survey.partitions).all(is_whole) {
+        if !survey.has_scripts || !committed.iter().zip(&survey.partitions).all(is_whole) {
             app.engine_error(epoch, EngineError::Lost("its epoch, its scripts or part of its journal are gone".into()));
         }
     }
