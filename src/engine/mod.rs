@@ -468,7 +468,8 @@ pub trait Engine: Send + Sync + 'static {
 
     // ------------------------------------------------------------ leases
 
-    /// Takes or renews a background task for `ttl`; false while another owner has it.
+    /// Takes or renews a background task for `ttl`, which is the same for all who ask for it; false while another owner has
+    /// it. Of a holder that is gone it is free `ttl` after the next one who asks, whatever a clock did meanwhile.
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool>;
 
     /// Gives a task back, if it is this owner's.

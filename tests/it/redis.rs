@@ -117,6 +117,20 @@ async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     assert_eq!(like(&engine, 2, "k2").await, Position::new(2, 1));
 }
 
+/// A step back leaves a key as much longer as the step was.
+#[tokio::test]
+async fn a_lease_of_a_holder_that_is_gone_ends_although_the_clock_of_redis_was_set_back() {
+    const TTL: Duration = Duration::from_millis(300);
+    let server = RedisServer::start();
+    let engine = server.engine("acc", limits()).await;
+    open(&engine, 1).await;
+    assert!(engine.lease("project", "one", TTL, AT).await.unwrap());
+    server.command(&["PEXPIRE", "acc:lease:project", "600000"]);
+    let lease = async || engine.lease("project", "two", TTL, AT).await.unwrap().then_some(());
+    assert_eq!(lease().await, None, "it has a holder still");
+    eventually(lease).await;
+}
+
 #[tokio::test]
 async fn lost_data_is_a_lost_engine() {
     let server = RedisServer::start();
