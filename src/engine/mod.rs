@@ -290,8 +290,9 @@ pub struct Entries {
 /// How far something has come; told to every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The ledger has committed a partition up to here.
-    Ledger { partition: u16, position: Position },
+    /// The ledger has committed a partition up to `position`. Whatever it refused after `from` was told before this; what is
+    /// before `from` somebody else has committed, and told, or will tell.
+    Ledger { partition: u16, from: Position, position: Position },
     /// The count of likes has folded a partition up to here.
     Likes { partition: u16, position: Position },
     /// The ledger has refused this entry. Told with, and before, the progress that passes it.

@@ -35,6 +35,8 @@ enum Acknowledged {
     Committed,
     /// The ledger has passed it and did not take it.
     Refused,
+    /// The ledger has passed it; whether it took it, it must be asked.
+    Untold,
 }
 
 impl App {
@@ -115,26 +117,16 @@ impl App {
         let (answer, is_replay, durability) = match acknowledged {
             Acknowledged::Accepted => (answer, is_replay, Durability::Accepted),
             Acknowledged::Committed => (answer, is_replay, Durability::Committed),
-            // The engine had forgotten the key; the ledger has the answer that it was given then.
-            Acknowledged::Refused => {
-                match in_time(self.ledger.answer(user, key)).await.map_err(|error| unknown(error.into()))? {
-                    Some((other, _)) if other != *product => return Ok(LikeResult::KeyConflict),
-                    Some((_, earlier)) => (earlier, true, Durability::Committed),
-                    // It changed nothing, so its position is that of an entry before it, which may be anybody's.
-                    None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
-                        (answer, is_replay, Durability::Committed)
-                    }
-                    None => {
-                        if !answer.changed {
-                            let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
-                            forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
-                        }
-                        let reason =
-                            "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
-                        return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
-                    }
+            Acknowledged::Refused | Acknowledged::Untold => match in_time(self.ledger.answer(user, key)).await {
+                Ok(Some((other, _))) if other != *product => return Ok(LikeResult::KeyConflict),
+                Ok(known) => {
+                    let known = known.map(|(_, answer)| answer);
+                    let (answer, is_replay) = self.as_the_ledger_has_it(request, answer, is_replay, known).await?;
+                    (answer, is_replay, Durability::Committed)
                 }
-            }
+                Err(_) if matches!(acknowledged, Acknowledged::Untold) => (answer, is_replay, Durability::Accepted),
+                Err(error) => return Err(unknown(error.into())),
+            },
         };
         // What was asked before its answer was lost, and not what somebody has sent with this key earlier. Of two sent in the
         // same millisecond both may be told that they changed it: which one did is not known, and it has one effect.
@@ -146,6 +138,33 @@ impl App {
             like_count,
             durability,
         })
+    }
+
+    /// What to answer, and whether it is the answer to an earlier like; `known` is what the ledger has for the key.
+    async fn as_the_ledger_has_it(
+        &self,
+        LikeRequest { user, product, .. }: &LikeRequest,
+        answer: LikeAnswer,
+        is_replay: bool,
+        known: Option<LikeAnswer>,
+    ) -> Result<(LikeAnswer, bool)> {
+        match known {
+            Some(own) if own.position == answer.position => Ok((answer, is_replay)),
+            // The engine had forgotten the key; the ledger has the answer that it was given then.
+            Some(earlier) => Ok((earlier, true)),
+            // It changed nothing, so its position is that of an entry before it, which may be anybody's.
+            None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
+                Ok((answer, is_replay))
+            }
+            None => {
+                if !answer.changed {
+                    let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
+                    forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
+                }
+                let reason = "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
+                Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS })
+            }
+        }
     }
 
     /// Says COMMITTED, and lets the engine append when it can.
@@ -205,6 +224,7 @@ impl App {
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
             Ok(End::Passed) => Ok(Acknowledged::Committed),
             Ok(End::Refused) => Ok(Acknowledged::Refused),
+            Ok(End::Untold) => Ok(Acknowledged::Untold),
             Ok(End::Unknown) => Err(AppError::Unknown {
                 reason: "the engine was lost before the ledger had the entry".into(),
                 retry_after_ms: RETRY_AFTER_MS,

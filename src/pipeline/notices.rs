@@ -55,7 +55,7 @@ pub async fn listen(app: Arc<App>) {
 /// Reads how far ledger and count of likes have come: nobody tells it again while nothing happens.
 async fn catch_up(app: &App) -> Result<(), Fault> {
     for (partition, position) in app.ledger.state(app.engine.limits().partitions).await?.cursors {
-        app.waits.reach(Progress::Ledger { partition, position });
+        app.waits.reach(Progress::Ledger { partition, from: position, position });
     }
     let survey = app.engine.board(&BoardId::likes()).await?;
     let Some(shown) = survey.shown else { return Ok(()) };

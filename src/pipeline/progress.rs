@@ -1,7 +1,8 @@
 //! How far ledger and count of likes have come, and the requests that wait for it.
 //!
-//! Invariant: a wait ends with [`End::Passed`] only when the very entry was passed within its own epoch, and not known to
-//! be refused. A change of epoch ends every older wait: whether such an entry was saved is not known here.
+//! Invariant: a wait ends with [`End::Passed`] only when the very entry was passed within its own epoch, by a commit that told
+//! what it refused, and was not refused. A change of epoch ends every older wait: whether such an entry was saved is not
+//! known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -17,6 +18,8 @@ pub enum End {
     Passed,
     /// The ledger did not take the entry.
     Refused,
+    /// The ledger has passed the entry, and whether it took it was not told, or not yet.
+    Untold,
     /// The epoch ended before.
     Unknown,
 }
@@ -38,16 +41,17 @@ impl Waits {
     }
 
     pub fn reach(&self, progress: Progress) {
-        let (lines, partition, position) = match progress {
-            Progress::Ledger { partition, position } => (&self.ledger, partition, position),
-            Progress::Likes { partition, position } => (&self.likes, partition, position),
-            Progress::Refused { partition, position } => (&self.ledger, partition, position),
+        let (lines, partition) = match progress {
+            Progress::Ledger { partition, .. } | Progress::Refused { partition, .. } => (&self.ledger, partition),
+            Progress::Likes { partition, .. } => (&self.likes, partition),
         };
         // A partition that is not there is another installation's, with the same prefix by mistake.
         let Some(line) = lines.get(usize::from(partition)) else { return };
         match progress {
-            Progress::Refused { .. } => line.refuse(position),
-            Progress::Ledger { .. } | Progress::Likes { .. } => line.reach(position),
+            Progress::Refused { position, .. } => line.refuse(position),
+            Progress::Ledger { from, position, .. } => line.reach(from, position),
+            // Nothing is ever refused there.
+            Progress::Likes { position, .. } => line.reach(Position::default(), position),
         }
     }
 
@@ -73,6 +77,8 @@ struct Line(Mutex<LineState>);
 #[derive(Default)]
 struct LineState {
     reached: Position,
+    /// Up to here something was passed by a commit that nothing was heard of.
+    untold: Position,
     /// In order of position, so that progress wakes only those it concerns.
     waiting: BTreeMap<(Position, u64), oneshot::Sender<End>>,
     tickets: u64,
@@ -85,7 +91,11 @@ impl LineState {
         if self.reached.epoch > position.epoch {
             return Some(End::Unknown);
         }
-        let end = if self.refused.contains(&position) { End::Refused } else { End::Passed };
+        let end = match self.refused.contains(&position) {
+            true => End::Refused,
+            false if position <= self.untold => End::Untold,
+            false => End::Passed,
+        };
         (self.reached >= position).then_some(end)
     }
 }
@@ -103,10 +113,13 @@ impl Line {
         }
     }
 
-    fn reach(&self, position: Position) {
+    fn reach(&self, from: Position, position: Position) {
         let mut line = self.lock();
         if position <= line.reached {
             return;
+        }
+        if from > line.reached {
+            line.untold = from;
         }
         line.reached = position;
         let later = line.waiting.split_off(&(position, u64::MAX));
@@ -160,14 +173,14 @@ mod tests {
     #[tokio::test]
     async fn a_wait_ends_when_its_position_is_passed_and_not_before() {
         let line = Line::default();
-        line.reach(at(1, 5));
+        line.reach(at(0, 0), at(1, 5));
         assert_eq!(line.wait(at(1, 5)).await, End::Passed);
         let (first, second) = (line.wait(at(1, 6)), line.wait(at(1, 9)));
         tokio::pin!(second);
-        let progress = async { line.reach(at(1, 7)) };
+        let progress = async { line.reach(at(1, 5), at(1, 7)) };
         assert_eq!(tokio::join!(first, progress).0, End::Passed);
         assert!(timeout(Duration::from_millis(5), &mut second).await.is_err());
-        line.reach(at(1, 9));
+        line.reach(at(1, 7), at(1, 9));
         assert_eq!(second.await, End::Passed);
         assert!(line.lock().waiting.is_empty());
     }
@@ -176,7 +189,7 @@ mod tests {
     async fn a_new_epoch_never_passes_for_a_commit() {
         let line = Line::default();
         let wait = line.wait(at(1, 6));
-        let progress = async { line.reach(at(2, 100)) };
+        let progress = async { line.reach(at(2, 0), at(2, 100)) };
         assert_eq!(tokio::join!(wait, progress).0, End::Unknown);
         assert_eq!(line.wait(at(1, 1)).await, End::Unknown);
     }
@@ -187,11 +200,28 @@ mod tests {
         let waits = async { tokio::join!(line.wait(at(1, 1)), line.wait(at(1, 2)), line.wait(at(1, 3))) };
         let progress = async {
             line.refuse(at(1, 2));
-            line.reach(at(1, 3));
+            line.reach(at(0, 0), at(1, 3));
         };
         let (ends, ()) = tokio::join!(waits, progress);
         assert_eq!(ends, (End::Passed, End::Refused, End::Passed));
         assert_eq!(line.wait(at(1, 2)).await, End::Refused, "for those who come later, too");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_told_of_never_passes_for_a_commit() {
+        let line = Line::default();
+        line.reach(at(0, 0), at(1, 2));
+        let waits = async { tokio::join!(line.wait(at(1, 3)), line.wait(at(1, 4)), line.wait(at(1, 6))) };
+        let progress = async {
+            line.refuse(at(1, 4));
+            // Another node's commit up to 5 is seen in the ledger, and only then heard of; the next one is this node's own.
+            line.reach(at(1, 5), at(1, 5));
+            line.reach(at(1, 2), at(1, 5));
+            line.reach(at(1, 5), at(1, 6));
+        };
+        let (ends, ()) = tokio::join!(waits, progress);
+        assert_eq!(ends, (End::Untold, End::Refused, End::Passed));
+        assert_eq!(line.wait(at(1, 5)).await, End::Untold, "for those who come later, too");
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! Invariant: an entry is passed only when the ledger has it, as an event or as a dead letter. A ledger that is away
 //! makes sync wait, never skip.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -170,7 +169,10 @@ impl Follower {
     }
 
     fn progress(&self) -> Vec<Progress> {
-        self.cursors.iter().map(|(&partition, &position)| Progress::Ledger { partition, position }).collect()
+        // What was refused on the way there is for those to tell who committed it.
+        let stands =
+            |(&partition, &position): (&u16, &Position)| Progress::Ledger { partition, from: position, position };
+        self.cursors.iter().map(stands).collect()
     }
 
     /// What was read, as batches to commit. A step in the journal that is missing becomes a dead letter of its own.
@@ -213,8 +215,9 @@ impl Follower {
 
     /// Moves behind batches that were committed.
     pub fn advance(&mut self, batches: &[Batch]) -> Vec<Progress> {
-        let moved: BTreeMap<_, _> = batches.iter().map(|batch| (batch.partition, batch.to)).collect();
-        self.cursors.extend(&moved);
-        moved.into_iter().map(|(partition, position)| Progress::Ledger { partition, position }).collect()
+        self.cursors.extend(batches.iter().map(|batch| (batch.partition, batch.to)));
+        let told =
+            |batch: &Batch| Progress::Ledger { partition: batch.partition, from: batch.from, position: batch.to };
+        batches.iter().map(told).collect()
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use acclaim::domain::partition_of;
+use acclaim::engine::{Engine, EngineLimits, Progress};
+use acclaim::ledger::Ledger;
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::live::Socket;
 use crate::support::stack::{Setup, Stack};
@@ -35,4 +39,39 @@ async fn any_node_answers_anything_and_work_goes_on_when_one_is_killed() {
     // A node took over, and nothing else: the same generation goes on without a snapshot.
     assert_eq!(view.reasons, ["INITIAL"]);
     second.assert_verified().await;
+}
+
+/// A node that finds the ledger's cursor moved tells the others where it stands, which may be before they hear from the one
+/// who committed what it refused on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_far_the_ledger_is() {
+    const TRIES: usize = 40;
+    let stack = Stack::new(Setup::Servers).await;
+    let leader = stack.serve().await;
+    leader.with_products(1).await;
+    // Whoever was first leads.
+    let other = stack.serve().await;
+
+    let redis = stack.redis.as_ref().unwrap();
+    let engine = redis.engine("acc", EngineLimits::default()).await;
+    let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
+    let partitions = engine.limits().partitions;
+    let _hasty = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            let cursors = ledger.state(partitions).await.unwrap().cursors.into_iter();
+            let stands = cursors.map(|(partition, position)| Progress::Ledger { partition, from: position, position });
+            engine.announce(&stands.collect::<Vec<_>>()).await.unwrap();
+        }
+    }));
+
+    for n in 0..TRIES {
+        let user = format!("user-{n}");
+        let first = other.toggle(&user, "p0", Some("key")).await;
+        redis.command(&["DEL", &format!("acc:{{p{}}}:ops:{user}", partition_of(&user, partitions))]);
+        let again = other.toggle(&user, "p0", Some("key")).await;
+        // Where the ledger was too slow to be waited for, it may say otherwise.
+        if again["durability"] == "COMMITTED" {
+            assert_eq!((&again["liked"], &again["changed"]), (&first["liked"], &json!(false)), "{n}: {first} {again}");
+        }
+    }
 }

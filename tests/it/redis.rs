@@ -101,7 +101,11 @@ async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     assert!(is_lost(engine.page(&board, &PageStart::Rank(1), 1).await));
     assert!(is_lost(engine.whole(&board).await));
     assert!(is_lost(engine.lease("project", "one", DEADLINE, AT).await));
-    assert!(is_lost(engine.announce(&[Progress::Ledger { partition: 0, position: Position::new(1, 1) }]).await));
+    assert!(is_lost(
+        engine
+            .announce(&[Progress::Ledger { partition: 0, from: Position::default(), position: Position::new(1, 1) }])
+            .await
+    ));
     // What recovery needs works without them, and does not bring them back.
     let survey = engine.survey().await.unwrap();
     assert!(!survey.has_scripts);

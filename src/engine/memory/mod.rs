@@ -208,7 +208,7 @@ impl Engine for MemoryEngine {
     async fn announce(&self, progress: &[Progress]) -> Result<()> {
         let mut state = self.state();
         for progress in progress {
-            if let Progress::Ledger { partition, position } = *progress {
+            if let Progress::Ledger { partition, position, .. } = *progress {
                 state.partition(partition)?.journal.commit(position);
             }
         }
@@ -309,7 +309,8 @@ mod tests {
     async fn a_listener_that_lags_hears_so_and_goes_on() {
         let engine = MemoryEngine::new(EngineLimits::default());
         let heard = engine.listen().await.unwrap();
-        let told = |seq| Progress::Ledger { partition: 0, position: Position::new(1, seq) };
+        let from = Position::new(1, 0);
+        let told = |seq| Progress::Ledger { partition: 0, from, position: Position::new(1, seq) };
         let seqs_told = 3 * NOTICES_MAX as u64;
         for seq in 1..=seqs_told {
             engine.announce(&[told(seq)]).await.unwrap();

@@ -66,7 +66,7 @@ impl RedisEngine {
             return Ok(());
         }
         let kept = progress.iter().filter_map(|progress| match progress {
-            Progress::Ledger { partition, position } => Some(self.keep_committed(*partition, *position)),
+            Progress::Ledger { partition, position, .. } => Some(self.keep_committed(*partition, *position)),
             Progress::Likes { .. } | Progress::Refused { .. } => None,
         });
         let lines = progress.iter().map(encode_progress).collect::<Vec<_>>().join("\n");
@@ -131,7 +131,8 @@ struct Inbox {
 struct Slots {
     missed: bool,
     definitions: bool,
-    ledger: HashMap<u16, Position>,
+    /// From where to where the ledger has come.
+    ledger: HashMap<u16, (Position, Position)>,
     likes: HashMap<u16, Position>,
     /// At most [`REFUSED_MAX`].
     refused: BTreeSet<(u16, Position)>,
@@ -150,7 +151,8 @@ impl Inbox {
         let slots = std::mem::take(&mut *self.slots.lock().expect("nothing panics while it holds the lock"));
         let missed = slots.missed.then_some(Notice::Missed);
         let definitions = slots.definitions.then_some(Notice::Definitions);
-        let ledger = slots.ledger.into_iter().map(|(partition, position)| Progress::Ledger { partition, position });
+        let ledger = slots.ledger.into_iter();
+        let ledger = ledger.map(|(partition, (from, position))| Progress::Ledger { partition, from, position });
         let likes = slots.likes.into_iter().map(|(partition, position)| Progress::Likes { partition, position });
         let refused = slots.refused.into_iter().map(|(partition, position)| Progress::Refused { partition, position });
         // What was refused goes before the progress that passes it.
@@ -174,7 +176,7 @@ impl Slots {
         } else if channel == channels.progress {
             for line in heard.lines() {
                 match decode_progress(line) {
-                    Some(Progress::Ledger { partition, position }) => newest(&mut self.ledger, partition, position),
+                    Some(Progress::Ledger { partition, from, position }) => self.hear_ledger(partition, from, position),
                     Some(Progress::Likes { partition, position }) => newest(&mut self.likes, partition, position),
                     Some(Progress::Refused { partition, position }) if self.refused.len() < REFUSED_MAX => {
                         self.refused.insert((partition, position));
@@ -187,6 +189,14 @@ impl Slots {
             self.definitions = true;
         }
     }
+
+    /// Joined to what was heard before, unless there is a gap between them, or one is behind the other.
+    fn hear_ledger(&mut self, partition: u16, from: Position, position: Position) {
+        let slot = self.ledger.entry(partition).or_insert((from, position));
+        if position > slot.1 {
+            *slot = (if from > slot.1 { from } else { slot.0 }, position);
+        }
+    }
 }
 
 /// Nodes' announcements overtake each other; the furthest says it all.
@@ -195,23 +205,22 @@ fn newest(slots: &mut HashMap<u16, Position>, partition: u16, position: Position
     *slot = position.max(*slot);
 }
 
-/// `ledger <partition> <position>`, or `likes` or `refused` likewise.
+/// `ledger <partition> <position> <from>`; `likes` and `refused` likewise, without the last.
 fn encode_progress(progress: &Progress) -> String {
     match progress {
-        Progress::Ledger { partition, position } => format!("ledger {partition} {position}"),
+        Progress::Ledger { partition, from, position } => format!("ledger {partition} {position} {from}"),
         Progress::Likes { partition, position } => format!("likes {partition} {position}"),
         Progress::Refused { partition, position } => format!("refused {partition} {position}"),
     }
 }
 
 fn decode_progress(line: &str) -> Option<Progress> {
-    let (kind, rest) = line.split_once(' ')?;
-    let (partition, position) = rest.split_once(' ')?;
-    let (partition, position) = (partition.parse().ok()?, position.parse().ok()?);
-    match kind {
-        "ledger" => Some(Progress::Ledger { partition, position }),
-        "likes" => Some(Progress::Likes { partition, position }),
-        "refused" => Some(Progress::Refused { partition, position }),
+    let words: Vec<_> = line.split(' ').collect();
+    let (partition, position) = (words.get(1)?.parse().ok()?, words.get(2)?.parse().ok()?);
+    match (words[0], &words[3..]) {
+        ("ledger", [from]) => Some(Progress::Ledger { partition, from: from.parse().ok()?, position }),
+        ("likes", []) => Some(Progress::Likes { partition, position }),
+        ("refused", []) => Some(Progress::Refused { partition, position }),
         _ => None,
     }
 }
@@ -269,13 +278,21 @@ mod tests {
     #[test]
     fn progress_reads_back() {
         let position = Position::new(7, 12);
+        let ledger = Progress::Ledger { partition: 3, from: Position::new(7, 9), position };
         let refused = Progress::Refused { partition: 2, position };
-        for progress in
-            [Progress::Ledger { partition: 3, position }, Progress::Likes { partition: 0, position }, refused]
-        {
+        for progress in [ledger, Progress::Likes { partition: 0, position }, refused] {
             assert_eq!(decode_progress(&encode_progress(&progress)), Some(progress));
         }
-        for bad in ["", "ledger", "ledger 1", "ledger x 1-1", "other 1 1-1", "likes 1 1"] {
+        for bad in [
+            "",
+            "ledger",
+            "ledger 1",
+            "ledger x 1-1 1-0",
+            "ledger 1 1-1",
+            "other 1 1-1",
+            "likes 1 1",
+            "likes 1 1-1 1-0",
+        ] {
             assert_eq!(decode_progress(bad), None);
         }
     }
@@ -284,9 +301,26 @@ mod tests {
     async fn the_furthest_progress_stands_in_the_slot() {
         let inbox = Inbox::default();
         for seq in [3, 9, 5] {
-            inbox.put(|slots| newest(&mut slots.ledger, 1, Position::new(1, seq)));
+            inbox.put(|slots| newest(&mut slots.likes, 1, Position::new(1, seq)));
         }
-        let ledger = Progress::Ledger { partition: 1, position: Position::new(1, 9) };
-        assert_eq!(inbox.take().await, [Notice::Progress(ledger)]);
+        let likes = Progress::Likes { partition: 1, position: Position::new(1, 9) };
+        assert_eq!(inbox.take().await, [Notice::Progress(likes)]);
+    }
+
+    #[tokio::test]
+    async fn commits_are_joined_as_far_as_none_is_missing() {
+        let at = |seq| Position::new(1, seq);
+        for (heard, joined) in [
+            (&[(0, 3), (3, 9)][..], (0, 9)),
+            (&[(0, 3), (5, 9)], (5, 9)),
+            (&[(4, 9), (0, 4)], (4, 9)),
+            (&[(0, 9), (5, 5)], (0, 9)),
+            (&[(2, 5), (9, 9)], (9, 9)),
+        ] {
+            let inbox = Inbox::default();
+            heard.iter().for_each(|&(from, to)| inbox.put(|slots| slots.hear_ledger(1, at(from), at(to))));
+            let ledger = Progress::Ledger { partition: 1, from: at(joined.0), position: at(joined.1) };
+            assert_eq!(inbox.take().await, [Notice::Progress(ledger)], "{heard:?}");
+        }
     }
 }

@@ -76,7 +76,7 @@ pub async fn tells_listeners(make: Make) {
     }
     let progress = [
         Progress::Refused { partition: 0, position: Position::new(1, 6) },
-        Progress::Ledger { partition: 0, position: Position::new(1, 7) },
+        Progress::Ledger { partition: 0, from: Position::default(), position: Position::new(1, 7) },
         Progress::Likes { partition: 0, position: Position::new(1, 5) },
     ];
     assert!(!engine.publish(&state(1, 5)).await.unwrap(), "refused, so nobody is told");
@@ -113,7 +113,7 @@ pub async fn a_slow_listener_hears_the_end(make: Make) {
         assert!(engine.publish(&small).await.unwrap());
         if seq % 100 == 0 {
             let position = Position::new(1, seq);
-            engine.announce(&[Progress::Ledger { partition: 0, position }]).await.unwrap();
+            engine.announce(&[Progress::Ledger { partition: 0, from: Position::default(), position }]).await.unwrap();
         }
     }
     let mut seqs = Vec::new();

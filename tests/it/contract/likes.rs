@@ -230,7 +230,7 @@ pub async fn busy_by_length(make: Make) {
     assert_eq!(toggle(engine, "ann", "cup", "k4", 4).await, LikeOutcome::Busy);
     assert_eq!(like(engine, "ann", "cup", "k4", SET, 4).await, LikeOutcome::Busy);
     // Only the trim makes room; what the ledger has is not what counts.
-    let progress = Progress::Ledger { partition: 0, position: Position::new(1, 3) };
+    let progress = Progress::Ledger { partition: 0, from: Position::default(), position: Position::new(1, 3) };
     engine.announce(&[progress]).await.unwrap();
     assert_eq!(toggle(engine, "ann", "cup", "k4", 4).await, LikeOutcome::Busy);
     engine.trim(0, Position::new(1, 1)).await.unwrap();
@@ -241,7 +241,8 @@ pub async fn busy_by_length(make: Make) {
 pub async fn busy_by_age(make: Make) {
     let engine = &*opened(make, EngineLimits { journal_age_ms_max: 1_000, ..plain() }).await;
     let committed = async |epoch, seq| {
-        let progress = Progress::Ledger { partition: 0, position: Position::new(epoch, seq) };
+        let progress =
+            Progress::Ledger { partition: 0, from: Position::default(), position: Position::new(epoch, seq) };
         engine.announce(&[progress]).await.unwrap();
     };
     toggle(engine, "ann", "cup", "k1", 0).await;

@@ -238,7 +238,10 @@ impl Pair {
             }
             Op::Announce { partition, back } => {
                 let position = self.position(*partition, *back).await?;
-                both!(self, announce(&[Progress::Ledger { partition: *partition, position }]))?;
+                both!(
+                    self,
+                    announce(&[Progress::Ledger { partition: *partition, from: Position::default(), position }])
+                )?;
             }
             other => unreachable!("{other:?} is not about the journal"),
         }
