@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use acclaim::domain::{BoardId, Timestamp};
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::{Engine, EngineLimits};
-use acclaim::ledger::Ledger;
+use acclaim::ledger::{Ledger, NewProduct};
 use acclaim::pipeline::{App, Settings, System, project, sync};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::node::{Node, order};
+use crate::support::counted::Counted;
+use crate::support::node::{Node, order, product};
 use crate::support::postgres::{Server, Stop};
 use crate::support::redis::RedisServer;
 use crate::support::stack::{Setup, Stack};
@@ -30,6 +31,28 @@ async fn system(app: &App) -> System {
     let system = app.system().await;
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     system
+}
+
+/// A busy node is not taken for one that has lost its journal, because the ledger went on while the engine was surveyed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_during_a_survey_is_no_loss() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let memory = Arc::new(MemoryEngine::new(EngineLimits::default()));
+    let engine = Arc::new(Counted::new(memory).with_slow_surveys(Duration::from_millis(300)));
+    let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
+    ledger.migrate().await.unwrap();
+    let app = App::start(engine.clone(), ledger, Settings::default()).await.unwrap();
+    let (id, name) = (product("a"), "a".to_owned());
+    let new = NewProduct { id, name, image_url: None, price: None, category: None, brand: None };
+    app.upsert_products(&[new]).await.unwrap();
+    let looked = engine.count("survey");
+    for n in 0.. {
+        app.record(&[order(&n.to_string(), "a", None)]).await.unwrap();
+        if engine.count("survey") > looked + 2 {
+            break;
+        }
+    }
+    app.stop(LIMIT).await;
 }
 
 async fn an_idle_node_has_nothing_to_catch_up(setup: Setup) {

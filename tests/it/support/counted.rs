@@ -1,4 +1,4 @@
-//! An engine that writes down what a request asks of it, and passes everything on.
+//! An engine that writes down what a request asks of it, and passes everything on, some of it slowly.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -34,11 +34,17 @@ pub async fn calls_of<T>(request: impl Future<Output = T>) -> (T, Vec<String>) {
 pub struct Counted {
     engine: Arc<dyn Engine>,
     all: Mutex<Vec<String>>,
+    survey_time: Duration,
 }
 
 impl Counted {
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, all: Mutex::default() }
+        Self { engine, all: Mutex::default(), survey_time: Duration::ZERO }
+    }
+
+    /// The answer to a survey is that much on its way.
+    pub fn with_slow_surveys(self, survey_time: Duration) -> Self {
+        Self { survey_time, ..self }
     }
 
     /// How often anybody has asked this.
@@ -75,7 +81,10 @@ impl Engine for Counted {
     }
 
     async fn survey(&self) -> Result<Survey> {
-        self.engine.survey().await
+        let survey = self.engine.survey().await;
+        self.note("survey".to_owned());
+        tokio::time::sleep(self.survey_time).await;
+        survey
     }
 
     async fn close(&self) -> Result<()> {
