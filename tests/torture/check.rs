@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Context;
 use futures_util::{TryStreamExt, pin_mut};
 
-use crate::record::{Durability, Like, Sent, Wish};
+use crate::record::{Answer, Durability, Like, Sent, Wish};
 use crate::world::World;
 
 /// A row of `events`.
@@ -165,10 +165,13 @@ fn check_pair(world: &World, found: &Found, likes: &[&Like], tally: &mut Tally) 
             }
         }
         // Of two that are sent in one millisecond, both are told that they did it where an answer was lost: it is one effect.
-        let effects: HashSet<_> =
-            like.answers.iter().filter(|answer| answer.changed).map(|answer| answer.done_at).collect();
+        // The answer to a key that Redis forgot comes from the ledger, unless it could not wait for that.
+        let was_forgotten = world.record.was_forgotten(like.sent_at, answered_at);
+        let is_bound = |answer: &&Answer| !was_forgotten || answer.durability == Durability::Committed;
+        let bound: Vec<_> = like.answers.iter().filter(is_bound).collect();
+        let effects: HashSet<_> = bound.iter().filter(|answer| answer.changed).map(|answer| answer.done_at).collect();
         let effects = effects.len();
-        let is_one_answer = like.answers.iter().all(|answer| answer.liked == like.answers[0].liked);
+        let is_one_answer = bound.iter().all(|answer| answer.liked == bound[0].liked);
         if (effects > 1 || !is_one_answer) && !was_exposed {
             world.record.violation(format!("one key, and {effects} effects: {}", name()));
         }

@@ -1,5 +1,6 @@
-//! The clocks of the nodes: ahead of the machine's, so that midnight comes early in a run, and moved by faults. libfaketime
-//! tells a process another time of day; what it measures spans with stays as it is.
+//! The clocks of the nodes, of Redis and of Postgres, which faults move; those of the nodes are ahead of the machine's, so
+//! that midnight comes early in a run. libfaketime tells a process another time of day; what it measures spans with stays
+//! as it is.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,14 @@ use anyhow::{Context, ensure};
 /// So long after the start of a run it is midnight in UTC, where boards' days end: with the load on, among the first faults.
 const MIDNIGHT_AFTER: Duration = Duration::from_secs(40);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where this program has libc from.
+fn libc() -> anyhow::Result<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let mut of_libc = paths.filter(|path| path.rsplit('/').next().is_some_and(|name| name.starts_with("libc.so")));
+    Ok(of_libc.next().context("this program has a libc.so of its own")?.to_owned())
+}
 
 /// How far the nodes are ahead of the machine.
 pub fn ahead() -> anyhow::Result<Duration> {
@@ -38,6 +47,13 @@ impl Clock {
         Ok(clock)
     }
 
+    /// For a program with an allocator that asks for the time itself, as Redis has jemalloc: libfaketime, still looking for
+    /// libc's functions, would call itself without end, unless libc comes right behind it.
+    pub fn before_allocator(mut self) -> anyhow::Result<Self> {
+        self.library = format!("{}:{}", self.library, libc()?);
+        Ok(self)
+    }
+
     /// Lets a program that is about to start have this clock.
     pub fn prepare(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
@@ -49,7 +65,7 @@ impl Clock {
     pub fn step(&self, seconds: i64) -> anyhow::Result<()> {
         // Renamed, so that no process reads half of it.
         let new = self.file.with_extension("new");
-        std::fs::write(&new, format!("+{}\n", self.ahead.as_secs() as i64 + seconds))?;
+        std::fs::write(&new, format!("{:+}\n", self.ahead.as_secs() as i64 + seconds))?;
         Ok(std::fs::rename(new, &self.file)?)
     }
 }

@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 
+use crate::clock::Clock;
 use crate::proxy::Mode;
 use crate::redis::text;
 use crate::world::{PARTITIONS, Side, World};
@@ -37,6 +38,8 @@ kinds! {
     RedisKill "redis-kill",
     RedisStop "redis-stop",
     RedisBusy "redis-busy",
+    RedisClockForward "redis-clock-forward",
+    RedisClockBack "redis-clock-back",
     RedisFlushall "redis-flushall",
     RedisEmpty "redis-empty",
     RedisOldCopy "redis-old-copy",
@@ -58,6 +61,8 @@ kinds! {
     PostgresKill "postgres-kill",
     PostgresStop "postgres-stop",
     PostgresRestart "postgres-restart",
+    PostgresClockForward "postgres-clock-forward",
+    PostgresClockBack "postgres-clock-back",
     PostgresTerminate "postgres-terminate",
     PostgresLock "postgres-lock",
     PostgresFull "postgres-full",
@@ -108,6 +113,9 @@ pub async fn strike(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::R
     happen(world, kind, random).await.with_context(|| kind.name())?;
     let lasted = began.elapsed();
     let recovered = world.probe().await;
+    if kind == Kind::RedisClockForward {
+        world.record.lapsed(began, Instant::now());
+    }
     if kind.loses_the_engine() {
         world.record.engine_lost(began, Instant::now());
     }
@@ -145,8 +153,8 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
             world.set_mode(Side::Postgres, &[node], Mode::Pass);
             Ok(())
         }
-        ClockAhead => clock_step(world, node, random.random_range(1..40), short).await,
-        ClockBehind => clock_step(world, node, -random.random_range(1..40), short).await,
+        ClockAhead => clock_step(&world.nodes[node].clock, random.random_range(1..40), short).await,
+        ClockBehind => clock_step(&world.nodes[node].clock, -random.random_range(1..40), short).await,
         JournalPoison => poison(world, random).await,
         StalledReaders => {
             world.stalled.send_replace(true);
@@ -155,8 +163,10 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
             world.stalled.send_replace(false);
             Ok(())
         }
-        PostgresKill | PostgresStop | PostgresRestart | PostgresTerminate | PostgresLock | PostgresFull
-        | PostgresRefuses | PostgresReadOnly => postgres(world, kind, short, random).await,
+        PostgresKill | PostgresStop | PostgresRestart | PostgresClockForward | PostgresClockBack
+        | PostgresTerminate | PostgresLock | PostgresFull | PostgresRefuses | PostgresReadOnly => {
+            postgres(world, kind, short, random).await
+        }
         _ => redis(world, kind, short, random).await,
     }
 }
@@ -237,12 +247,17 @@ async fn node_restart(world: &World, n: usize) -> anyhow::Result<()> {
     node.start(&world.acclaim).await
 }
 
-/// One node's clock jumps, and some time later back.
-async fn clock_step(world: &World, n: usize, seconds: i64, lasts: Duration) -> anyhow::Result<()> {
-    world.nodes[n].clock.step(seconds)?;
-    // The node notices within a second.
+/// A clock jumps, and some time later back.
+async fn clock_step(clock: &Clock, seconds: i64, lasts: Duration) -> anyhow::Result<()> {
+    clock.step(seconds)?;
+    // The process notices within a second.
     sleep(lasts + Duration::from_secs(1)).await;
-    world.nodes[n].clock.step(0)
+    clock.step(0)
+}
+
+/// How far a server's clock jumps: some minutes, beyond the 10 for which Redis remembers keys and events half of the time.
+fn server_step(random: &mut StdRng) -> i64 {
+    random.random_range(60..20 * 60)
 }
 
 // ------------------------------------------------------------ Redis
@@ -264,6 +279,8 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
         Kind::RedisBusy => {
             primary.command(&["DEBUG", "SLEEP", &format!("{:.1}", lasts.as_secs_f64())]).await?;
         }
+        Kind::RedisClockForward => clock_step(&primary.clock, server_step(random), lasts).await?,
+        Kind::RedisClockBack => clock_step(&primary.clock, -server_step(random), lasts).await?,
         Kind::RedisFlushall => {
             primary.command(&["FLUSHALL"]).await?;
         }
@@ -411,6 +428,8 @@ async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRn
             server.process()?.has_ended_within(Duration::from_secs(30)).await;
             server.start_again().await?;
         }
+        Kind::PostgresClockForward => clock_step(&server.clock, server_step(random), lasts).await?,
+        Kind::PostgresClockBack => clock_step(&server.clock, -server_step(random), lasts).await?,
         Kind::PostgresTerminate => {
             for _ in 0..3 {
                 server.execute(TERMINATE).await?;

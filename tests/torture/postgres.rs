@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::process::{Process, free_port, last_lines};
 
@@ -24,6 +25,7 @@ pub struct PostgresServer {
     /// Whom it runs as: Postgres refuses root.
     user: Option<(u32, u32)>,
     process: Option<Process>,
+    pub clock: Clock,
     pub disk: Disk,
     dir: TempDir,
 }
@@ -41,7 +43,8 @@ impl PostgresServer {
             chown(dir.path(), Some(user), Some(group))?;
             chown(disk.folder(), Some(user), Some(group))?;
         }
-        let mut server = Self { port: free_port()?, binaries, user, process: None, disk, dir };
+        let clock = Clock::new(dir.path(), Duration::ZERO)?;
+        let mut server = Self { port: free_port()?, binaries, user, process: None, clock, disk, dir };
         let mut initdb = Command::new(server.binaries.join("initdb"));
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"]);
         initdb.arg(server.disk.folder().join("data")).current_dir(server.dir.path());
@@ -86,7 +89,11 @@ impl PostgresServer {
             if !self.process.as_ref().is_some_and(Process::is_running) {
                 self.process = None;
                 let log = self.dir.path().join("log");
-                self.process = Some(Process::start(&log, &words, |command| self.as_user(command))?);
+                let prepare = |command: &mut Command| {
+                    self.as_user(command);
+                    self.clock.prepare(command);
+                };
+                self.process = Some(Process::start(&log, &words, prepare)?);
             }
             if self.execute_in("postgres", "SELECT 1").await.is_ok() {
                 return Ok(());

@@ -90,6 +90,8 @@ pub struct Record {
     outcomes: Mutex<BTreeMap<String, u64>>,
     /// Times at which the engine's state was taken back or away, each until service was back.
     losses: Mutex<Vec<(Instant, Instant)>>,
+    /// Times at which Redis forgot what it should remember for 10 minutes.
+    lapses: Mutex<Vec<(Instant, Instant)>>,
     violations: Mutex<Vec<String>>,
     violations_count: AtomicU64,
     /// Journal entries that can not be events.
@@ -149,6 +151,16 @@ impl Record {
     pub fn was_exposed(&self, sent_at: Instant, answered_at: Instant) -> bool {
         let losses = self.losses.lock().expect("as above");
         losses.iter().any(|(from, until)| sent_at <= *until && *from <= answered_at + EXPOSED_FOR)
+    }
+
+    /// Redis forgot keys before their time.
+    pub fn lapsed(&self, from: Instant, until: Instant) {
+        self.lapses.lock().expect("as above").push((from, until));
+    }
+
+    /// Whether Redis may have forgotten, before the last answer, a key that was sent first by then.
+    pub fn was_forgotten(&self, sent_at: Instant, answered_at: Instant) -> bool {
+        self.lapses.lock().expect("as above").iter().any(|(from, until)| sent_at <= *until && *from <= answered_at)
     }
 
     pub fn losses(&self) -> usize {

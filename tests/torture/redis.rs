@@ -8,6 +8,7 @@ use redis::Value;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::process::{Process, free_port, last_lines};
 
@@ -19,6 +20,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 pub struct RedisServer {
     port: u16,
     process: Option<Process>,
+    pub clock: Clock,
     pub disk: Disk,
     dir: TempDir,
 }
@@ -27,7 +29,8 @@ impl RedisServer {
     /// Not running yet.
     pub fn new(may_mount: bool) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("torture-redis-").tempdir()?;
-        Ok(Self { port: free_port()?, process: None, disk: Disk::new(&dir, may_mount)?, dir })
+        let clock = Clock::new(dir.path(), Duration::ZERO)?.before_allocator()?;
+        Ok(Self { port: free_port()?, process: None, clock, disk: Disk::new(&dir, may_mount)?, dir })
     }
 
     pub fn port(&self) -> u16 {
@@ -61,7 +64,7 @@ impl RedisServer {
         loop {
             if !self.process.as_ref().is_some_and(Process::is_running) {
                 self.process = None;
-                self.process = Some(Process::start(&log, &words, |_| {})?);
+                self.process = Some(Process::start(&log, &words, |command| self.clock.prepare(command))?);
             }
             if self.command(&["PING"]).await.is_ok() {
                 break;
