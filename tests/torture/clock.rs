@@ -12,6 +12,14 @@ use anyhow::{Context, ensure};
 const MIDNIGHT_AFTER: Duration = Duration::from_secs(40);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Where libfaketime is; the program that comes with it knows.
+fn library(options: &[&str]) -> anyhow::Result<String> {
+    let asked = Command::new("faketime").args(options).args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let asked = asked.context("faketime does not start; install it (Debian: faketime)")?;
+    ensure!(asked.status.success(), "faketime does not say where its library is");
+    Ok(String::from_utf8(asked.stdout)?.trim().to_owned())
+}
+
 /// Where this program has libc from.
 fn libc() -> anyhow::Result<String> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
@@ -37,14 +45,16 @@ pub struct Clock {
 impl Clock {
     /// In a file of its own in `dir`.
     pub fn new(dir: &Path, ahead: Duration) -> anyhow::Result<Self> {
-        // The program that comes with the library knows where that is.
-        let asked = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
-        let asked = asked.context("faketime does not start; install it (Debian: faketime)")?;
-        ensure!(asked.status.success(), "faketime does not say where its library is");
-        let library = String::from_utf8(asked.stdout)?.trim().to_owned();
-        let clock = Self { file: dir.join("clock"), library, ahead };
+        let clock = Self { file: dir.join("clock"), library: library(&[])?, ahead };
         clock.step(0)?;
         Ok(clock)
+    }
+
+    /// For a program with many threads: in the plain library one may find the time that another is just about to read, and tell
+    /// the machine's for a second.
+    pub fn for_threads(mut self) -> anyhow::Result<Self> {
+        self.library = library(&["-m"])?;
+        Ok(self)
     }
 
     /// For a program with an allocator that asks for the time itself, as Redis has jemalloc: libfaketime, still looking for

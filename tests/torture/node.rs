@@ -63,7 +63,7 @@ impl Node {
             url: format!("http://127.0.0.1:{}", free_port()?),
             redis: Proxy::start(redis, seed ^ (n << 8)).await?,
             postgres: Proxy::start(postgres, seed ^ (n << 8) ^ 1).await?,
-            clock: Clock::new(dir.path(), ahead)?,
+            clock: Clock::new(dir.path(), ahead)?.for_threads()?,
             process: Mutex::default(),
             is_up: AtomicBool::new(false),
             http: reqwest::Client::builder().timeout(ANSWER_LIMIT).build()?,
