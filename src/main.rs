@@ -132,11 +132,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Verify(settings) => {
             let client = client(&settings.remote)?;
-            let mut report = verify::verify(&client, settings.board.as_ref()).await?;
+            let patience = Duration::from_secs(settings.wait_max);
+            let mut report = verify::verify(&client, settings.board.as_ref(), patience).await?;
             print(&report.to_string())?;
             if settings.repair && report.differing > 0 {
-                print(&verify::repair(&client).await?.to_string())?;
-                report = verify::verify(&client, settings.board.as_ref()).await?;
+                print(&verify::repair(&client, patience).await?.to_string())?;
+                report = verify::verify(&client, settings.board.as_ref(), patience).await?;
                 print(&report.to_string())?;
             }
             return Ok(if report.differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::progress::Spinner;
 use super::{Client, ClientError};
 use crate::domain::BoardId;
 
@@ -13,9 +14,7 @@ use crate::domain::BoardId;
 const TIMEOUT: Duration = Duration::from_secs(3_600);
 /// A server that is at it answers only after 10 s; one that answers sooner is away, or builds a board.
 const AT_IT: Duration = Duration::from_secs(5);
-/// How long such a server is asked again.
-const AWAY_MAX: Duration = Duration::from_secs(30);
-/// How soon.
+/// How soon such a server is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 const REPAIR: &str = "mutation Repair { repair { likes activity } }";
@@ -44,8 +43,17 @@ struct Row {
     actual: f64,
 }
 
-/// Checks one board, or likes, activity and every board.
-pub async fn verify(client: &Client, board: Option<&BoardId>) -> Result<Report, ClientError> {
+/// No report, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("given up after {} s: {last}", .waited.as_secs())]
+    Away { waited: Duration, last: ClientError },
+    #[error(transparent)]
+    Client(ClientError),
+}
+
+/// Checks one board, or likes, activity and every board. `patience` is how long a server that can't is asked again.
+pub async fn verify(client: &Client, board: Option<&BoardId>, patience: Duration) -> Result<Report, VerifyError> {
     #[derive(Deserialize)]
     struct Answer {
         admin: Admin,
@@ -55,7 +63,7 @@ pub async fn verify(client: &Client, board: Option<&BoardId>) -> Result<Report, 
         verify: Report,
     }
     let variables = serde_json::json!({ "board": board.map(BoardId::as_str) });
-    let answer: Answer = at_length(client, VERIFY, &variables).await?;
+    let answer: Answer = at_length(client, VERIFY, &variables, patience).await?;
     Ok(answer.admin.verify)
 }
 
@@ -72,36 +80,43 @@ impl fmt::Display for Repaired {
     }
 }
 
-/// Has likes, activity and every board rebuilt from the events.
-pub async fn repair(client: &Client) -> Result<Repaired, ClientError> {
+/// Has likes, activity and every board rebuilt from the events; `patience` as above.
+pub async fn repair(client: &Client, patience: Duration) -> Result<Repaired, VerifyError> {
     #[derive(Deserialize)]
     struct Answer {
         repair: Repaired,
     }
-    let answer: Answer = at_length(client, REPAIR, &serde_json::json!({})).await?;
+    let answer: Answer = at_length(client, REPAIR, &serde_json::json!({}), patience).await?;
     Ok(answer.repair)
 }
 
-/// Asks until the server is done.
+/// Asks until the server is done, and says what it waits for.
 async fn at_length<T: DeserializeOwned>(
     client: &Client,
     operation: &str,
     variables: &serde_json::Value,
-) -> Result<T, ClientError> {
+    patience: Duration,
+) -> Result<T, VerifyError> {
+    let spinner = Spinner::new();
     let began = Instant::now();
     let mut away_since = began;
     loop {
         let asked = Instant::now();
         let error = match client.call(operation, variables).await {
             Err(error @ ClientError::Refused { .. }) if error.is_passing() => error,
-            answered => return answered,
+            answered => {
+                spinner.finish();
+                return answered.map_err(VerifyError::Client);
+            }
         };
         if asked.elapsed() >= AT_IT {
             away_since = Instant::now();
         }
-        if away_since.elapsed() > AWAY_MAX || began.elapsed() > TIMEOUT {
-            return Err(error);
+        if away_since.elapsed() >= patience || began.elapsed() > TIMEOUT {
+            spinner.finish();
+            return Err(VerifyError::Away { waited: began.elapsed(), last: error });
         }
+        spinner.show(format!("waiting: {error}"));
         tokio::time::sleep(ASK_AGAIN).await;
     }
 }

@@ -197,6 +197,11 @@ pub struct Verify {
     pub repair: bool,
     #[command(flatten)]
     pub remote: Remote,
+
+    /// How long to wait for a server that can't check, because a part of it is down or a board is being computed, in seconds,
+    /// before giving up. A check itself may take longer
+    #[arg(long, env = "ACCLAIM_WAIT_MAX", default_value_t = 60, value_name = "SECONDS")]
+    pub wait_max: u64,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `acclaim verify --repair` rebuilds what is derived from the events, and tells what it can't mend.
 
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -68,6 +69,33 @@ async fn what_differs_from_the_events_is_repaired(setup: Setup) {
     until("the click counts", Duration::from_secs(10), async || server.verify().await["differing"] == 0).await;
     let log = "{ admin { auditLog(first: 1) { nodes { action } } } }";
     assert_eq!(server.graphql("admin", log, json!({})).await["admin"]["auditLog"]["nodes"][0]["action"], "repair");
+}
+
+/// It says at once what it waits for, and in the end that it was in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_away_a_check_waits_and_says_so() {
+    let mut stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    server.toggle("ann", "p0", None).await;
+    server.assert_verified().await;
+    stack.redis.as_mut().unwrap().kill();
+    let output = stack.command().args(["verify", "--url", &server.url, "--wait-max", "2"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!((output.status.code(), lines.len(), output.stdout.len()), (Some(1), 2, 0), "{said}");
+    assert!(lines[0].starts_with("waiting: the server answers UNAVAILABLE: "), "{said}");
+    assert!(lines[1].starts_with("acclaim: given up after ") && lines[1].contains("UNAVAILABLE"), "{said}");
+    let log = server.log();
+    assert_eq!(log.matches("trim waits").count(), 1, "{log}");
+
+    let mut check = stack.command();
+    check.args(["verify", "--url", &server.url]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut check = check.spawn().unwrap();
+    let mut said = BufReader::new(check.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().starts_with("waiting: "));
+    stack.redis.as_mut().unwrap().run();
+    assert!(check.wait().unwrap().success(), "{said:?}");
 }
 
 async fn what_the_events_contradict_is_not_repaired(setup: Setup) {
