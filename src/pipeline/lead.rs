@@ -140,17 +140,33 @@ async fn renew(app: &App, finish: &CancellationToken) {
 async fn trim(app: &App, finish: &CancellationToken) -> Result<(), Fault> {
     let mut passed = Cursors::new();
     let mut unshown = HashMap::new();
+    let mut is_waiting = false;
     while !finish.is_cancelled() {
-        for (&partition, &position) in &passed {
-            app.engine.trim(partition, position).await.unwrap_or_else(|error| tracing::warn!("trim waits: {error}"));
-        }
-        match passed_by_all(app, &mut unshown).await {
-            Ok(now) => passed = now,
-            Err(fault) => tracing::warn!("trim waits: {fault}"),
+        match trim_once(app, &passed, &mut unshown).await {
+            Ok(now) => (passed, is_waiting) = (now, false),
+            Err(fault) => {
+                // Once is enough: what is away is told by others, for as long as it is.
+                if !is_waiting {
+                    tracing::warn!("trim waits: {fault}");
+                }
+                is_waiting = true;
+            }
         }
         finish.run_until_cancelled(tokio::time::sleep(TRIM_EVERY)).await;
     }
     Ok(())
+}
+
+/// Drops what had been passed, and returns what is by now.
+async fn trim_once(
+    app: &App,
+    passed: &Cursors,
+    unshown: &mut HashMap<(BoardId, u64), Instant>,
+) -> Result<Cursors, Fault> {
+    for (&partition, &position) in passed {
+        app.engine.trim(partition, position).await?;
+    }
+    passed_by_all(app, unshown).await
 }
 
 /// A generation that is still not shown after this was abandoned by a node that lost the lease. Its cursors hold the trim no
