@@ -36,10 +36,17 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
             return Ok(state.epoch);
         }
         if state.epoch > 0 && deserted.is_none() {
-            tracing::info!(
-                epoch = state.epoch,
-                "the engine is not where the ledger is; what it still has is taken over"
-            );
+            let epoch = state.epoch;
+            // The server's own memory is empty at each start.
+            if newest_epoch(&survey).is_none() && engine.kind() != "memory" {
+                tracing::warn!(
+                    epoch,
+                    "Redis has nothing of this ledger's: it was emptied, or REDIS_URL leads to another one than before; \
+                     servers that still work with another are taken over from"
+                );
+            } else {
+                tracing::info!(epoch, "the engine is not where the ledger is; what it still has is taken over");
+            }
         }
         engine.close().await?;
         let newest = newest_epoch(&survey).unwrap_or(state.epoch);
