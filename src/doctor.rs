@@ -5,7 +5,7 @@ use std::time::Duration;
 use acclaim::domain::{Finding, Verdict};
 use acclaim::engine::EngineLimits;
 use acclaim::engine::redis::RedisEngine;
-use acclaim::ledger::Ledger;
+use acclaim::ledger::{Ledger, missing_file};
 use acclaim::pipeline::{examine_lag, examine_owner};
 
 use crate::config;
@@ -68,6 +68,12 @@ async fn in_time<T>(subject: &'static str, look: impl Future<Output = Result<T, 
 async fn ledger(settings: &config::Doctor, findings: &mut Vec<Finding>) -> Result<Option<Ledger>, Finding> {
     let fail = |error: acclaim::ledger::LedgerError| Finding::fail("ledger", error.to_string());
     let (url, ca_file) = (settings.database.database_url.reveal(), settings.database.database_ca_file.as_deref());
+    if let Some(file) = missing_file(url) {
+        let advice =
+            "acclaim migrate makes it, and so does a server's start; where there should be one, see DATABASE_URL";
+        findings.push(Finding::warn("SQLite file", format!("there is no {}: {advice}", file.display())));
+        return Ok(None);
+    }
     let ledger = Ledger::connect_trusting(url, ca_file).await.map_err(fail)?;
     findings.extend(ledger.examine().await.map_err(fail)?);
     Ok(Some(ledger))

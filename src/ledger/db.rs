@@ -86,6 +86,13 @@ impl Postgres {
     }
 }
 
+/// The file of a SQLite ledger that is not there: whoever connects makes it.
+pub fn missing_file(url: &str) -> Option<PathBuf> {
+    let file = PathBuf::from(url.strip_prefix("sqlite://")?);
+    let is_meant = !file.as_os_str().is_empty() && !url.contains(":memory:");
+    (is_meant && !file.exists()).then_some(file)
+}
+
 impl Sqlite {
     async fn connect(url: &str) -> Result<Self> {
         let file = url.strip_prefix("sqlite://").unwrap_or_default();

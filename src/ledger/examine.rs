@@ -1,5 +1,7 @@
 //! A check-up of the ledger's database: whether it is set up so that Acclaim works on it and its promises hold.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
@@ -9,7 +11,7 @@ use super::db::{Db, POSTGRES_CONNECTIONS};
 use super::error::{LedgerError, Result};
 use super::state;
 use super::statement::Statement;
-use crate::domain::{Finding, Timestamp};
+use crate::domain::{Finding, Timestamp, Verdict};
 
 /// Postgres 12 is the first that has MATERIALIZED, on which a commit relies.
 const VERSION_MIN: i64 = 120_000;
@@ -31,6 +33,15 @@ const PRIVILEGES: &[(&str, &str)] = &[
     ("dead_letters", "SELECT, INSERT, DELETE"),
     ("audit_log", "SELECT, INSERT"),
 ];
+
+/// How long a SQLite file is looked through for damage: some GB, and half of what a check-up waits for the ledger.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(QueryableByName)]
+struct Checked {
+    #[diesel(sql_type = Text)]
+    quick_check: String,
+}
 
 #[derive(QueryableByName)]
 struct Settings {
@@ -80,6 +91,10 @@ pub(super) async fn examine(db: &Db) -> Result<Vec<Finding>> {
         Db::Postgres(_) => examine_postgres(db).await?,
         Db::Sqlite(_) => examine_sqlite(db).await,
     };
+    // What else would be read of a file that is damaged says nothing.
+    if matches!(db, Db::Sqlite(_)) && findings.iter().any(|finding| finding.verdict == Verdict::Fail) {
+        return Ok(findings);
+    }
     let subject = "ledger's tables";
     let pending = state::pending(db).await?;
     findings.push(match pending.len() {
@@ -167,11 +182,29 @@ async fn examine_sqlite(db: &Db) -> Vec<Finding> {
         let tried = held.batch_execute("BEGIN IMMEDIATE; ROLLBACK").await;
         tried.map_err(|error| LedgerError::Unavailable(error.to_string()))
     };
-    vec![match written.await {
+    let looked_through = async {
+        let mut held = sqlite.reader().await?;
+        let said: QueryResult<Vec<Checked>> = diesel::sql_query("PRAGMA quick_check(1)").load(&mut *held).await;
+        said.map_err(|error| LedgerError::Unavailable(error.to_string()))
+    };
+    let writable = match written.await {
         Ok(()) => Finding::ok(subject, format!("{file} can be written")),
         Err(error) => Finding::fail(
             subject,
             format!("{file} can't be written ({error}); see who holds it, its permissions and its disk"),
         ),
-    }]
+    };
+    let damaged = |why: &str| {
+        let why = why.lines().collect::<Vec<_>>().join(" ");
+        Finding::fail(subject, format!("{file} is damaged ({why}); put a backup in its place"))
+    };
+    let sound = match tokio::time::timeout(CHECK_LIMIT, looked_through).await {
+        Ok(Ok(said)) => match said.iter().next().map(|row| row.quick_check.as_str()) {
+            None | Some("ok") => Finding::ok(subject, format!("{file} is sound")),
+            Some(why) => damaged(why),
+        },
+        Ok(Err(error)) => damaged(&error.to_string()),
+        Err(_) => Finding::ok(subject, format!("{file} is too large to be looked through here")),
+    };
+    vec![writable, sound]
 }

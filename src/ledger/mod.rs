@@ -48,6 +48,7 @@ use crate::domain::{
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
 pub use closed::{ClosedPeriod, StoredEntries};
+pub use db::missing_file;
 use db::{Db, to_the_end};
 pub use dead_letters::DeadLetterKinds;
 pub use desk::{

@@ -32,7 +32,13 @@ async fn a_sound_set_up_is_told_to_be_sound(setup: Setup) {
     let stack = Stack::new(setup).await;
     let (before, is_well) = examine(&stack, &[]);
     assert!(is_well, "{before:#?}");
-    assert_eq!(verdict(&before, "ledger's tables", "acclaim migrate"), "warn");
+    match setup {
+        Setup::Embedded => {
+            assert_eq!(verdict(&before, "SQLite file", "there is no"), "warn");
+            assert!(!stack.sqlite_file().exists(), "it is not made");
+        }
+        Setup::Servers => assert_eq!(verdict(&before, "ledger's tables", "acclaim migrate"), "warn"),
+    }
     let server = stack.serve().await;
     server.with_products(1).await;
     server.toggle("ann", "p0", None).await;
@@ -62,6 +68,27 @@ async fn a_sound_set_up_is_told_to_be_sound(setup: Setup) {
         }
     }
     server.assert_verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_file_is_told_to_be_damaged() {
+    const PAGE_LEN: usize = 4_096;
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    server.with_products(1_000).await;
+    server.terminate().await;
+    let (lines, is_well) = examine(&stack, &[]);
+    assert!(is_well, "{lines:#?}");
+    assert_eq!(verdict(&lines, "SQLite file", "is sound"), "ok");
+    let file = stack.sqlite_file();
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The last pages, which are the products'; without the first ones SQLite would not open it.
+    let from = bytes.len() - 8 * PAGE_LEN;
+    bytes[from..].fill(0xa5);
+    std::fs::write(&file, bytes).unwrap();
+    let (lines, is_well) = examine(&stack, &[]);
+    assert!(!is_well, "{lines:#?}");
+    assert_eq!(verdict(&lines, "SQLite file", "is damaged"), "fail");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
