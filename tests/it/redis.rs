@@ -136,6 +136,22 @@ async fn a_lease_of_a_holder_that_is_gone_ends_although_the_clock_of_redis_was_s
 }
 
 #[tokio::test]
+async fn a_redis_that_refuses_is_not_told_to_be_away() {
+    let server = RedisServer::start();
+    let refusal = async |credentials: &str, database: &str| {
+        let url = format!("redis://{credentials}127.0.0.1:{}/{database}", server.port());
+        let error = RedisEngine::connect(&url, "acc", limits()).await.err().expect("it refuses").to_string();
+        assert!(error.contains("refuses") && !error.contains("hunter2"), "{error}");
+        error
+    };
+    assert!(refusal("", "99").await.contains("database"));
+    server.command(&["ACL", "SETUSER", "ann", "on", ">secret", "+@all", "~*"]);
+    assert!(refusal("ann:hunter2@", "").await.contains("Password authentication failed"));
+    server.command(&["ACL", "SETUSER", "default", "off"]);
+    assert!(refusal("", "").await.contains("NOAUTH"));
+}
+
+#[tokio::test]
 async fn lost_data_is_a_lost_engine() {
     let server = RedisServer::start();
     let engine = server.engine("acc", limits()).await;

@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use redis::{Client, IntoConnectionInfo, RedisError, TlsCertificates};
+use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, TlsCertificates};
 
 use self::journal::RedisJournalReader;
 use self::keys::Keys;
@@ -89,6 +89,8 @@ pub enum ConnectError {
     Url(RedisError),
     #[error("Redis at {address} does not answer ({error}); start it there, or set another address")]
     Away { address: String, error: RedisError },
+    #[error("Redis at {address} refuses ({error}); see the user, the password and the database's number in its URL")]
+    Refuses { address: String, error: RedisError },
     #[error(
         "Redis at {address} is not trusted ({error}); set the authority that signed its certificate, and the name that stands in it"
     )]
@@ -126,9 +128,16 @@ impl RedisEngine {
         };
         let link = Link::connect(client).await.map_err(|error| {
             // As rustls begins what it says of certificates; the library passes it on as text alone.
-            match error.to_string().contains("invalid peer certificate") {
-                true => ConnectError::NotTrusted { address, error },
-                false => ConnectError::Away { address, error },
+            match error.kind() {
+                _ if error.to_string().contains("invalid peer certificate") => {
+                    ConnectError::NotTrusted { address, error }
+                }
+                // It answers, and will soon say something else.
+                ErrorKind::Server(ServerErrorKind::BusyLoading) => ConnectError::Away { address, error },
+                ErrorKind::AuthenticationFailed | ErrorKind::Server(_) | ErrorKind::Extension => {
+                    ConnectError::Refuses { address, error }
+                }
+                _ => ConnectError::Away { address, error },
             }
         })?;
         Ok(Self { link, keys: Keys::new(prefix), limits, like_settings: likes::like_settings(&limits) })
