@@ -199,7 +199,7 @@ async fn examine_sqlite(db: &Db) -> Vec<Finding> {
         Finding::fail(subject, format!("{file} is damaged ({why}); put a backup in its place"))
     };
     let sound = match tokio::time::timeout(CHECK_LIMIT, looked_through).await {
-        Ok(Ok(said)) => match said.iter().next().map(|row| row.quick_check.as_str()) {
+        Ok(Ok(said)) => match said.as_slice().first().map(|row| row.quick_check.as_str()) {
             None | Some("ok") => Finding::ok(subject, format!("{file} is sound")),
             Some(why) => damaged(why),
         },

@@ -42,8 +42,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::domain::{
-    Basis, Board, BoardId, Bucket, Count, Cursors, Entry, Event, EventId, Finding, IdempotencyKey, Money, Period,
-    Place, Points, Position, Product, ProductId, Rules, Segment, Signal, Timestamp, UserId,
+    Basis, Board, BoardId, Bucket, Cursors, Entry, Event, EventId, Finding, IdempotencyKey, Money, Period, Place,
+    Position, Product, ProductId, Rules, Timestamp, UserId,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
@@ -58,6 +58,7 @@ pub use desk::{
 pub use error::{LedgerError, Result};
 pub use lock::LedgerLock;
 pub use results::KEPT_PLACES;
+pub use snapshot::{ActivityRow, Pace, Snapshot, Wanted};
 
 /// Which database, from a URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,47 +162,6 @@ impl Definitions {
     pub fn board(&self, id: &BoardId) -> Option<&BoardDefinition> {
         self.boards.iter().find(|definition| definition.board.id == *id)
     }
-}
-
-/// What is to be read for computing a board.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    pub board: &'a Board,
-    pub segments: &'a [Segment],
-    pub signals: &'a [Signal],
-    /// Key of the closed period whose results carry over.
-    pub carry_from: Option<&'a str>,
-    /// `None` for every product.
-    pub products: Option<&'a [ProductId]>,
-    pub pace: Pace,
-}
-
-/// How many rows are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// As fast as possible: somebody waits for the answer.
-    Whole,
-    /// In short pieces, database and reader in turn, which takes half as long again: meanwhile others find a processor free.
-    Pieces,
-}
-
-/// One product's count of one signal in a bucket or an even segment, over all partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActivityRow {
-    pub product: ProductId,
-    pub count: Count,
-}
-
-/// What a board is computed from: all read in one snapshot of the ledger.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    pub cursors: Cursors,
-    /// Counts that come to nothing are left out. A product's rows stand together.
-    pub activity: Vec<ActivityRow>,
-    /// The products in the board's scope; empty where that is every product.
-    pub members: HashSet<ProductId>,
-    /// Points at the close of the period that carries over, of products that are in the catalogue.
-    pub at_close: Vec<(ProductId, Points)>,
 }
 
 /// What an upsert of products did.

@@ -10,8 +10,48 @@ use super::db::{Db, in_snapshot};
 use super::error::Result;
 use super::schema::{cursors, period_results, products};
 use super::state::to_cursors;
-use super::{Snapshot, Wanted};
-use crate::domain::{Points, ProductId};
+use crate::domain::{Board, Count, Cursors, Points, ProductId, Segment, Signal};
+
+/// What is to be read for computing a board.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub board: &'a Board,
+    pub segments: &'a [Segment],
+    pub signals: &'a [Signal],
+    /// Key of the closed period whose results carry over.
+    pub carry_from: Option<&'a str>,
+    /// `None` for every product.
+    pub products: Option<&'a [ProductId]>,
+    pub pace: Pace,
+}
+
+/// How many rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as possible: somebody waits for the answer.
+    Whole,
+    /// In short pieces, database and reader in turn, which takes half as long again: meanwhile others find a processor free.
+    Pieces,
+}
+
+/// One product's count of one signal in a bucket or an even segment, over all partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityRow {
+    pub product: ProductId,
+    pub count: Count,
+}
+
+/// What a board is computed from: all read in one snapshot of the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub cursors: Cursors,
+    /// Counts that come to nothing are left out. A product's rows stand together.
+    pub activity: Vec<ActivityRow>,
+    /// The products in the board's scope; empty where that is every product.
+    pub members: HashSet<ProductId>,
+    /// Points at the close of the period that carries over, of products that are in the catalogue.
+    pub at_close: Vec<(ProductId, Points)>,
+}
 
 /// All that a board is computed from, with the cursors it belongs to.
 pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {

@@ -82,7 +82,7 @@ impl App {
             points.retain(|(product, _)| listed.contains(product));
         }
         let scoring = Scoring::new(board, period.clone(), &self.definitions().rules, basis);
-        Ok((compute_after(&self.ledger, scoring, None, points).await?, before))
+        Ok((compute_after(&self.ledger, scoring, None, points, Pace::Whole).await?, before))
     }
 
     /// Finds out what carries over to a period, without computing it: refuses what would be too much. A chain whose points

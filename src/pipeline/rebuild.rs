@@ -35,8 +35,13 @@ pub struct Computed {
 }
 
 /// Computes a period of a board. `carry_from` is the key of the period whose stored results carry over.
-pub async fn compute(ledger: &Ledger, scoring: Scoring, carry_from: Option<&str>) -> Result<Computed, Fault> {
-    compute_after(ledger, scoring, carry_from, Vec::new()).await
+pub async fn compute(
+    ledger: &Ledger,
+    scoring: Scoring,
+    carry_from: Option<&str>,
+    pace: Pace,
+) -> Result<Computed, Fault> {
+    compute_after(ledger, scoring, carry_from, Vec::new(), pace).await
 }
 
 /// As [`compute`], with points at a close that is not stored: `unstored` stands beside to what `carry_from` names.
@@ -45,8 +50,9 @@ pub async fn compute_after(
     scoring: Scoring,
     carry_from: Option<&str>,
     unstored: Vec<(ProductId, Points)>,
+    pace: Pace,
 ) -> Result<Computed, Fault> {
-    let [computed] = compute_each(ledger, [scoring], carry_from, unstored, Pace::Pieces).await?;
+    let [computed] = compute_each(ledger, [scoring], carry_from, unstored, pace).await?;
     Ok(computed)
 }
 
@@ -118,7 +124,8 @@ pub async fn rebuild(
     let began = Instant::now();
     let registered = app.ledger.state(app.engine.limits().partitions).await?.cursors;
     let number = app.engine.begin_generation(&board.id, &registered).await?;
-    let Computed { cursors, scoring, points } = compute(&app.ledger, scoring, carry_from.as_deref()).await?;
+    let Computed { cursors, scoring, points } =
+        compute(&app.ledger, scoring, carry_from.as_deref(), Pace::Pieces).await?;
     let products = points.len();
     if !load(app, &board.id, number, points, &cursors).await? {
         return Ok(None);

@@ -19,7 +19,7 @@ use super::progress::End;
 use super::rebuild::{Computed, compute};
 use crate::domain::{Basis, Board, Period, Place, Points, Scoring, best_first};
 use crate::engine::EngineError;
-use crate::ledger::{BoardDefinition, KEPT_PLACES};
+use crate::ledger::{BoardDefinition, KEPT_PLACES, Pace};
 
 /// Periods in a row in which nothing happened whose results are stored one by one: in as many, whatever a board that carries
 /// three tenths over shows has come to nothing. Of a longer run only the last is stored, unless so many products have
@@ -64,7 +64,8 @@ async fn close(
     let definitions = app.definitions();
     let basis = Basis::at_close(&period, definitions.rules.version());
     let scoring = Scoring::new(board, period.clone(), &definitions.rules, basis);
-    let Computed { points, .. } = compute(&app.ledger, scoring, before.as_ref().map(|it| it.key.as_str())).await?;
+    let carry_from = before.as_ref().map(|it| it.key.as_str());
+    let Computed { points, .. } = compute(&app.ledger, scoring, carry_from, Pace::Whole).await?;
     let places = best_first(points);
     let is_last = period.key == last.key;
     if is_last || !places.is_empty() {

@@ -14,7 +14,7 @@ use super::rebuild::{Computed, compute};
 use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
 use crate::domain::{Board, BoardId, Cursors, Event, Place, Points, ProductId, Scoring};
 use crate::engine::Generation;
-use crate::ledger::{Author, FoldCheck, Repaired};
+use crate::ledger::{Author, FoldCheck, Pace, Repaired};
 
 /// Differences listed in a report; the rest is counted.
 const ROWS_MAX: usize = 100;
@@ -91,7 +91,7 @@ impl App {
         }
         let carry_from = board.carries_from(&period).map(|period| period.key);
         let scoring = Scoring::new(board, period, &definitions.rules, shown.build.basis);
-        let computed = compute(&self.ledger, scoring, carry_from.as_deref()).await?;
+        let computed = compute(&self.ledger, scoring, carry_from.as_deref(), Pace::Pieces).await?;
         let Computed { cursors, scoring, points } = computed;
         let mut expected: HashMap<_, _> = points.into_iter().collect();
         let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
