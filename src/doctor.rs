@@ -24,9 +24,15 @@ pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
         findings.push(finding);
         None
     });
-    let begun_with = match &ledger {
-        Some(ledger) => ledger.begun_with().await.ok().flatten(),
-        None => None,
+    let (ledger, begun_with) = match ledger {
+        Some(ledger) => match ledger.begun_with().await {
+            Ok(begun_with) => (Some(ledger), begun_with),
+            Err(error) => {
+                findings.push(Finding::fail("ledger", error.to_string()));
+                (None, None)
+            }
+        },
+        None => (None, None),
     };
     let partitions = begun_with.as_ref().map(|(partitions, _)| *partitions);
     let engine = in_time("Redis", engine(settings, partitions, &mut findings)).await;

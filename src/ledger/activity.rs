@@ -1,8 +1,8 @@
-//! Reads activity for boards, some rows at a time, and adds it up here: grouping half a million rows by text takes a
-//! database longer than handing them over.
+//! Reads activity for boards and adds it up here: grouping half a million rows by text takes a database longer than handing
+//! them over.
 //!
-//! A board may take half a second of work. It is done in short pieces, so that whoever reads rankings meanwhile gets a
-//! processor at once, even on a machine that has two.
+//! A board may take half a second of work, and a rebuild has it done in short pieces ([`Pace`]), so that whoever reads rankings
+//! meanwhile gets a processor at once, even on a machine that has two.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! Invariant: only what the database says of the rows themselves is `Rejected`. A database that is away, full or
 //! overloaded is `Unavailable`, so nobody drops an entry because of it.
 
+use std::time::Duration;
+
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 /// Why the ledger gave no answer.
@@ -21,6 +23,13 @@ pub enum LedgerError {
     /// Anything else: a fault in Acclaim, or in the database's set-up.
     #[error("the ledger failed: {0}")]
     Internal(String),
+}
+
+impl LedgerError {
+    /// Of a question that had no answer within `waited`.
+    pub fn late(waited: Duration) -> Self {
+        Self::Unavailable(format!("no answer within {} ms", waited.as_millis()))
+    }
 }
 
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -46,7 +55,8 @@ impl From<LedgerError> for Failure {
 impl Failure {
     /// Why a transaction was not ended well, of which everything but the end had gone well.
     pub(super) fn explain_commit(self, sqlstate: Option<&str>) -> LedgerError {
-        let is_answered = self.is_answered();
+        // A pooler says that the server's answer is lost with a state of class 08; 40003 is statement_completion_unknown.
+        let is_answered = self.is_answered() && !sqlstate.is_some_and(|it| it.starts_with("08") || it == "40003");
         match self.explain(sqlstate) {
             LedgerError::Unavailable(reason) if !is_answered => LedgerError::Unanswered(reason),
             explained => explained,

@@ -203,7 +203,10 @@ async fn examine_sqlite(db: &Db) -> Vec<Finding> {
             None | Some("ok") => Finding::ok(subject, format!("{file} is sound")),
             Some(why) => damaged(why),
         },
-        Ok(Err(error)) => damaged(&error.to_string()),
+        Ok(Err(error)) => match error.to_string() {
+            why if ["malformed", "not a database"].iter().any(|sign| why.contains(sign)) => damaged(&why),
+            why => Finding::fail(subject, format!("{file} can't be looked through ({why})")),
+        },
         Err(_) => Finding::ok(subject, format!("{file} is too large to be looked through here")),
     };
     vec![writable, sound]

@@ -116,6 +116,15 @@ pub(super) async fn answer(db: &Db, id: &EventId) -> Result<Option<(ProductId, L
     }))
 }
 
+/// Whether the user likes the product, and since which entry that is so; `None` where there never was one.
+pub(super) async fn last_like(db: &Db, user: &UserId, product: &ProductId) -> Result<Option<(bool, Position)>> {
+    let row: Option<(bool, i64, i64)> = with_conn!(db, |conn| {
+        let found = likes::table.find((user.as_str(), product.as_str()));
+        Ok(found.select((likes::liked, likes::epoch, likes::seq)).first(conn).await.optional()?)
+    })?;
+    Ok(row.map(|(liked, epoch, seq)| (liked, Position::new(unsigned(epoch), unsigned(seq)))))
+}
+
 pub(super) async fn liked_products(
     db: &Db,
     user: &UserId,

@@ -351,6 +351,11 @@ impl Ledger {
         likes::liked_count(&self.db, user).await
     }
 
+    /// Whether the user likes a product, and the entry that made it so; `None` where there never was one.
+    pub async fn last_like(&self, user: &UserId, product: &ProductId) -> Result<Option<(bool, Position)>> {
+        likes::last_like(&self.db, user, product).await
+    }
+
     /// What a key of the user's was used for and the answer that it was given, however long ago, as the ledger has it.
     pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<(ProductId, LikeAnswer)>> {
         likes::answer(&self.db, &EventId::of_like(user, key)).await

@@ -25,7 +25,7 @@ pub struct Wanted<'a> {
     pub pace: Pace,
 }
 
-/// How many rows are read.
+/// How fast activity is read. SQLite reads it alike either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// As fast as possible: somebody waits for the answer.

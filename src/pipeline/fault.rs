@@ -65,15 +65,18 @@ pub async fn before_write<T>(
     app: &App,
     question: impl Future<Output = Result<T, LedgerError>>,
 ) -> Result<T, LedgerError> {
-    let wait = if app.is_ledger_away() {
+    within(write_wait(app), question).await
+}
+
+/// How long somebody who is about to write waits for the ledger.
+pub fn write_wait(app: &App) -> Duration {
+    if app.is_ledger_away() {
         WRITE_WAIT
     } else {
         app.settings.ack_timeout.saturating_sub(ACK_MARGIN).clamp(WRITE_WAIT, LEDGER_WAIT)
-    };
-    within(wait, question).await
+    }
 }
 
 async fn within<T>(wait: Duration, question: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-    let late = || LedgerError::Unavailable(format!("no answer within {} ms", wait.as_millis()));
-    timeout(wait, question).await.unwrap_or_else(|_| Err(late()))
+    timeout(wait, question).await.unwrap_or_else(|_| Err(LedgerError::late(wait)))
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::doubt::{Doubt, unknown};
-use super::fault::{before_write, in_time};
+use super::fault::{before_write, write_wait};
 use super::progress::End;
 use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
 #[cfg(feature = "planted-bugs")]
@@ -15,6 +15,7 @@ use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partit
 use crate::engine::{
     Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest,
 };
+use crate::ledger::LedgerError;
 
 /// How soon to try again when the journal is full: it empties as soon as the ledger answers.
 const BUSY_RETRY_MS: u64 = 1_000;
@@ -37,6 +38,18 @@ enum Acknowledged {
     Refused,
     /// The ledger has passed it; whether it took it, it must be asked.
     Untold,
+}
+
+/// What the ledger has of a like that it has passed.
+enum InLedger {
+    /// What the engine answered.
+    Own,
+    /// The answer that the key was given before.
+    Earlier(LikeAnswer),
+    /// The key was used for another product before.
+    OtherProduct,
+    /// Nothing of it.
+    Nothing,
 }
 
 impl App {
@@ -91,17 +104,19 @@ impl App {
     }
 
     async fn like_and_wait(&self, request: &LikeRequest, doubt: &mut Doubt) -> Result<LikeResult> {
-        let LikeRequest { user, product, key, .. } = request;
+        let LikeRequest { user, product, .. } = request;
         let Some((answer, is_replay)) = self.like_once_loaded(request).await? else {
             return Ok(LikeResult::KeyConflict);
         };
-        // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside.
+        // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside; it tells
+        // nobody what was refused.
         let is_settled = is_replay && self.epoch().map_err(unknown)? > answer.position.epoch;
         let partition = partition_of(user.as_str(), self.engine.limits().partitions);
         let deadline = doubt.answer_by(self.settings.ack_timeout);
         // Side by side: the count of likes is there well before the ledger.
         let committed = async {
             match is_settled {
+                true if answer.changed => Ok(self.untold()),
                 true => Ok(Acknowledged::Committed),
                 false => self.until_committed(partition, answer.position, deadline).await,
             }
@@ -117,12 +132,22 @@ impl App {
         let (answer, is_replay, durability) = match acknowledged {
             Acknowledged::Accepted => (answer, is_replay, Durability::Accepted),
             Acknowledged::Committed => (answer, is_replay, Durability::Committed),
-            Acknowledged::Refused | Acknowledged::Untold => match in_time(self.ledger.answer(user, key)).await {
-                Ok(Some((other, _))) if other != *product => return Ok(LikeResult::KeyConflict),
-                Ok(known) => {
-                    let known = known.map(|(_, answer)| answer);
-                    let (answer, is_replay) = self.as_the_ledger_has_it(request, answer, is_replay, known).await?;
-                    (answer, is_replay, Durability::Committed)
+            Acknowledged::Refused | Acknowledged::Untold => match self.in_ledger(request, &answer).await {
+                Ok(InLedger::Own) => (answer, is_replay, Durability::Committed),
+                Ok(other) => {
+                    // Whoever committed it may have died before this.
+                    let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
+                    forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
+                    match other {
+                        InLedger::Own | InLedger::Nothing => {
+                            let reason =
+                                "the engine had the user's likes otherwise than the ledger; they are loaded anew";
+                            let reason = reason.to_owned();
+                            return Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS });
+                        }
+                        InLedger::Earlier(earlier) => (earlier, true, Durability::Committed),
+                        InLedger::OtherProduct => return Ok(LikeResult::KeyConflict),
+                    }
                 }
                 Err(_) if matches!(acknowledged, Acknowledged::Untold) => (answer, is_replay, Durability::Accepted),
                 Err(error) => return Err(unknown(error.into())),
@@ -140,31 +165,23 @@ impl App {
         })
     }
 
-    /// What to answer, and whether it is the answer to an earlier like; `known` is what the ledger has for the key.
-    async fn as_the_ledger_has_it(
-        &self,
-        LikeRequest { user, product, .. }: &LikeRequest,
-        answer: LikeAnswer,
-        is_replay: bool,
-        known: Option<LikeAnswer>,
-    ) -> Result<(LikeAnswer, bool)> {
-        match known {
-            Some(own) if own.position == answer.position => Ok((answer, is_replay)),
-            // The engine had forgotten the key; the ledger has the answer that it was given then.
-            Some(earlier) => Ok((earlier, true)),
-            // It changed nothing, so its position is that of an entry before it, which may be anybody's.
-            None if !answer.changed && self.is_liked_in_ledger(user, product).await? == answer.liked => {
-                Ok((answer, is_replay))
-            }
-            None => {
-                if !answer.changed {
-                    let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
-                    forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
-                }
-                let reason = "the engine had the user's likes otherwise than the ledger; they are loaded anew".into();
-                Err(AppError::Unavailable { reason, retry_after_ms: RETRY_AFTER_MS })
-            }
-        }
+    /// What the ledger has of a like that it has passed.
+    async fn in_ledger(&self, request: &LikeRequest, answer: &LikeAnswer) -> Result<InLedger, LedgerError> {
+        let LikeRequest { user, product, key, .. } = request;
+        Ok(match before_write(self, self.ledger.answer(user, key)).await? {
+            Some((other, _)) if other != *product => InLedger::OtherProduct,
+            Some((_, own)) if own.position == answer.position => InLedger::Own,
+            // The engine had forgotten the key; this is the answer that it was given then.
+            Some((_, earlier)) => InLedger::Earlier(earlier),
+            None if answer.changed => InLedger::Nothing,
+            // It changed nothing, so its position is that of an entry before it, which may be anybody's. What the ledger has
+            // from later says nothing about it.
+            None => match before_write(self, self.ledger.last_like(user, product)).await? {
+                Some((liked, at)) if at <= answer.position && liked != answer.liked => InLedger::Nothing,
+                None if answer.liked => InLedger::Nothing,
+                _ => InLedger::Own,
+            },
+        })
     }
 
     /// Says COMMITTED, and lets the engine append when it can.
@@ -199,15 +216,14 @@ impl App {
                 LikeOutcome::Conflict => return Ok(None),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
-                LikeOutcome::NotLoaded => self.loads.ask(request.user.clone()).await?,
+                LikeOutcome::NotLoaded => {
+                    // Others may be asked for first.
+                    let loaded = timeout(write_wait(self), self.loads.ask(request.user.clone())).await;
+                    loaded.unwrap_or_else(|_| Err(LedgerError::late(write_wait(self)).into()))?;
+                }
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
-    }
-
-    async fn is_liked_in_ledger(&self, user: &UserId, product: &ProductId) -> Result<bool> {
-        let known = in_time(self.ledger.user_likes(std::slice::from_ref(user), self.now())).await?;
-        Ok(known.iter().flat_map(|known| &known.likes).any(|(liked, _)| liked == product))
     }
 
     /// What an engine's error means for a caller whose step writes.
@@ -224,7 +240,7 @@ impl App {
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
             Ok(End::Passed) => Ok(Acknowledged::Committed),
             Ok(End::Refused) => Ok(Acknowledged::Refused),
-            Ok(End::Untold) => Ok(Acknowledged::Untold),
+            Ok(End::Untold) => Ok(self.untold()),
             Ok(End::Unknown) => Err(AppError::Unknown {
                 reason: "the engine was lost before the ledger had the entry".into(),
                 retry_after_ms: RETRY_AFTER_MS,
@@ -232,6 +248,10 @@ impl App {
             }),
             Err(_) => Ok(Acknowledged::Accepted),
         }
+    }
+
+    fn untold(&self) -> Acknowledged {
+        if self.is_ledger_away() { Acknowledged::Accepted } else { Acknowledged::Untold }
     }
 
     /// Records events; one result each, in order. The durability is that of all that were recorded.
@@ -372,7 +392,7 @@ impl App {
             return Ok(HashMap::new());
         }
         match before_write(self, self.ledger.originals(&ids)).await {
-            Err(_) if !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
+            Err(_) if self.is_ledger_away() && !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
             known => Ok(known?.into_iter().collect()),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -163,10 +164,11 @@ async fn trim_once(
     passed: &Cursors,
     unshown: &mut HashMap<(BoardId, u64), Instant>,
 ) -> Result<Cursors, Fault> {
-    for (&partition, &position) in passed {
-        app.engine.trim(partition, position).await?;
-    }
-    passed_by_all(app, unshown).await
+    let trims = passed.iter().map(|(&partition, &position)| app.engine.trim(partition, position));
+    let trimmed = join_all(trims).await.into_iter().collect::<Result<(), _>>();
+    let passed = passed_by_all(app, unshown).await?;
+    trimmed?;
+    Ok(passed)
 }
 
 /// A generation that is still not shown after this was abandoned by a node that lost the lease. Its cursors hold the trim no

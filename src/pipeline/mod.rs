@@ -105,7 +105,7 @@ pub enum LikeResult {
         durability: Durability,
     },
     UnknownProduct,
-    /// The key was used for another product. Nothing was written.
+    /// The key was used for another product. Nothing was written that lasts.
     KeyConflict,
 }
 

@@ -26,7 +26,9 @@ pub async fn listen(app: Arc<App>) {
                 while let Some(Some(notice)) = app.stop.run_until_cancelled(notices.next()).await {
                     match notice {
                         Notice::Progress(progress) => {
-                            if let Progress::Ledger { .. } = progress {
+                            if let Progress::Ledger { from, position, .. } = progress
+                                && from < position
+                            {
                                 // Whichever node did it, commits work again.
                                 app.sync_failing.store(false, Ordering::Relaxed);
                                 app.ledger_silent.store(false, Ordering::Relaxed);
@@ -73,7 +75,7 @@ pub async fn look(app: Arc<App>) {
         let epoch = app.epoch().ok();
         // A ledger that hangs must not keep this from looking at the engine.
         let looked = timeout(LOOK_EVERY, look_at_ledger(&app, epoch)).await;
-        let is_silent = matches!(looked, Err(_) | Ok(Err(LedgerError::Unavailable(_))));
+        let is_silent = matches!(looked, Err(_) | Ok(Err(LedgerError::Unavailable(_) | LedgerError::Unanswered(_))));
         app.ledger_silent.store(is_silent, Ordering::Relaxed);
         if let Ok(Err(error)) = &looked {
             tracing::debug!("the ledger could not be looked at: {error}");

@@ -62,6 +62,8 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
             deserted = Some(state.epoch);
             continue;
         }
+        // Of two ledgers on an empty engine the other may have been first.
+        expect_ours(engine, &engine.survey().await?, Some(&state.id))?;
         let drained = drain(engine, ledger, &state, &survey).await?;
         let epoch = 1 + newest.max(state.epoch);
         ledger.begin_epoch(epoch, Timestamp::now()).await?;

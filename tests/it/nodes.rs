@@ -56,7 +56,7 @@ async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_fa
     let engine = redis.engine("acc", EngineLimits::default()).await;
     let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
     let partitions = engine.limits().partitions;
-    let _hasty = AbortOnDropHandle::new(tokio::spawn(async move {
+    let hasty = AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
             let cursors = ledger.state(partitions).await.unwrap().cursors.into_iter();
             let stands = cursors.map(|(partition, position)| Progress::Ledger { partition, from: position, position });
@@ -64,6 +64,7 @@ async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_fa
         }
     }));
 
+    let mut committed = 0;
     for n in 0..TRIES {
         let user = format!("user-{n}");
         let first = other.toggle(&user, "p0", Some("key")).await;
@@ -71,7 +72,27 @@ async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_fa
         let again = other.toggle(&user, "p0", Some("key")).await;
         // Where the ledger was too slow to be waited for, it may say otherwise.
         if again["durability"] == "COMMITTED" {
+            committed += 1;
             assert_eq!((&again["liked"], &again["changed"]), (&first["liked"], &json!(false)), "{n}: {first} {again}");
         }
     }
+    assert!(committed > 0 && !hasty.is_finished(), "{committed} COMMITTED");
+}
+
+/// A server that has just started has not heard what the ledger refused before, so it asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_changed_nothing_stands_whatever_came_later() {
+    const SET: &str = "mutation($liked: Boolean!, $key: String!) {
+        setLike(input: { productId: \"p0\", liked: $liked, idempotencyKey: $key }) { liked changed durability } }";
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    server.graphql("ann", SET, json!({ "liked": true, "key": "first" })).await;
+    drop(server);
+    let server = stack.serve().await;
+    for (liked, key, changed) in [(true, "again", false), (false, "undone", true), (true, "again", false)] {
+        let told = server.graphql("ann", SET, json!({ "liked": liked, "key": key })).await;
+        assert_eq!(told["setLike"], json!({ "liked": liked, "changed": changed, "durability": "COMMITTED" }), "{key}");
+    }
+    server.assert_verified().await;
 }

@@ -46,12 +46,13 @@ async fn what_is_committed_during_a_survey_is_no_loss() {
     let new = NewProduct { id, name, image_url: None, price: None, category: None, brand: None };
     app.upsert_products(&[new]).await.unwrap();
     let looked = engine.count("survey");
-    for n in 0.. {
+    let mut n = 0;
+    until("it was surveyed some times", LIMIT, async || {
         app.record(&[order(&n.to_string(), "a", None)]).await.unwrap();
-        if engine.count("survey") > looked + 2 {
-            break;
-        }
-    }
+        n += 1;
+        engine.count("survey") > looked + 2
+    })
+    .await;
     app.stop(LIMIT).await;
 }
 

@@ -181,7 +181,11 @@ impl Slots {
                     Some(Progress::Refused { partition, position }) if self.refused.len() < REFUSED_MAX => {
                         self.refused.insert((partition, position));
                     }
-                    Some(Progress::Refused { .. }) => self.missed = true,
+                    Some(Progress::Refused { partition, position }) => {
+                        // One too many to be remembered must not pass for committed.
+                        self.hear_ledger(partition, position, position);
+                        self.missed = true;
+                    }
                     None => self.missed = true,
                 }
             }
