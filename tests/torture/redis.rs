@@ -106,7 +106,12 @@ impl RedisServer {
 
     /// Makes a copy of all data, as a backup would.
     pub async fn save_copy(&self) -> anyhow::Result<PathBuf> {
-        self.command(&["SAVE"]).await?;
+        let deadline = Instant::now() + START_LIMIT;
+        // Not while it saves by itself, as for a replica that has just come.
+        while let Err(error) = self.command(&["SAVE"]).await {
+            ensure!(Instant::now() < deadline && error.to_string().contains("in progress"), error);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
         let kept = self.disk.folder().join("kept.rdb");
         std::fs::rename(self.copy(), &kept)?;
         Ok(kept)
