@@ -24,8 +24,8 @@ pub enum Fault {
     /// The engine belongs to another ledger than this node's.
     #[error(
         "this Redis holds another ledger's likes and boards: set another --redis-prefix (ACCLAIM_REDIS_PREFIX) or REDIS_URL, or \
-         that ledger's DATABASE_URL; if that ledger is gone for good, delete its keys with redis-cli --scan --pattern \
-         '{pattern}' | xargs -d '\\n' redis-cli UNLINK"
+         that ledger's DATABASE_URL; if that ledger is gone for good, stop its servers and delete its keys with redis-cli \
+         -u \"$REDIS_URL\" --scan --pattern '{pattern}' | xargs -r -d '\\n' redis-cli -u \"$REDIS_URL\" UNLINK"
     )]
     OtherLedger { pattern: String },
 }

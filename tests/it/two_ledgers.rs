@@ -77,9 +77,8 @@ async fn the_second_is_refused_in_one_line_and_the_first_goes_on() {
     let (said, is_well) = run(&second, &["serve", "--listen", "127.0.0.1:0"]);
     assert!(!is_well, "a Redis that nobody works on is its ledger's still");
     let (_, command) = refusals(&said)[0].split_once("delete its keys with ").unwrap();
-    let port = first.redis.as_ref().unwrap().port().to_string();
-    let command = command.replace("redis-cli", &format!("redis-cli -p {port}"));
-    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    let url = first.redis.as_ref().unwrap().url();
+    assert!(Command::new("sh").args(["-c", command]).env("REDIS_URL", url).status().unwrap().success(), "{command}");
     let server = second.serve().await;
     assert_commits(&server, "bob").await;
     server.assert_verified().await;
