@@ -40,7 +40,11 @@ pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
         findings.push(finding);
         None
     });
-    let (Some(engine), Some(ledger)) = (engine, ledger) else { return findings };
+    let Some(engine) = engine else { return findings };
+    // A ledger that can't be read may be anybody's; one that is yet to be made has no engine of its own.
+    if ledger.is_none() && missing_file(settings.database.database_url.reveal()).is_none() {
+        return findings;
+    }
     let id = begun_with.and_then(|(_, id)| id);
     let owner = in_time("Redis's ledger", async {
         let owner = examine_owner(&engine, id.as_deref()).await;
@@ -50,7 +54,7 @@ pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
     let is_ours = owner.verdict == Verdict::Ok;
     findings.push(owner);
     // A ledger without partitions has never been worked on.
-    if is_ours && partitions.is_some() {
+    if let Some(ledger) = ledger.filter(|_| is_ours && partitions.is_some()) {
         let lag = in_time("lag", async { Ok(examine_lag(&engine, &ledger).await) }).await;
         findings.push(match lag {
             Ok(Ok(finding)) | Err(finding) => finding,

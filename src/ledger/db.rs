@@ -86,11 +86,16 @@ impl Postgres {
     }
 }
 
-/// The file of a SQLite ledger that is not there: whoever connects makes it.
+/// The file of a SQLite ledger that is not there: whoever connects makes it, if its folder is there.
 pub fn missing_file(url: &str) -> Option<PathBuf> {
     let file = PathBuf::from(url.strip_prefix("sqlite://")?);
     let is_meant = !file.as_os_str().is_empty() && !url.contains(":memory:");
-    (is_meant && !file.exists()).then_some(file)
+    let is_missing = file.try_exists().is_ok_and(|exists| !exists) && folder_of(&file).is_dir();
+    (is_meant && is_missing).then_some(file)
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Sqlite {
@@ -102,7 +107,7 @@ impl Sqlite {
             )));
         }
         let file = PathBuf::from(file);
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(&file);
         if !folder.is_dir() {
             return Err(LedgerError::Internal(format!(
                 "the folder {} for the ledger {url} does not exist; create it, or name another file",

@@ -36,6 +36,9 @@ async fn a_sound_set_up_is_told_to_be_sound(setup: Setup) {
         Setup::Embedded => {
             assert_eq!(verdict(&before, "SQLite file", "there is no"), "warn");
             assert!(!stack.sqlite_file().exists(), "it is not made");
+            let (lines, is_well) = examine(&stack, &[("DATABASE_URL", "sqlite://nowhere/acclaim.db")]);
+            assert!(!is_well, "{lines:#?}");
+            assert_eq!(verdict(&lines, "ledger", "does not exist; create it"), "fail");
         }
         Setup::Servers => assert_eq!(verdict(&before, "ledger's tables", "acclaim migrate"), "warn"),
     }

@@ -55,6 +55,8 @@ async fn the_second_is_refused_in_one_line_and_the_first_goes_on() {
     let (said, is_well) = run(&second, &["doctor"]);
     assert!(!is_well && refusals(&said).len() == 1, "{said}");
     assert!(refusals(&said)[0].starts_with("fail  Redis's ledger"), "{said}");
+    let (said, is_well) = run(&second, &["doctor", "--database-url", "sqlite://yet-to-come.db"]);
+    assert!(!is_well && refusals(&said).len() == 1, "{said}");
     let (said, is_well) = run(&first, &["doctor"]);
     assert!(is_well && said.contains("Redis's ledger"), "{said}");
 

@@ -109,7 +109,7 @@ impl RedisServer {
         let deadline = Instant::now() + START_LIMIT;
         // Not while it saves by itself, as for a replica that has just come.
         while let Err(error) = self.command(&["SAVE"]).await {
-            ensure!(Instant::now() < deadline && error.to_string().contains("in progress"), error);
+            ensure!(Instant::now() < deadline && format!("{error:#}").contains("in progress"), error);
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         let kept = self.disk.folder().join("kept.rdb");
