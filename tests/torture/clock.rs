@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 
 /// So long after the start of a run it is midnight in UTC, where boards' days end: with the load on, among the first faults.
 const MIDNIGHT_AFTER: Duration = Duration::from_secs(40);
@@ -14,10 +14,15 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where libfaketime is; the program that comes with it knows.
 fn library(options: &[&str]) -> anyhow::Result<String> {
-    let asked = Command::new("faketime").args(options).args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
-    let asked = asked.context("faketime does not start; install it (Debian: faketime)")?;
-    ensure!(asked.status.success(), "faketime does not say where its library is");
-    Ok(String::from_utf8(asked.stdout)?.trim().to_owned())
+    // What it shares bears its process's number, and may be there still of one that was killed: the next has another.
+    for _ in 0..5 {
+        let asked = Command::new("faketime").args(options).args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let asked = asked.context("faketime does not start; install it (Debian: faketime)")?;
+        if asked.status.success() {
+            return Ok(String::from_utf8(asked.stdout)?.trim().to_owned());
+        }
+    }
+    bail!("faketime does not say where its library is; see /dev/shm for what others left of it")
 }
 
 /// Where this program has libc from.

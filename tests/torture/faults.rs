@@ -280,8 +280,11 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
         Kind::RedisBusy => {
             primary.command(&["DEBUG", "SLEEP", &format!("{:.1}", lasts.as_secs_f64())]).await?;
         }
-        Kind::RedisClockForward => clock_step(&primary.clock, server_step(random), lasts).await?,
-        Kind::RedisClockBack => clock_step(&primary.clock, -server_step(random), lasts).await?,
+        Kind::RedisClockForward | Kind::RedisClockBack => {
+            let step = server_step(random);
+            clock_step(&primary.clock, if kind == Kind::RedisClockBack { -step } else { step }, lasts).await?;
+            primary.until_on_time().await?;
+        }
         Kind::RedisFlushall => {
             primary.command(&["FLUSHALL"]).await?;
         }

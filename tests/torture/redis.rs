@@ -1,7 +1,7 @@
 //! Two Redis servers with AOF: a primary and its replica, which can change places.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use redis::Value;
@@ -100,6 +100,19 @@ impl RedisServer {
                 is_asked = self.command(&["BGREWRITEAOF"]).await.is_ok();
             }
             ensure!(Instant::now() < deadline, "Redis does not write its AOF anew:\n{info}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// Waits until its clock tells the machine's time.
+    pub async fn until_on_time(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        loop {
+            let (told, _) = redis::from_redis_value::<(u64, u64)>(self.command(&["TIME"]).await?)?;
+            if told.abs_diff(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()) <= 1 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "Redis's clock is not set right");
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
