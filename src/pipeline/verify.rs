@@ -37,6 +37,8 @@ impl App {
     }
 
     async fn repair_now(&self, author: &Author) -> Result<Repaired> {
+        // Until it is recovered, the engine may be another ledger's.
+        self.epoch()?;
         let repaired = self.ledger.repair(author).await?;
         // Should the engine not hear of it, the ledger refuses what it takes for a change and is none.
         if !repaired.users.is_empty()
@@ -50,6 +52,7 @@ impl App {
     }
 
     async fn verify_now(&self, board: Option<&BoardId>) -> Result<VerifyReport> {
+        self.epoch()?;
         let mut report = VerifyReport::default();
         if board.is_none() {
             report.add_fold(VerifyTarget::Likes, self.ledger.check_likes().await?);
