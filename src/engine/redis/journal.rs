@@ -27,18 +27,19 @@ impl RedisEngine {
         });
         let present = list(self.link.call(&exists, STEP_LIMIT).await?)?;
         let has_scripts = present.len() == script::ALL.len() && present.iter().all(|flag| *flag == Value::Int(1));
-        #[cfg(feature = "planted-bugs")]
-        let has_scripts = has_scripts || crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
         let server = self.link.server();
         let surveyed = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
         let began_here =
             surveyed.iter().all(|(_, began)| began.server.as_deref().is_none_or(|began_on| *began_on == *server));
-        if has_scripts && began_here {
+        let has_scripts = has_scripts && began_here;
+        #[cfg(feature = "planted-bugs")]
+        let has_scripts = has_scripts || crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
+        if has_scripts {
             self.link.expect(server);
         }
         let ledgers = surveyed.iter().filter_map(|(_, began)| began.ledger.clone()).collect();
         let partitions = surveyed.into_iter().map(|(partition, _)| partition).collect();
-        Ok(Survey { has_scripts: has_scripts && began_here, ledgers, partitions })
+        Ok(Survey { has_scripts, ledgers, partitions })
     }
 
     async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Began)> {
