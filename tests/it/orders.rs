@@ -90,8 +90,20 @@ async fn every_day_of_real_orders_equals_a_plain_sum(setup: Setup) {
             event.reverses = line.reverses.as_ref().map(|id| acclaim::domain::EventId::from_producer(id).unwrap());
             event
         };
-        let (results, _) = node.app.record(&chunk.iter().map(event).collect::<Vec<_>>()).await.unwrap();
-        assert_eq!(results, vec![EventResult::Recorded; chunk.len()]);
+        let events: Vec<_> = chunk.iter().map(event).collect();
+        // On a loaded machine Redis may not answer in time: sent again, what it had recorded is there.
+        let mut expected = vec![EventResult::Recorded];
+        until("the lines are recorded", LIMIT, async || match node.app.record(&events).await {
+            Ok((results, _)) => {
+                assert!(results.iter().all(|result| expected.contains(result)), "{results:?}");
+                true
+            }
+            Err(_) => {
+                expected = vec![EventResult::Recorded, EventResult::Duplicate];
+                false
+            }
+        })
+        .await;
     }
     until("every line is in the ledger", LIMIT, async || {
         node.stack.count("SELECT count(*) FROM events").await == 19_260
