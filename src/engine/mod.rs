@@ -344,8 +344,8 @@ pub trait Engine: Send + Sync + 'static {
 
     // ------------------------------------------------------------ likes
 
-    /// In this order: epoch, else `Lost`; key seen, the saved answer, or `Conflict` if it is another product's; rate limit; user loaded; journal below its
-    /// bounds; then, if it changes anything, the entry; then the set, the rate and the saved answer.
+    /// In this order: epoch, else `Lost`; key seen, the saved answer, or `Conflict` if it is another product's; rate limit;
+    /// user loaded; journal below its bounds; then, if it changes anything, the entry; then the set, the rate and the saved answer.
     ///
     /// The entry is an event named [`EventId::of_like`]: +1 that occurred at `at`, or -1 that occurred when the like it
     /// takes back did. A like that is done starts the idle time of the user's likes and answers again; the last

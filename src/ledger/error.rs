@@ -66,14 +66,12 @@ impl Failure {
     /// Whether the database has said so itself.
     fn is_answered(&self) -> bool {
         use DatabaseErrorKind::{ClosedConnection, UnableToSendCommand};
-        match self {
-            Self::Sql(DieselError::RollbackErrorOnCommit { commit_error, .. }) => {
-                matches!(**commit_error, DieselError::DatabaseError(kind, _) if !matches!(kind, UnableToSendCommand | ClosedConnection))
-            }
-            Self::Sql(DieselError::DatabaseError(kind, _)) => !matches!(kind, UnableToSendCommand | ClosedConnection),
-            Self::Sql(_) => false,
-            Self::Own(_) => true,
-        }
+        let error = match self {
+            Self::Own(_) => return true,
+            Self::Sql(DieselError::RollbackErrorOnCommit { commit_error, .. }) => commit_error,
+            Self::Sql(error) => error,
+        };
+        matches!(error, DieselError::DatabaseError(kind, _) if !matches!(kind, UnableToSendCommand | ClosedConnection))
     }
 
     /// `sqlstate` is the last one that a Postgres connection received; SQLite has none.

@@ -271,8 +271,8 @@ impl Ledger {
         lock::try_lock(&self.db, name).await
     }
 
-    /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A ledger with another number of
-    /// partitions is an `Internal` error that says what to set.
+    /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A
+    /// ledger with another number of partitions is an `Internal` error that says what to set.
     pub async fn state(&self, partitions: u16) -> Result<LedgerState> {
         let db = Arc::clone(&self.db);
         to_the_end(async move { state::state(&db, partitions).await }).await

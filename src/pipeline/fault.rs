@@ -53,6 +53,7 @@ const LEDGER_WAIT: Duration = Duration::from_secs(2);
 /// The same for whoever is about to write, and hears within 250 ms that it can't be done now. A longer `ack_timeout` makes it
 /// longer, less `ACK_MARGIN`, as long as the ledger is not known to be away.
 const WRITE_WAIT: Duration = Duration::from_millis(200);
+/// Time to answer within the `ack_timeout` after having waited in vain.
 const ACK_MARGIN: Duration = Duration::from_millis(50);
 
 /// The answer, if it comes in time.
