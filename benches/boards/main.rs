@@ -64,8 +64,8 @@ async fn rebuild(shop: &Shop, rows: &mut Rows) {
 }
 
 async fn preview(shop: &Shop, rows: &mut Rows) {
-    let trial =
-        Trial { weights: vec![(Signal::View, Weight::from_millionths(700_000))], from: None, until: None, hours: None };
+    let weights = vec![(Signal::View, Weight::from_millionths(700_000))];
+    let trial = Trial { board: Some(shop.daily().id.clone()), weights, from: None, until: None, hours: None };
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();

@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 const BOARDS: &str = "query Boards { boards { id window halfLife timeZone } }";
 const REBUILD: &str = "mutation Rebuild($board: ID!, $from: String) {
-  rebuildBoard(id: $board, fromPeriod: $from) { fromPeriod userErrors { message path } }
+  rebuildBoard(input: { id: $board, fromPeriod: $from, note: \"acclaim rebuild\" }) { fromPeriod userErrors { message path } }
 }";
 const STATE: &str = "query Rebuilding($board: ID!) {
   board(id: $board) { isCurrent periods(first: 2) { nodes { key status } } }

@@ -17,7 +17,7 @@ const AT_IT: Duration = Duration::from_secs(5);
 /// How soon such a server is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-const REPAIR: &str = "mutation Repair { repair { likes activity } }";
+const REPAIR: &str = "mutation Repair { repair(input: { note: \"acclaim verify --repair\" }) { likes activity } }";
 
 const VERIFY: &str = "query Verify($board: ID) {
   admin { verify(board: $board) { checked differing rows { target board productId userId expected actual } } }

@@ -2,16 +2,20 @@
 
 use async_graphql::{Context, ID, Object, Result};
 
+use super::arguments::ROWS_MAX;
 use super::cursor::{self, Cursor};
+use super::errors::Failure;
 use super::groups::OpenSubscriptions;
-use super::guards::Caller;
+use super::guards::{Caller, author};
 use super::types::audit::{AuditConnection, DeadLetterConnection};
 use super::types::desk::ProductRule;
-use super::types::preview::{WeightPreview, WeightPreviewInput};
+use super::types::preview::{self, BoardPreview, RankMove, WeightPreview};
 use super::types::system::SystemStatus;
 use super::types::verify::VerifyReport;
-use super::types::weights::WeightRuleConnection;
+use super::types::weights::{AdjustWeightsInput, WeightRuleConnection};
 use super::{app, arguments};
+use crate::domain::BoardId;
+use crate::pipeline::Trial;
 
 pub struct Admin;
 
@@ -36,13 +40,39 @@ impl Admin {
         Ok(WeightRuleConnection::new(page, below.is_some(), &app(ctx).definitions().rules))
     }
 
-    /// What a change of weights would do to the board's open period, without making it.
-    #[graphql(complexity = "input.cost(child_complexity)")]
-    async fn weight_preview(&self, ctx: &Context<'_>, input: WeightPreviewInput) -> Result<WeightPreview> {
-        let board = arguments::board_at("input.board", ctx, &input.board)?;
-        let (trial, top) = input.parse()?;
-        let preview = app(ctx).weight_preview(&board, &trial, top).await?;
-        Ok(WeightPreview::new(app(ctx), &Caller::viewing(ctx), preview))
+    /// What `adjustWeights` would do with the same input, without doing it: to the open period of each board that the change
+    /// reaches. `movesOf` is one of these boards. `top` is how many places are compared and listed, at most 100.
+    #[graphql(complexity = "child_complexity")]
+    async fn weight_preview(
+        &self,
+        ctx: &Context<'_>,
+        input: AdjustWeightsInput,
+        moves_of: Option<ID>,
+        #[graphql(default_with = "Some(20)")] top: Option<i32>,
+    ) -> Result<WeightPreview> {
+        let rule = input.parse(author(ctx)?, &app(ctx).definitions().boards, app(ctx).now());
+        let trial = Trial::from(rule.map_err(|errors| preview::refusal(&errors))?);
+        let top = arguments::within("top", top.unwrap_or(20), 1, ROWS_MAX)? as usize;
+        let moved = match moves_of {
+            Some(id) => arguments::board_at("movesOf", ctx, &id)?.id.clone(),
+            None => trial.board.clone().unwrap_or_else(BoardId::daily),
+        };
+        let reached = app(ctx).boards_reached(&trial);
+        if reached.iter().all(|board| board.id != moved) {
+            return Err(Failure::bad("movesOf", format!("the change does not reach the board {moved}")).into());
+        }
+        let asked = ctx.look_ahead();
+        let (asks_boards, asks_moves) = (asked.field("boards").exists(), asked.field("moves").exists());
+        let mut shown = WeightPreview::default();
+        // One after the other: each takes as much memory and time as a board has products.
+        for board in reached.into_iter().filter(|board| asks_boards || asks_moves && board.id == moved) {
+            let preview = app(ctx).weight_preview(&board, &trial, top).await?;
+            shown.boards.push(BoardPreview::new(board.clone(), &preview));
+            if board.id == moved {
+                shown.moves = RankMove::all(app(ctx), &Caller::viewing(ctx), preview);
+            }
+        }
+        Ok(shown)
     }
 
     /// Those that count or will again, the newest for each product and board.

@@ -5,8 +5,10 @@
 
 use async_graphql::{Context, Enum, Guard, Result};
 
+use super::app;
 use super::errors::Failure;
 use crate::domain::UserId;
+use crate::ledger::Author;
 use crate::pipeline::AppError;
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -87,6 +89,13 @@ impl Caller {
             }
         }
     }
+}
+
+/// Signs a note with who calls, now.
+pub fn author(ctx: &Context<'_>) -> Result<impl FnOnce(String) -> Author + use<>> {
+    let name = Caller::of(ctx)?.user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
+    let at = app(ctx).now();
+    Ok(move |note| Author { name, at, note })
 }
 
 /// Lets nobody pass who is not signed in.

@@ -38,6 +38,14 @@ pub fn check_note(note: &str, errors: &mut Vec<UserError>) {
     }
 }
 
+/// The note that may say why, empty where none is given.
+pub fn optional_note(note: Option<String>) -> Result<String, UserError> {
+    let Some(note) = note else { return Ok(String::new()) };
+    let mut errors = Vec::new();
+    check_note(&note, &mut errors);
+    errors.pop().map_or(Ok(note), Err)
+}
+
 /// The id of a board that there is; `is_board` says whether there is one.
 pub fn board(path: &str, id: &ID, is_board: impl Fn(&BoardId) -> bool, errors: &mut Vec<UserError>) -> Option<BoardId> {
     let found = BoardId::new(id).map_err(|error| UserError::invalid(path, error)).and_then(|board| {

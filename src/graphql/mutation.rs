@@ -1,20 +1,21 @@
 //! Writing.
 
-use async_graphql::{Context, ID, Object, Result};
+use async_graphql::{Context, Object, Result};
 
-use super::app;
 use super::errors::Failure;
-use super::guards::{Caller, Needs, Role, SignedIn};
-use super::types::audit::{LETTERS_MAX, ReplayPayload};
-use super::types::desk::{self, BoardInput, BoardPayload, ProductRuleInput, ProductRulePayload};
+use super::guards::{Needs, Role, SignedIn, author};
+use super::types::audit::{LETTERS_MAX, ReplayDeadLettersInput, ReplayPayload};
+use super::types::desk::{
+    self, BoardInput, BoardPayload, DeleteBoardInput, ProductRuleInput, ProductRulePayload, RebuildBoardInput,
+};
 use super::types::likes::{LikePayload, SetLikeInput, ToggleLikeInput, Wish};
 use super::types::record::{Checked, EVENTS_MAX, RecordEventsInput, RecordEventsPayload};
 use super::types::scalars::int;
 use super::types::upsert::{self, PRODUCTS_MAX, UpsertProductsInput, UpsertProductsPayload};
-use super::types::verify::RepairPayload;
-use super::types::weights::{self, AdjustWeightsInput, WeightsPayload};
+use super::types::verify::{RepairInput, RepairPayload};
+use super::types::weights::{AdjustWeightsInput, CancelWeightsInput, WeightsPayload};
+use super::{app, inputs};
 use crate::domain::{BoardId, ProductId};
-use crate::ledger::Author;
 
 #[derive(Default)]
 pub struct Mutation;
@@ -55,6 +56,8 @@ impl Mutation {
         Ok(UpsertProductsPayload { upserted: int(upserted), user_errors })
     }
 
+    /// Sets weights of one board or of all, by a rule that is added to those there are: `weightPreview` says before what that
+    /// would do.
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn adjust_weights(&self, ctx: &Context<'_>, input: AdjustWeightsInput) -> Result<WeightsPayload> {
         match input.parse(author(ctx)?, &app(ctx).definitions().boards, app(ctx).now()) {
@@ -65,9 +68,9 @@ impl Mutation {
 
     /// Takes a rule back, as if it had never been made: boards are scored anew.
     #[graphql(guard = "Needs(Role::Admin)")]
-    async fn cancel_weights(&self, ctx: &Context<'_>, id: ID, note: String) -> Result<WeightsPayload> {
-        match weights::rule_to_cancel(&id, &note) {
-            Ok(version) => Ok(app(ctx).cancel_weights(version, &author(ctx)?(note)).await?.into()),
+    async fn cancel_weights(&self, ctx: &Context<'_>, input: CancelWeightsInput) -> Result<WeightsPayload> {
+        match input.parse() {
+            Ok(version) => Ok(app(ctx).cancel_weights(version, &author(ctx)?(input.note)).await?.into()),
             Err(errors) => Ok(WeightsPayload::refused(errors)),
         }
     }
@@ -83,12 +86,12 @@ impl Mutation {
 
     /// Its subscriptions end. The board `daily` stays: it is meant where no board is named.
     #[graphql(guard = "Needs(Role::Admin)")]
-    async fn delete_board(&self, ctx: &Context<'_>, id: ID, note: String) -> Result<BoardPayload> {
-        let id = match desk::board_to_delete(&id, &note, is_board(ctx)) {
+    async fn delete_board(&self, ctx: &Context<'_>, input: DeleteBoardInput) -> Result<BoardPayload> {
+        let id = match input.parse(is_board(ctx)) {
             Ok(id) => id,
             Err(errors) => return Ok(BoardPayload::refused(errors)),
         };
-        let deleted = app(ctx).delete_board(&id, &author(ctx)?(note)).await?;
+        let deleted = app(ctx).delete_board(&id, &author(ctx)?(input.note)).await?;
         Ok(deleted.map_or_else(|| BoardPayload::unknown(&id), |definition| BoardPayload::of(definition.board)))
     }
 
@@ -109,45 +112,40 @@ impl Mutation {
     /// Computes a board anew from the ledger; with `fromPeriod`, the closed periods from that one on as well, each with its
     /// carry. The board goes on as it is until that is done: `isCurrent` says when.
     #[graphql(guard = "Needs(Role::Admin)")]
-    async fn rebuild_board(&self, ctx: &Context<'_>, id: ID, from_period: Option<String>) -> Result<BoardPayload> {
-        let board = match desk::board_to_rebuild(&id, |id| app(ctx).board(id)) {
-            Ok(board) => board,
-            Err(error) => return Ok(BoardPayload::refused(vec![error])),
-        };
-        let from = from_period.map(|key| desk::first_period(&board, &key, app(ctx).now())).transpose();
-        match from {
-            Ok(from) => {
-                let outcome = app(ctx).rebuild_board(&board.id, from.as_ref(), &author(ctx)?(String::new())).await?;
+    async fn rebuild_board(&self, ctx: &Context<'_>, input: RebuildBoardInput) -> Result<BoardPayload> {
+        match input.parse(|id| app(ctx).board(id), app(ctx).now()) {
+            Ok(desk::Rebuild { board, from, note }) => {
+                let outcome = app(ctx).rebuild_board(&board.id, from.as_ref(), &author(ctx)?(note)).await?;
                 Ok(BoardPayload::reopened(&board, outcome))
             }
-            Err(error) => Ok(BoardPayload::refused(vec![error])),
+            Err(errors) => Ok(BoardPayload::refused(errors)),
         }
     }
 
     /// Takes entries into the ledger that it could not take before: all, or at most 500 by id.
     #[graphql(guard = "Needs(Role::Admin)")]
-    async fn replay_dead_letters(&self, ctx: &Context<'_>, ids: Option<Vec<ID>>) -> Result<ReplayPayload> {
-        if let Some(ids) = &ids {
+    async fn replay_dead_letters(&self, ctx: &Context<'_>, input: ReplayDeadLettersInput) -> Result<ReplayPayload> {
+        let note = match inputs::optional_note(input.note) {
+            Ok(note) => note,
+            Err(error) => return Ok(ReplayPayload { replayed: 0, user_errors: vec![error] }),
+        };
+        if let Some(ids) = &input.ids {
             bounded("ids", ids.len(), LETTERS_MAX)?;
         }
-        let ids: Option<Vec<String>> = ids.map(|ids| ids.into_iter().map(|id| id.0).collect());
-        let done = app(ctx).replay_dead_letters(ids.as_deref(), &author(ctx)?(String::new())).await?;
+        let ids: Option<Vec<String>> = input.ids.map(|ids| ids.into_iter().map(|id| id.0).collect());
+        let done = app(ctx).replay_dead_letters(ids.as_deref(), &author(ctx)?(note)).await?;
         Ok(ReplayPayload::new(done, ids.as_deref()))
     }
 
     /// Sets likes and activity to what the recorded events come to, and has every board computed anew. Likes and events are
     /// taken meanwhile. Where it takes over 10 s it is UNAVAILABLE: ask again for the result.
     #[graphql(guard = "Needs(Role::Admin)")]
-    async fn repair(&self, ctx: &Context<'_>) -> Result<RepairPayload> {
-        Ok(app(ctx).repair(&author(ctx)?(String::new())).await?.into())
+    async fn repair(&self, ctx: &Context<'_>, input: RepairInput) -> Result<RepairPayload> {
+        match inputs::optional_note(input.note) {
+            Ok(note) => Ok(app(ctx).repair(&author(ctx)?(note)).await?.into()),
+            Err(error) => Ok(RepairPayload::refused(error)),
+        }
     }
-}
-
-/// Signs a note with who calls, now.
-fn author(ctx: &Context<'_>) -> Result<impl FnOnce(String) -> Author + use<>> {
-    let name = Caller::of(ctx)?.user.as_ref().map_or("anonymous".to_owned(), ToString::to_string);
-    let at = app(ctx).now();
-    Ok(move |note| Author { name, at, note })
 }
 
 /// Says whether there is a visible board of that id.

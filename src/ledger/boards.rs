@@ -44,7 +44,7 @@ struct Saying<'a> {
 }
 
 /// Boards that a ledger may have, hidden ones not counted: the projector folds every entry into each of them.
-const BOARDS_MAX: u32 = 64;
+pub const BOARDS_MAX: u32 = 64;
 
 /// Raises the revision of a board, or of all that rules reach; says of how many.
 macro_rules! raise {

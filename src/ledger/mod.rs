@@ -47,6 +47,7 @@ use crate::domain::{
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
+pub use boards::BOARDS_MAX;
 pub use closed::{ClosedPeriod, StoredEntries};
 pub use db::missing_file;
 use db::{Db, to_the_end};

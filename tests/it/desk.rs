@@ -5,6 +5,7 @@ mod doubt;
 mod graphiql;
 mod letters;
 mod load;
+mod preview;
 mod refused;
 mod weights;
 
@@ -19,15 +20,15 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 
 const SAVE: &str = "mutation($input: BoardInput!) { saveBoard(input: $input) {
     board { id title window halfLife category brand timeZone carryOver isCurrent } userErrors { code message path } } }";
-const DELETE: &str = "mutation($id: ID!, $note: String!) { deleteBoard(id: $id, note: $note) {
+const DELETE: &str = "mutation($id: ID!, $note: String!) { deleteBoard(input: { id: $id, note: $note }) {
     board { id } userErrors { code message path } } }";
 const ADJUST: &str = "mutation($input: AdjustWeightsInput!) { adjustWeights(input: $input) {
     version rule { id version board from until hours cancelled weights { signal weight } } userErrors { code message path } } }";
-const CANCEL: &str = "mutation($id: ID!, $note: String!) { cancelWeights(id: $id, note: $note) {
+const CANCEL: &str = "mutation($id: ID!, $note: String!) { cancelWeights(input: { id: $id, note: $note }) {
     version rule { id cancelled } userErrors { code message path } } }";
 const RULE: &str = "mutation($input: ProductRuleInput!) { setProductRule(input: $input) {
     rule { id productId board excluded boost until createdBy note } userErrors { code message path } } }";
-const REBUILD: &str = "mutation($id: ID!, $from: String) { rebuildBoard(id: $id, fromPeriod: $from) {
+const REBUILD: &str = "mutation($id: ID!, $from: String, $note: String) { rebuildBoard(input: { id: $id, fromPeriod: $from, note: $note }) {
     board { id } fromPeriod userErrors { code message path } } }";
 
 /// A server, and an admin at its desk.

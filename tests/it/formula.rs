@@ -233,7 +233,8 @@ impl World {
         }
     }
 
-    /// Adds a rule. One for a single board is looked at first: where the change is made, it does what was foretold.
+    /// Adds a rule, which is looked at first: where the change is made, it does what was foretold. One for all boards is
+    /// looked at on one of them, in turn.
     async fn weigh(
         &mut self,
         board: Option<usize>,
@@ -252,16 +253,12 @@ impl World {
         let instant = |hours: Option<i64>| hours.map(|hours| now.plus_ms(hours * HOUR_MS + 1));
         let (from, until) =
             (instant(from), instant(until).filter(|until| instant(from).is_none_or(|from| from < *until)));
-        let trial =
-            Trial { weights: set.clone(), from, until, hours: hours.as_ref().map(|hours| Hours::new(hours).unwrap()) };
-        let foretold = match board {
-            None => None,
-            Some(board) => {
-                self.sync().await;
-                let board = self.board(BOARDS[board]);
-                Some((self.app.weight_preview(&board, &trial, 100).await.unwrap(), board))
-            }
-        };
+        let own = board.map(|board| self.board(BOARDS[board]).id.clone());
+        let hours = hours.as_ref().map(|hours| Hours::new(hours).unwrap());
+        let trial = Trial { board: own, weights: set.clone(), from, until, hours };
+        self.sync().await;
+        let looked_at = self.board(BOARDS[board.unwrap_or(self.version as usize % BOARDS.len())]);
+        let foretold = self.app.weight_preview(&looked_at, &trial, 100).await.unwrap();
         let names: Vec<_> =
             set.iter().map(|(signal, weight)| format!("\"{}\": {}", signal.name(), weight.millionths())).collect();
         let hours = sql_text(trial.hours.map(|hours| format!("{:?}", hours.iter().collect::<Vec<_>>())).as_deref());
@@ -275,12 +272,10 @@ impl World {
         ))
         .await;
         self.weight_rules.push(version);
-        if let Some((foretold, board)) = foretold {
-            self.project().await;
-            let after = foretold.moves.iter().filter(|step| step.rank_after.is_some());
-            let after: Vec<_> = after.map(|step| (step.product.clone(), step.points_after)).collect();
-            assert_eq!(self.shown(&board).await, after, "{} under {trial:?}", board.id);
-        }
+        self.project().await;
+        let after = foretold.moves.iter().filter(|step| step.rank_after.is_some());
+        let after: Vec<_> = after.map(|step| (step.product.clone(), step.points_after)).collect();
+        assert_eq!(self.shown(&looked_at).await, after, "{} under {trial:?}", looked_at.id);
     }
 
     /// Runs the statement that adds a rule under the next version, as one change of rules.
@@ -380,7 +375,8 @@ impl World {
         let mut live = Vec::new();
         for id in BOARDS {
             let board = self.board(id);
-            let trial = Trial { weights: vec![(Signal::View, Weight::MAX)], from: None, until: None, hours: None };
+            let weights = vec![(Signal::View, Weight::MAX)];
+            let trial = Trial { board: Some(board.id.clone()), weights, from: None, until: None, hours: None };
             let present = self.app.weight_preview(&board, &trial, 100).await.unwrap();
             let before = present.moves.iter().filter(|step| step.rank_before.is_some());
             let mut before: Vec<_> =

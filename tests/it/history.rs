@@ -369,8 +369,7 @@ async fn days_in_which_nothing_happened_are_not_stored(setup: Setup) {
         .await;
     let save = "mutation { saveBoard(input: { id: \"whole\", title: \"Whole\", window: DAY, carryOver: 1 }) { userErrors { message } } }";
     assert_eq!(site.data(save, json!({})).await["saveBoard"]["userErrors"], json!([]));
-    let rebuild =
-        "mutation { rebuildBoard(id: \"whole\", fromPeriod: \"1800-01-01\") { fromPeriod userErrors { message } } }";
+    let rebuild = "mutation { rebuildBoard(input: { id: \"whole\", fromPeriod: \"1800-01-01\" }) { fromPeriod userErrors { message } } }";
     assert_eq!(site.data(rebuild, json!({})).await["rebuildBoard"]["userErrors"], json!([]), "long ago costs nothing");
     until("the chain is stored up to yesterday", LIMIT, async || {
         site.node.closed("whole").await.last().is_some_and(|last| last == "2026-11-19")

@@ -103,7 +103,7 @@ async fn changes_of_weights_are_told_by_this_way_too() {
     let adjust = "mutation { adjustWeights(input: { weights: [{ signal: VIEW, weight: 0.01 }], note: \"less\" })
         { rule { id } userErrors { message } } }";
     let rule = server.graphql("ann", adjust, json!({})).await["adjustWeights"]["rule"]["id"].clone();
-    let cancel = "mutation($id: ID!) { cancelWeights(id: $id, note: \"no\") { userErrors { message } } }";
+    let cancel = "mutation($id: ID!) { cancelWeights(input: { id: $id, note: \"no\" }) { userErrors { message } } }";
     server.graphql("ann", cancel, json!({ "id": rule })).await;
     for cancelled in [false, true] {
         let change = loop {

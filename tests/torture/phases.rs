@@ -213,7 +213,7 @@ async fn verify(world: &World) {
 /// is of no interest: the boards must be right either way.
 async fn adjust_weights(world: Arc<World>, mut random: StdRng) {
     const ADJUST: &str = "mutation($board: ID, $weights: [WeightInput!]!) { change: adjustWeights(input: { board: $board, weights: $weights, note: \"torture\" }) { rule { id } userErrors { message } } }";
-    const CANCEL: &str = "mutation($id: ID!) { change: cancelWeights(id: $id, note: \"torture\") { rule { id } userErrors { message } } }";
+    const CANCEL: &str = "mutation($id: ID!) { change: cancelWeights(input: { id: $id, note: \"torture\" }) { rule { id } userErrors { message } } }";
     let mut last: Option<Value> = None;
     while world.load_is_on().await {
         let running = world.running();

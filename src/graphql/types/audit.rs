@@ -1,6 +1,6 @@
 //! What admins have done, and the journal entries that could not be taken over.
 
-use async_graphql::{ID, SimpleObject};
+use async_graphql::{ID, InputObject, SimpleObject};
 
 use super::ranking::PageInfo;
 use super::scalars::{DateTime, int};
@@ -103,6 +103,14 @@ impl DeadLetterConnection {
 
 /// Most entries that one call names, as many as events in a call.
 pub const LETTERS_MAX: usize = 500;
+
+#[derive(InputObject)]
+pub struct ReplayDeadLettersInput {
+    /// At most 500. Null for all.
+    pub ids: Option<Vec<ID>>,
+    /// For the audit log.
+    pub note: Option<String>,
+}
 
 #[derive(SimpleObject)]
 pub struct ReplayPayload {

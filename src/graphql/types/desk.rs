@@ -94,28 +94,63 @@ fn carry_over(window: WindowKind, share: f64) -> Result<Factor, String> {
     }
 }
 
-/// The board that is to be deleted for the reason that the note says.
-pub fn board_to_delete(id: &ID, note: &str, is_board: impl Fn(&BoardId) -> bool) -> Result<BoardId, Vec<UserError>> {
-    let mut errors = Vec::new();
-    let board = inputs::board("id", id, is_board, &mut errors);
-    if board.as_ref() == Some(&BoardId::daily()) {
-        errors.push(UserError::invalid("id", "the board daily stays: it is meant where no board is named"));
-    }
-    inputs::check_note(note, &mut errors);
-    board.filter(|_| errors.is_empty()).ok_or(errors)
+#[derive(InputObject)]
+pub struct DeleteBoardInput {
+    pub id: ID,
+    pub note: String,
 }
 
-/// The board that is to be computed anew.
-pub fn board_to_rebuild(
-    id: &ID,
-    board: impl Fn(&BoardId) -> Option<Arc<domain::Board>>,
-) -> Result<Arc<domain::Board>, UserError> {
-    let id = BoardId::new(id).map_err(|error| UserError::invalid("id", error))?;
-    board(&id).ok_or_else(|| UserError::not_found("id", format!("there is no board {id}")))
+impl DeleteBoardInput {
+    /// The board that is to be deleted, and all that is wrong.
+    pub fn parse(&self, is_board: impl Fn(&BoardId) -> bool) -> Result<BoardId, Vec<UserError>> {
+        let mut errors = Vec::new();
+        let board = inputs::board("id", &self.id, is_board, &mut errors);
+        if board.as_ref() == Some(&BoardId::daily()) {
+            errors.push(UserError::invalid("id", "the board daily stays: it is meant where no board is named"));
+        }
+        inputs::check_note(&self.note, &mut errors);
+        board.filter(|_| errors.is_empty()).ok_or(errors)
+    }
+}
+
+#[derive(InputObject)]
+pub struct RebuildBoardInput {
+    pub id: ID,
+    /// The key of the first closed period that is computed anew. Null for only what is open.
+    pub from_period: Option<String>,
+    /// For the audit log.
+    pub note: Option<String>,
+}
+
+/// What is to be computed anew, and why.
+pub struct Rebuild {
+    pub board: Arc<domain::Board>,
+    pub from: Option<Period>,
+    pub note: String,
+}
+
+impl RebuildBoardInput {
+    /// Checks everything that is wrong. `board` finds a board that there is.
+    pub fn parse(
+        self,
+        board: impl Fn(&BoardId) -> Option<Arc<domain::Board>>,
+        now: Timestamp,
+    ) -> Result<Rebuild, Vec<UserError>> {
+        let mut errors = Vec::new();
+        let note = inputs::optional_note(self.note).map_err(|error| errors.push(error));
+        let id = inputs::board("id", &self.id, |id| board(id).is_some(), &mut errors);
+        let Some(board) = id.and_then(|id| board(&id)) else { return Err(errors) };
+        let from = self.from_period.map(|key| first_period(&board, &key, now)).transpose();
+        let from = from.map_err(|error| errors.push(error));
+        match (from, note) {
+            (Ok(from), Ok(note)) => Ok(Rebuild { board, from, note }),
+            _ => Err(errors),
+        }
+    }
 }
 
 /// The period that a key names, of a board that shall be computed anew from there on.
-pub fn first_period(board: &domain::Board, key: &str, now: Timestamp) -> Result<Period, UserError> {
+fn first_period(board: &domain::Board, key: &str, now: Timestamp) -> Result<Period, UserError> {
     let period = board.period_of_key(key).ok_or_else(|| {
         let now = board.period_at(now).key;
         UserError::invalid("fromPeriod", format!("{key:?} is not the key of a period of this board; {now:?} is one"))

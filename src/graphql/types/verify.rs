@@ -1,8 +1,9 @@
 //! What a check of everything against the ledger found, and what a repair has mended.
 
-use async_graphql::{Enum, ID, SimpleObject};
+use async_graphql::{Enum, ID, InputObject, SimpleObject};
 
 use super::scalars::Long;
+use crate::graphql::errors::UserError;
 use crate::ledger::Repaired;
 use crate::pipeline;
 
@@ -50,16 +51,29 @@ impl From<pipeline::VerifyReport> for VerifyReport {
     }
 }
 
+#[derive(InputObject)]
+pub struct RepairInput {
+    /// For the audit log.
+    pub note: Option<String>,
+}
+
 /// What was otherwise than the events say, and is so no longer.
 #[derive(SimpleObject)]
 pub struct RepairPayload {
     likes: Long,
     /// Counts of a product's signal in a quarter of an hour.
     activity: Long,
+    user_errors: Vec<UserError>,
+}
+
+impl RepairPayload {
+    pub fn refused(error: UserError) -> Self {
+        Self { likes: Long(0), activity: Long(0), user_errors: vec![error] }
+    }
 }
 
 impl From<Repaired> for RepairPayload {
     fn from(repaired: Repaired) -> Self {
-        Self { likes: repaired.likes.into(), activity: repaired.activity.into() }
+        Self { likes: repaired.likes.into(), activity: repaired.activity.into(), user_errors: Vec::new() }
     }
 }

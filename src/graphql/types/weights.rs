@@ -203,7 +203,7 @@ impl Terms {
 
 #[derive(InputObject)]
 pub struct AdjustWeightsInput {
-    /// Null changes the default that every board without rules of its own uses.
+    /// Null changes the default of every board; a board's own rules go before it.
     pub board: Option<ID>,
     /// Signals left out keep their weight.
     pub weights: Vec<WeightInput>,
@@ -213,7 +213,7 @@ pub struct AdjustWeightsInput {
     pub until: Option<DateTime>,
     /// Hours of the day, in the board's time zone, in which the rule counts. Null means all.
     pub hours: Option<Vec<i32>>,
-    /// The version the admin looked at; CONFLICT if someone else changed it since.
+    /// The version the admin looked at; CONFLICT if someone else changed it since. A preview does not look at it.
     pub expected_version: Option<i32>,
     pub note: String,
 }
@@ -254,15 +254,24 @@ impl AdjustWeightsInput {
     }
 }
 
-/// The version of the rule that an id names, which is to be taken back for the reason that the note says.
-pub fn rule_to_cancel(id: &ID, note: &str) -> Result<i32, Vec<UserError>> {
-    let mut errors = Vec::new();
-    let version = id.parse().ok().filter(|version| *version > 0);
-    if version.is_none() {
-        errors.push(UserError::invalid("id", format!("{:?} is not the id of a rule", id.0)));
+#[derive(InputObject)]
+pub struct CancelWeightsInput {
+    /// Of a rule that `admin.weightRules` lists.
+    pub id: ID,
+    pub note: String,
+}
+
+impl CancelWeightsInput {
+    /// The version of the rule, and all that is wrong.
+    pub fn parse(&self) -> Result<i32, Vec<UserError>> {
+        let mut errors = Vec::new();
+        let version = self.id.parse().ok().filter(|version| *version > 0);
+        if version.is_none() {
+            errors.push(UserError::invalid("id", format!("{:?} is not the id of a rule", self.id.0)));
+        }
+        inputs::check_note(&self.note, &mut errors);
+        version.filter(|_| errors.is_empty()).ok_or(errors)
     }
-    inputs::check_note(note, &mut errors);
-    version.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 #[derive(SimpleObject, Default)]

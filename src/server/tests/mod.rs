@@ -252,10 +252,13 @@ async fn a_panic_is_one_request_s_trouble() {
     let mut socket = server.socket(None).await.unwrap();
     socket.send(json!({ "type": "connection_init" })).await;
     assert_eq!(socket.json().await["type"], "connection_ack");
-    for (number, query) in
-        ["{ boards { id } }", "mutation { replayDeadLetters { replayed } }", "subscription { boardChanges { seq } }"]
-            .into_iter()
-            .enumerate()
+    for (number, query) in [
+        "{ boards { id } }",
+        "mutation { replayDeadLetters(input: {}) { replayed } }",
+        "subscription { boardChanges { seq } }",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let body = json!({ "query": query });
         if !query.starts_with("subscription") {

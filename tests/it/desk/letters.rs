@@ -8,7 +8,7 @@ use crate::support::until;
 
 crate::both_setups!(a_dead_letter_counts_once_when_what_refused_it_is_gone);
 
-const REPLAY: &str = "mutation($ids: [ID!]) { replayDeadLetters(ids: $ids) { replayed userErrors { code path } } }";
+const REPLAY: &str = "mutation($ids: [ID!]) { replayDeadLetters(input: { ids: $ids, note: \"they fit now\" }) { replayed userErrors { code path } } }";
 
 async fn letters(desk: &Desk) -> Vec<Value> {
     let query = "{ admin { deadLetters { nodes { id entry error } } } }";
@@ -64,6 +64,10 @@ async fn a_dead_letter_counts_once_when_what_refused_it_is_gone(setup: Setup) {
     desk.until_shown("daily", &[("lamp", 4.2), ("pan", 0.6)]).await;
     assert_eq!((desk.stack.count(lamps).await, letters(&desk).await.len()), (2, 0));
     let audit = desk.audit().await;
-    assert!(audit.iter().all(|entry| entry["action"] == "replayDeadLetters") && audit.len() == 2, "{audit:?}");
+    assert!(
+        audit.iter().all(|entry| entry["action"] == "replayDeadLetters" && entry["note"] == "they fit now")
+            && audit.len() == 2,
+        "{audit:?}"
+    );
     desk.server.assert_verified().await;
 }

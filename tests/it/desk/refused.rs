@@ -185,8 +185,9 @@ fn unreadable() -> Vec<(&'static str, String, &'static str)> {
         let query = "mutation($w: Float!) { adjustWeights(input: { weights: [{ signal: VIEW, weight: $w }], note: \\\"why\\\" }) { version } }";
         format!("{{ \"query\": \"{query}\", \"variables\": {{ \"w\": {weight} }} }}")
     };
-    let replay =
-        |ids: &str| format!("{{ \"query\": \"mutation {{ replayDeadLetters(ids: {ids}) {{ replayed }} }}\" }}");
+    let replay = |ids: &str| {
+        format!("{{ \"query\": \"mutation {{ replayDeadLetters(input: {{ ids: {ids} }}) {{ replayed }} }}\" }}")
+    };
     vec![
         // Neither GraphQL nor JSON has a number for these.
         ("an infinite weight", adjust("1e400", ""), "weight"),

@@ -73,7 +73,11 @@ pub async fn work(server: &Server) {
         admin(server, "adjustWeights(input: { weights: [{ signal: LIKE, weight: 2 }], note: \"n\" }) { version }")
             .await;
     let version = adjusted["adjustWeights"]["version"].clone();
-    admin(server, &format!("cancelWeights(id: \"{}\", note: \"n\") {{ version }}", version.as_u64().unwrap())).await;
+    admin(
+        server,
+        &format!("cancelWeights(input: {{ id: \"{}\", note: \"n\" }}) {{ version }}", version.as_u64().unwrap()),
+    )
+    .await;
     admin(
         server,
         "saveBoard(input: { id: \"mine\", title: \"Mine\", window: WEEK }) { board { id } userErrors { message } }",
@@ -82,13 +86,16 @@ pub async fn work(server: &Server) {
     admin(server, "setProductRule(input: { productId: \"p0\", boost: 2, note: \"n\" }) { rule { id } }").await;
     let two_days_ago =
         acclaim::domain::Timestamp::from_ms(acclaim::domain::Timestamp::now().as_ms() - 2 * 86_400_000).to_string();
-    admin(server, &format!("rebuildBoard(id: \"daily\", fromPeriod: \"{}\") {{ fromPeriod }}", &two_days_ago[..10]))
-        .await;
-    admin(server, "replayDeadLetters { replayed }").await;
-    admin(server, "deleteBoard(id: \"mine\", note: \"n\") { board { id } }").await;
-    let preview = "{ admin { weightPreview(input: { weights: [{ signal: VIEW, weight: 1 }] }) { topOverlap } system { pending } auditLog { nodes { id } } } }";
+    admin(
+        server,
+        &format!("rebuildBoard(input: {{ id: \"daily\", fromPeriod: \"{}\" }}) {{ fromPeriod }}", &two_days_ago[..10]),
+    )
+    .await;
+    admin(server, "replayDeadLetters(input: {}) { replayed }").await;
+    admin(server, "deleteBoard(input: { id: \"mine\", note: \"n\" }) { board { id } }").await;
+    let preview = "{ admin { weightPreview(input: { weights: [{ signal: VIEW, weight: 1 }], note: \"n\" }) { boards { topOverlap } } system { pending } auditLog { nodes { id } } } }";
     server.graphql("boss", preview, json!({})).await;
-    admin(server, "repair { likes activity }").await;
+    admin(server, "repair(input: {}) { likes activity }").await;
     until("the board is current", Duration::from_secs(30), async || {
         server.graphql("boss", "{ board { isCurrent } }", json!({})).await["board"]["isCurrent"] == true
     })
