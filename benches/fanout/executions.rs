@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use acclaim::domain::{EventId, ProductId, Signal};
 use acclaim::graphql::guards::Caller;
-use acclaim::graphql::{Api, DocumentLimits, Outcome};
+use acclaim::graphql::{Api, DocumentLimits, Outcome, Request};
 use acclaim::ledger::NewProduct;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, NewEvent};
-use async_graphql::Request;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::task::JoinSet;
@@ -83,7 +82,7 @@ async fn count(subscribers: usize) -> (u64, u64) {
 async fn subscribe(api: &Api) -> BoxStream<'static, acclaim::graphql::Payload> {
     match api.operate(Request::new(SUBSCRIPTION), Caller::default(), "bench").await {
         Outcome::Subscribed(member) => member.into_stream(),
-        Outcome::Answered(response) => panic!("{:?}", response.errors),
+        Outcome::Answered(answer) => panic!("{:?}", answer.refusal),
     }
 }
 

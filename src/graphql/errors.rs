@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use async_graphql::{Enum, Error, ErrorExtensionValues, Pos, Response, ServerError, SimpleObject};
+use async_graphql::{Enum, Error, ErrorExtensionValues, PathSegment, Pos, Response, ServerError, SimpleObject};
 
 use super::guards::Role;
 use crate::pipeline::AppError;
@@ -75,92 +75,84 @@ pub fn failed(failure: impl Into<Error>, request_id: &str) -> Response {
     told(Response::from_errors(vec![error]), request_id)
 }
 
-/// Whether a response says that its operation was not even begun: it was refused as a whole.
-pub fn was_not_run(response: &Response) -> bool {
-    !response.errors.is_empty() && response.errors.iter().all(|error| error.path.is_empty())
+/// The response to a subscription whose one field can't be executed.
+pub fn failed_at(failure: Failure, pos: Pos, key: &str, request_id: &str) -> Response {
+    let mut error = Error::from(failure).into_server_error(pos);
+    error.path = vec![PathSegment::Field(key.to_owned())];
+    told(Response::from_errors(vec![error]), request_id)
 }
 
 /// The code of a response's first error, or `OK`.
 pub fn outcome(response: &Response) -> &'static str {
-    response.errors.first().map_or("OK", |error| code_of(error).name())
+    response.errors.first().map_or("OK", code_name)
 }
 
-/// Errors in one answer: whoever mends the first ones sees the others next time.
-const ERRORS_MAX: usize = 20;
+/// The code of an error.
+pub fn code_name(error: &ServerError) -> &'static str {
+    code_of(error).name()
+}
+
 /// Bytes of an error's message: a parser repeats the line it stumbled over, however long it is.
 const MESSAGE_LEN_MAX: usize = 500;
 
 /// Gives every error of a response its code, and hides what is not the client's business.
 pub fn told(mut response: Response, request_id: &str) -> Response {
-    response.errors.truncate(ERRORS_MAX);
-    for error in &mut response.errors {
-        if error.message.len() > MESSAGE_LEN_MAX {
-            let end = error.message.floor_char_boundary(MESSAGE_LEN_MAX);
-            error.message.truncate(end);
-            error.message.push('…');
-        }
-        let code = code_of(error);
-        if code == Code::Unavailable {
-            // Whatever is away has been logged once by whoever found it; in an outage this comes a thousand times a second.
-            tracing::debug!(request_id, path = ?error.path, error = error.message, "a request could not be served");
-            error.message = match error.source::<AppError>() {
-                Some(AppError::Unknown { .. }) => {
-                    "whether this took effect is not known; send it again after retryAfterMs with the same idempotencyKey or \
-                     ids, and look first where it has neither"
-                }
-                _ => "this can't be answered now; try again after retryAfterMs, with the same key or ids",
-            }
-            .to_owned();
-        }
-        if code == Code::Internal {
-            tracing::error!(request_id, path = ?error.path, error = error.message, "a request failed inside");
-            error.message = "something went wrong inside; the log has the details under this requestId".to_owned();
-        }
-        set(error, "code", code.name().into());
-        set(error, "requestId", request_id.into());
-        match error.source::<AppError>().cloned() {
-            Some(AppError::RateLimited { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
-            Some(AppError::Unavailable { retry_after_ms, .. }) => {
-                set(error, "retryAfterMs", scattered(retry_after_ms).into());
-            }
-            Some(AppError::Unknown { retry_after_ms, key, .. }) => {
-                set(error, "retryAfterMs", scattered(retry_after_ms).into());
-                set(error, "outcome", "UNKNOWN".into());
-                if let Some(key) = key {
-                    set(error, "idempotencyKey", key.as_str().into());
-                }
-            }
-            _ => {}
-        }
-        if let Some(AppError::TooMuch { limit, value, .. }) = error.source::<AppError>().cloned() {
-            set(error, "limit", limit.into());
-            set(error, "value", value.into());
-        }
-        if let Some(argument) = argument_of(error) {
-            set(error, "argument", argument.into());
-        }
-        match error.source::<Failure>().cloned() {
-            Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into_owned().into()),
-            Some(Failure::LimitExceeded { limit, value, .. }) => {
-                set(error, "limit", limit.into());
-                set(error, "value", value.into());
-            }
-            _ => {}
-        }
-    }
+    response.errors.iter_mut().for_each(|error| name(error, request_id));
     response
 }
 
-/// The argument whose value async-graphql found to be of another type; dotted where it is part of an input. Says which instants
-/// there are where it is one of these.
-fn argument_of(error: &mut ServerError) -> Option<String> {
-    let rest = error.message.strip_prefix("Invalid value for argument \"")?;
-    let (argument, problem) = rest.split_once('"')?;
-    let (argument, is_instant) = (argument.to_owned(), problem.ends_with("expected type \"DateTime\""));
-    if is_instant {
-        error.message.push_str(", an instant in RFC 3339 up to 9999-12-30T22:00:00Z");
+/// Gives an error its code, and hides what is not the client's business.
+pub fn name(error: &mut ServerError, request_id: &str) {
+    if error.message.len() > MESSAGE_LEN_MAX {
+        let end = error.message.floor_char_boundary(MESSAGE_LEN_MAX);
+        error.message.truncate(end);
+        error.message.push('…');
     }
-    Some(argument)
+    let code = code_of(error);
+    if code == Code::Unavailable {
+        // Whatever is away has been logged once by whoever found it; in an outage this comes a thousand times a second.
+        tracing::debug!(request_id, path = ?error.path, error = error.message, "a request could not be served");
+        error.message = match error.source::<AppError>() {
+            Some(AppError::Unknown { .. }) => {
+                "whether this took effect is not known; send it again after retryAfterMs with the same idempotencyKey or \
+                 ids, and look first where it has neither"
+            }
+            _ => "this can't be answered now; try again after retryAfterMs, with the same key or ids",
+        }
+        .to_owned();
+    }
+    if code == Code::Internal {
+        tracing::error!(request_id, path = ?error.path, error = error.message, "a request failed inside");
+        error.message = "something went wrong inside; the log has the details under this requestId".to_owned();
+    }
+    set(error, "code", code.name().into());
+    set(error, "requestId", request_id.into());
+    match error.source::<AppError>().cloned() {
+        Some(AppError::RateLimited { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
+        Some(AppError::Unavailable { retry_after_ms, .. }) => {
+            set(error, "retryAfterMs", scattered(retry_after_ms).into());
+        }
+        Some(AppError::Unknown { retry_after_ms, key, .. }) => {
+            set(error, "retryAfterMs", scattered(retry_after_ms).into());
+            set(error, "outcome", "UNKNOWN".into());
+            if let Some(key) = key {
+                set(error, "idempotencyKey", key.as_str().into());
+            }
+        }
+        _ => {}
+    }
+    if let Some(AppError::TooMuch { limit, value, .. }) = error.source::<AppError>().cloned() {
+        set(error, "limit", limit.into());
+        set(error, "value", value.into());
+    }
+    match error.source::<Failure>().cloned() {
+        Some(Failure::BadInput { argument, .. }) => set(error, "argument", argument.into_owned().into()),
+        Some(Failure::LimitExceeded { limit, value, .. }) => {
+            set(error, "limit", limit.into());
+            set(error, "value", value.into());
+        }
+        _ => {}
+    }
 }
 
 /// By chance between half and one and a half of it: all who heard at once that something is away shall not come back at

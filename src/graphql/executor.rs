@@ -1,16 +1,17 @@
-//! Runs operations for every transport: parses each document once, catches panics, and tells failures by their codes.
+//! Runs operations for every transport: catches panics, names failures by their codes, and writes the answers.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use async_graphql::parser::types::{Field, OperationType};
-use async_graphql::{Positioned, Request, Response, ServerError, Value};
+use apollo_compiler::response::JsonMap;
+use async_graphql::parser::types::OperationType;
+use async_graphql::{PathSegment, Response, Variables};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use serde::Serialize;
 
-use super::documents::{Documents, Prepared};
+use super::answer::{Answer, Writer};
+use super::document::{Documents, Prepared, Request, Step};
 use super::errors::{self, Failure};
 use super::groups::{Groups, Key, Member, OpenSubscriptions};
 use super::guards::{Audience, Caller};
@@ -26,7 +27,7 @@ pub type Payload = Bytes;
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and none is ever kept")]
 pub enum Outcome {
     /// A query or mutation, or a subscription that was refused.
-    Answered(Response),
+    Answered(Answer),
     /// A subscription that has begun.
     Subscribed(Member),
 }
@@ -73,104 +74,89 @@ impl Api {
     }
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
-    pub async fn run(&self, request: Request, caller: Caller, request_id: &str) -> Response {
+    pub async fn run(&self, request: Request, caller: Caller, request_id: &str) -> Answer {
         let began = Instant::now();
-        let response = self.run_one(request, caller, request_id).await;
-        self.metrics().operation(errors::outcome(&response), began.elapsed());
-        response
-    }
-
-    async fn run_one(&self, mut request: Request, caller: Caller, request_id: &str) -> Response {
-        match self.documents.parse(&mut request) {
-            Ok(Some(known)) if known.kind(request.operation_name.as_deref()) == Some(OperationType::Subscription) => {
+        let answer = match self.documents.prepare(request) {
+            Ok(prepared) if prepared.form.kind == OperationType::Subscription => {
                 let message = "a subscription has many answers: send it to the WebSocket or the event stream";
-                errors::failed(Failure::bad("query", message), request_id)
+                errors::failed(Failure::bad("query", message), request_id).into()
             }
-            Ok(_) => self.answer(request, caller, request_id).await,
-            Err(failure) => errors::failed(failure, request_id),
-        }
+            Ok(prepared) => self.answer(&prepared, caller, request_id).await,
+            Err(refused) => errors::told(refused, request_id).into(),
+        };
+        self.metrics().operation(answer.code, began.elapsed());
+        answer
     }
 
     /// Runs an operation of any kind.
     pub async fn operate(&self, request: Request, caller: Caller, request_id: &str) -> Outcome {
         let began = Instant::now();
-        let outcome = self.operate_one(request, caller, request_id).await;
+        let outcome = match self.documents.prepare(request) {
+            Ok(prepared) if prepared.form.kind == OperationType::Subscription => {
+                let subscribed = self.subscribe(prepared, caller, request_id).await;
+                subscribed.map_or_else(|refused| Outcome::Answered(refused.into()), Outcome::Subscribed)
+            }
+            Ok(prepared) => Outcome::Answered(self.answer(&prepared, caller, request_id).await),
+            Err(refused) => Outcome::Answered(errors::told(refused, request_id).into()),
+        };
         let code = match &outcome {
-            Outcome::Answered(response) => errors::outcome(response),
+            Outcome::Answered(answer) => answer.code,
             Outcome::Subscribed(_) => "OK",
         };
         self.metrics().operation(code, began.elapsed());
         outcome
     }
 
-    async fn operate_one(&self, mut request: Request, caller: Caller, request_id: &str) -> Outcome {
-        let document = match self.documents.parse(&mut request) {
-            Ok(document) => document,
-            Err(failure) => return Outcome::Answered(errors::failed(failure, request_id)),
-        };
-        let operation = document.as_ref().and_then(|known| sharing::operation(&known.document, &request));
-        let subscription = operation.filter(|operation| operation.ty == OperationType::Subscription);
-        let (Some(known), Some(operation)) = (&document, subscription) else {
-            return Outcome::Answered(self.answer(request, caller, request_id).await);
-        };
-        let subscribed = match sharing::root_field(&known.document, operation) {
-            Ok(field) => self.subscribe(known, field, request, caller, request_id).await,
-            Err(failure) => Err(errors::failed(failure, request_id)),
-        };
-        subscribed.map_or_else(Outcome::Answered, Outcome::Subscribed)
-    }
-
-    async fn subscribe(
-        &self,
-        known: &Prepared,
-        field: &Positioned<Field>,
-        mut request: Request,
-        caller: Caller,
-        request_id: &str,
-    ) -> Result<Member, Response> {
-        let failed = |failure: Failure| errors::failed(failure, request_id);
-        let (held, variable) = sharing::resume(&field.node, &request, &known.normal).map_err(failed)?;
-        let mut shared = request.variables.clone();
-        if let Some(variable) = variable {
-            shared.remove(&variable);
-        }
-        let audience =
-            if sharing::is_for_everyone(&known.document) { Audience::Everyone } else { Audience::One(caller) };
+    async fn subscribe(&self, prepared: Prepared, caller: Caller, request_id: &str) -> Result<Member, Response> {
+        let Prepared { form, variables, .. } = prepared;
+        let held = sharing::resume(&form, &variables).map_err(|failure| errors::failed(failure, request_id))?;
+        let audience = if sharing::is_for_everyone(&form) { Audience::Everyone } else { Audience::One(caller) };
+        let mut shared = variables;
+        shared.retain(|name, _| form.variables.contains(name));
         let key = Key {
-            document: known.normal.clone(),
-            operation: request.operation_name.clone(),
+            form: form.text.as_str().into(),
             variables: serde_json::to_string(&shared).expect("variables came from JSON"),
             audience: audience.clone(),
         };
-        let begin = || {
-            request.set_parsed_query(sharing::with_root_field(&known.document, &request, field));
-            request.data(audience)
-        };
-        self.groups.join(key, begin, held).await
+        self.groups.join(key, || (form, shared, audience), held).await
     }
 
-    async fn answer(&self, request: Request, caller: Caller, request_id: &str) -> Response {
-        match AssertUnwindSafe(self.schema.execute(request.data(Audience::One(caller)))).catch_unwind().await {
+    /// Executes a query or mutation, step by step.
+    async fn answer(&self, prepared: &Prepared, caller: Caller, request_id: &str) -> Answer {
+        let form = &prepared.form;
+        let introspection: JsonMap = match form.introspects().then(|| prepared.introspection()).transpose() {
+            Ok(introspection) => introspection.unwrap_or_default(),
+            Err(failed) => return errors::told(failed, request_id).into(),
+        };
+        let audience = Audience::One(caller);
+        let mut writer = Writer::new(form, &introspection, request_id);
+        for step in &form.steps {
+            let mut executed = self.execute(step, &prepared.variables, &audience, request_id).await;
+            for error in executed.errors.iter_mut().filter(|error| error.path.is_empty()) {
+                // What the first step meets refuses the operation. What an earlier step has done is answered.
+                let [field] = &form.root.fields[step.fields.clone()] else { return executed.into() };
+                if step.fields.start == 0 {
+                    return executed.into();
+                }
+                error.path.push(PathSegment::Field(field.key.to_string()));
+            }
+            if !writer.step(step.fields.clone(), executed) {
+                break;
+            }
+        }
+        writer.finish()
+    }
+
+    async fn execute(&self, step: &Step, variables: &Variables, audience: &Audience, request_id: &str) -> Response {
+        if step.is_empty() {
+            return Response::default();
+        }
+        let request = step.request(variables.clone()).data(audience.clone());
+        match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
             Ok(response) => errors::told(errors::name_cost(response, self.documents.limits().cost), request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }
-}
-
-/// A response as the GraphQL-over-HTTP draft has it: an operation that was not run has no `data`, not even null.
-#[derive(Serialize)]
-struct Answer<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a Value>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [ServerError],
-}
-
-/// A response as JSON.
-pub fn payload(response: &Response) -> Payload {
-    let data = (!errors::was_not_run(response)).then_some(&response.data);
-    let answer = Answer { data, errors: &response.errors };
-    serde_json::to_vec(&answer).expect("a response is made of strings, numbers and lists").into()
 }
 
 /// Names one request in answers and in the log.

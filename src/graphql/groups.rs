@@ -18,16 +18,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use async_graphql::{Context, Request, Response, ServerError, Value};
+use apollo_compiler::response::JsonMap;
+use async_graphql::{Context, Response, ServerError, Variables};
 use futures_util::stream::{BoxStream, unfold};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::answer::{Answer, Writer};
 use super::delivery::{Delivery, Frame, Outlet, Seat, Teller};
+use super::document::{Field, NormalForm, Source};
 use super::errors::Failure;
-use super::executor::{Payload, panicked, payload};
+use super::executor::{Payload, panicked};
 use super::guards::Audience;
 use super::limits::DocumentLimits;
 use super::{Schema, errors, new_request_id};
@@ -49,12 +52,15 @@ const RETRY_AFTER_MS: u64 = 1_000;
 /// What makes subscriptions the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    pub document: Arc<str>,
-    pub operation: Option<String>,
-    /// As JSON, without what is one member's alone.
+    /// As [`NormalForm::text`].
+    pub form: Arc<str>,
+    /// As JSON, those that the normal form names.
     pub variables: String,
     pub audience: Audience,
 }
+
+/// What a group executes.
+type Execution = (Arc<NormalForm>, Variables, Audience);
 
 /// How many members there are. Cheap to clone.
 #[derive(Clone, Default)]
@@ -127,12 +133,12 @@ impl Groups {
         self.app().metrics()
     }
 
-    /// Joins the group of `key`, which begins with the request of `begin` where there is none. A member that resumes is given what it
+    /// Joins the group of `key`, which executes what `begin` gives where there is none. A member that resumes is given what it
     /// has missed. The response is why the subscription was refused.
     pub async fn join(
         self: &Arc<Self>,
         key: Key,
-        begin: impl FnOnce() -> Request,
+        begin: impl FnOnce() -> Execution,
         held: Option<FeedPosition>,
     ) -> Result<Member, Response> {
         let group = self.group(key, begin);
@@ -143,7 +149,7 @@ impl Groups {
         Ok(Member { group, seat, ready, given: 0, is_last, _opening: self.open.one_more() })
     }
 
-    fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Request) -> Arc<Group> {
+    fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Execution) -> Arc<Group> {
         let mut groups = self.groups.lock().expect("nothing panics while it holds the groups");
         if let Some(group) = groups.get(&key).and_then(Weak::upgrade) {
             return group;
@@ -153,10 +159,10 @@ impl Groups {
         let group = Arc::new(Group { asks, delivery });
         let own = Arc::downgrade(&group);
         groups.insert(key.clone(), own.clone());
-        let (all, request) = (self.clone(), begin());
+        let (all, execution) = (self.clone(), begin());
         self.hub.spawn(async move {
             let stopping = all.hub.app().stopping();
-            stopping.run_until_cancelled(serve(&all, request, asked, teller)).await;
+            stopping.run_until_cancelled(serve(&all, execution, asked, teller)).await;
             let mut groups = all.groups.lock().expect("as above");
             // Whoever came after the last member had left has begun a new one under the same key.
             if let Entry::Occupied(entry) = groups.entry(key)
@@ -170,8 +176,8 @@ impl Groups {
 }
 
 /// Runs a group until its last member has left.
-async fn serve(groups: &Groups, request: Request, mut asked: mpsc::Receiver<Ask>, teller: Teller) {
-    let errors = match Running::start(groups, request).await {
+async fn serve(groups: &Groups, execution: Execution, mut asked: mpsc::Receiver<Ask>, teller: Teller) {
+    let errors = match Running::start(groups, execution).await {
         Ok(running) => return running.serve(asked, teller).await,
         Err(response) => response.errors,
     };
@@ -184,6 +190,7 @@ async fn serve(groups: &Groups, request: Request, mut asked: mpsc::Receiver<Ask>
 /// A running subscription, fed update by update.
 struct Running<'a> {
     groups: &'a Groups,
+    form: Arc<NormalForm>,
     sequence: Sequence,
     updates: mpsc::Sender<Update>,
     responses: BoxStream<'static, Response>,
@@ -196,11 +203,16 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    async fn start(groups: &'a Groups, request: Request) -> Result<Self, Response> {
+    async fn start(groups: &'a Groups, (form, variables, audience): Execution) -> Result<Self, Response> {
         let (sender, opened) = oneshot::channel();
         let tap = Tap(Mutex::new(Some(sender)));
         let request_id = new_request_id();
-        let stream = AssertUnwindSafe(groups.schema.execute_stream(request.data(tap))).catch_unwind();
+        if let [Field { source: Source::Invalid(failure), pos, key, .. }] = &form.root.fields[..] {
+            return Err(errors::failed_at(failure.clone(), *pos, key, &request_id));
+        }
+        let [step] = &form.steps[..] else { unreachable!("only a mutation has several steps") };
+        let request = step.request(variables).data(audience).data(tap);
+        let stream = AssertUnwindSafe(groups.schema.execute_stream(request)).catch_unwind();
         let (id, cost_max) = (request_id.clone(), groups.limits.cost);
         let mut responses = stream
             .map(move |response| match response {
@@ -217,7 +229,7 @@ impl<'a> Running<'a> {
             errors::failed(Failure::too_many("followedProducts", FOLLOWED_MAX, crowded), &request_id)
         })?;
         let asked = HashMap::new();
-        Ok(Self { groups, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
+        Ok(Self { groups, form, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
     }
 
     async fn serve(mut self, mut asks: mpsc::Receiver<Ask>, teller: Teller) {
@@ -287,7 +299,7 @@ impl<'a> Running<'a> {
         let Some(board) = self.sequence.deleted() else { return };
         let deleted = Failure::bad("board", format!("the board {board} has been deleted"));
         self.step += 1;
-        let payloads = Arc::new([payload(&errors::failed(deleted, &self.request_id))]);
+        let payloads = Arc::new([Answer::from(errors::failed(deleted, &self.request_id)).payload]);
         teller.tell(Frame { is_last: true, ..self.frame(payloads) }).await;
     }
 
@@ -316,10 +328,21 @@ impl<'a> Running<'a> {
             self.updates.send(update).await.ok()?;
             let response = timeout(EXECUTE_TIME_MAX, self.responses.next()).await.ok()??;
             self.groups.metrics().executed();
-            has_failed |= response.data == Value::Null;
-            payloads.push(payload(&response));
+            let answer = self.write(response);
+            has_failed |= answer.is_null;
+            payloads.push(answer.payload);
         }
         Some(Executed { payloads: payloads.into(), has_failed })
+    }
+
+    fn write(&self, response: Response) -> Answer {
+        if response.errors.iter().any(|error| error.path.is_empty()) {
+            return response.into();
+        }
+        let none = JsonMap::new();
+        let mut writer = Writer::new(&self.form, &none, &self.request_id);
+        writer.step(0..1, response);
+        writer.finish()
     }
 }
 

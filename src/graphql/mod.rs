@@ -5,13 +5,13 @@
 //! Nothing here knows HTTP, SQL or Redis.
 
 mod admin;
+mod answer;
 mod arguments;
 mod cursor;
 mod delivery;
-mod documents;
+mod document;
 pub mod errors;
 mod executor;
-mod expansion;
 mod groups;
 pub mod guards;
 mod inputs;
@@ -25,10 +25,12 @@ mod types;
 
 use std::sync::Arc;
 
-use async_graphql::{Context, SDLExportOptions, SchemaBuilder};
+use async_graphql::{Context, SDLExportOptions, SchemaBuilder, ValidationMode};
 
+pub use answer::Answer;
 pub use delivery::{Outlet, Put};
-pub use executor::{Api, Outcome, Payload, new_request_id, payload};
+pub use document::Request;
+pub use executor::{Api, Outcome, Payload, new_request_id};
 pub use groups::{Member, OpenSubscriptions};
 pub use limits::DocumentLimits;
 
@@ -40,7 +42,8 @@ use subscription::Subscription;
 pub type Schema = async_graphql::Schema<Query, Mutation, Subscription>;
 
 pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
-    async_graphql::Schema::build(Query, Mutation, Subscription)
+    // Documents are valid before they come here.
+    async_graphql::Schema::build(Query, Mutation, Subscription).validation_mode(ValidationMode::Fast)
 }
 
 /// The schema over a running node, refusing what costs more than the limits allow.

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_graphql as gql;
 use async_graphql::parser::types::OperationType;
 use axum::Extension;
 use axum::body::Body;
@@ -20,7 +19,7 @@ use super::accept::Format;
 use super::request::{Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::{self, Failure};
-use crate::graphql::payload;
+use crate::graphql::{self, Answer};
 use crate::pipeline::AppError;
 
 /// What has taken this long is seldom mended at once.
@@ -38,7 +37,7 @@ pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<Req
         Ok(site.api.run(operation, identity.caller, &id.0).await)
     };
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
-        Ok(Ok(response)) => render(StatusCode::OK, &response, format),
+        Ok(Ok(answer)) => render(StatusCode::OK, answer, format),
         Ok(Err(refusal)) => refuse(refusal, format, &id.0),
         Err(_) => refuse_late(&site, &writes, format, &id.0),
     }
@@ -50,29 +49,29 @@ pub struct Writes(AtomicBool);
 
 impl Writes {
     /// Notes what the operation does that is about to be run.
-    pub fn look_at(&self, site: &Site, operation: &mut gql::Request) {
+    pub fn look_at(&self, site: &Site, operation: &mut graphql::Request) {
         self.0.store(site.api.kind(operation) == Some(OperationType::Mutation), Ordering::Relaxed);
     }
 }
 
 /// The response to an operation that took too long.
-pub fn late(site: &Site, writes: &Writes, id: &str) -> gql::Response {
+pub fn late(site: &Site, writes: &Writes, id: &str) -> Answer {
     let reason = format!("no answer in {} s", site.limits.request_timeout.as_secs());
     let failure = if writes.0.load(Ordering::Relaxed) {
         AppError::Unknown { reason, retry_after_ms: LATE_RETRY_MS, key: None }
     } else {
         AppError::Unavailable { reason, retry_after_ms: LATE_RETRY_MS }
     };
-    errors::failed(failure, id)
+    errors::failed(failure, id).into()
 }
 
 pub fn refuse_late(site: &Site, writes: &Writes, format: Format, id: &str) -> Response {
-    render(StatusCode::SERVICE_UNAVAILABLE, &late(site, writes, id), format)
+    render(StatusCode::SERVICE_UNAVAILABLE, late(site, writes, id), format)
 }
 
 /// The answer to a request that is refused.
 pub fn refuse(refusal: Refusal, format: Format, id: &str) -> Response {
-    let mut response = render(refusal.status, &errors::failed(refusal.failure, id), format);
+    let mut response = render(refusal.status, errors::failed(refusal.failure, id).into(), format);
     let headers = response.headers_mut();
     if let Some(allow) = refusal.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -83,10 +82,10 @@ pub fn refuse(refusal: Refusal, format: Format, id: &str) -> Response {
     response
 }
 
-fn render(status: StatusCode, response: &gql::Response, format: Format) -> Response {
-    let mut rendered = Response::new(Body::from(payload(response)));
+fn render(status: StatusCode, answer: Answer, format: Format) -> Response {
+    let mut rendered = Response::new(Body::from(answer.payload));
     *rendered.status_mut() = match format {
-        Format::Response if status == StatusCode::OK && errors::was_not_run(response) => StatusCode::BAD_REQUEST,
+        Format::Response if status == StatusCode::OK && answer.refusal.is_some() => StatusCode::BAD_REQUEST,
         _ => status,
     };
     rendered.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::Site;
 use super::auth::Identity;
-use crate::graphql::errors::Failure;
+use crate::graphql::{self, errors::Failure};
 
 /// A request that is refused before any operation runs.
 pub struct Refusal {
@@ -57,7 +57,7 @@ struct Written {
 }
 
 /// Who calls, and the operation. A GET only reads: browsers send one for whatever page asks them to.
-pub async fn read(site: &Site, request: Request) -> Result<(Identity, gql::Request), Refusal> {
+pub async fn read(site: &Site, request: Request) -> Result<(Identity, graphql::Request), Refusal> {
     let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
     let identity = site.auth.of_headers(request.headers()).map_err(unauthenticated)?;
     let only_reads = match *request.method() {
@@ -72,7 +72,8 @@ pub async fn read(site: &Site, request: Request) -> Result<(Identity, gql::Reque
         Failure::PersistedQueryNotFound => Refusal::new(StatusCode::OK, failure),
         failure => Refusal::new(StatusCode::BAD_REQUEST, failure),
     })?;
-    let mut request = gql::Request::new(document).variables(parameters.variables.unwrap_or_default());
+    let mut request = graphql::Request::new(document);
+    request.variables = parameters.variables.unwrap_or_default();
     request.operation_name = parameters.operation_name;
     // One that can't be parsed or is too large is refused as on any other way.
     if only_reads && site.api.kind(&mut request) == Some(OperationType::Mutation) {

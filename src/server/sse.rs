@@ -26,7 +26,7 @@ use super::http::{Writes, refuse, refuse_late};
 use super::request::{Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::Failure;
-use crate::graphql::{Outcome, Payload, payload};
+use crate::graphql::{Outcome, Payload};
 use crate::pipeline::Counted;
 
 /// Silence after which a comment is sent: the protocol's own pace, below what proxies wait for (30 s and more).
@@ -76,7 +76,7 @@ async fn open(
     }
     writes.look_at(site, &mut operation);
     let payloads = match site.api.operate(operation, identity.caller, id).await {
-        Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
+        Outcome::Answered(answer) => stream::once(future::ready(answer.payload)).boxed(),
         Outcome::Subscribed(member) => member.into_stream(),
     };
     let ends = ended(site.shutdown.clone(), identity.expires_at);

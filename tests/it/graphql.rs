@@ -7,11 +7,11 @@ use acclaim::domain::UserId;
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, DocumentLimits, Outcome, Payload, payload};
+use acclaim::graphql::{Api, DocumentLimits, Outcome, Payload, Request};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, Settings};
-use async_graphql::{Request, Variables};
+use async_graphql::Variables;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use serde_json::{Value, json};
@@ -72,7 +72,8 @@ impl Site {
     }
 
     async fn ask(&self, query: &str, variables: Value) -> Value {
-        serde_json::to_value(self.api.run(Self::request(query, variables), Self::ann(), "test").await).unwrap()
+        let answer = self.api.run(Self::request(query, variables), Self::ann(), "test").await;
+        serde_json::from_slice(&answer.payload).unwrap()
     }
 
     /// What an operation of any kind answers, one after the other.
@@ -83,7 +84,7 @@ impl Site {
 
     pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
         match self.api.operate(Self::request(query, variables), caller, "test").await {
-            Outcome::Answered(response) => stream::once(future::ready(payload(&response))).boxed(),
+            Outcome::Answered(answer) => stream::once(future::ready(answer.payload)).boxed(),
             Outcome::Subscribed(member) => member.into_stream(),
         }
     }

@@ -7,11 +7,11 @@ use acclaim::domain::{BoardId, PageStart, Timestamp, UserId};
 use acclaim::engine::EngineLimits;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::graphql::guards::{Caller, Role};
-use acclaim::graphql::{Api, DocumentLimits};
+use acclaim::graphql::{Api, DocumentLimits, Request};
 use acclaim::ledger::Ledger;
 use acclaim::live::Hub;
 use acclaim::pipeline::{App, NewEvent, Settings};
-use async_graphql::{Request, Variables};
+use async_graphql::Variables;
 use serde_json::{Value, json};
 
 use crate::support::node::{Node, order};
@@ -48,7 +48,7 @@ impl Site {
     async fn ask(&self, query: &str, variables: Value) -> Value {
         let request = Request::new(query).variables(Variables::from_json(variables));
         let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
-        serde_json::to_value(self.api.run(request, caller, "test").await).unwrap()
+        serde_json::from_slice(&self.api.run(request, caller, "test").await.payload).unwrap()
     }
 
     async fn data(&self, query: &str, variables: Value) -> Value {

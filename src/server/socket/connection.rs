@@ -19,14 +19,13 @@ use super::CLOSE_TIME_MAX;
 use super::protocol::{self, ClientMessage, Close, Operation};
 use crate::graphql::errors::{self, Failure};
 use crate::graphql::guards::Caller;
-use crate::graphql::{Member, Outcome, new_request_id, payload};
+use crate::graphql::{self, Answer, Member, Outcome, new_request_id};
 use crate::pipeline::AppError;
 use crate::server::Site;
 use crate::server::admission::Admitted;
 use crate::server::auth::Identity;
 use crate::server::http::{Writes, late};
 use crate::server::wire::Wire;
-use async_graphql as gql;
 
 /// How long a client may take to say who it is.
 const INIT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -238,7 +237,7 @@ impl Connection {
         self.send(protocol::acknowledged()).await
     }
 
-    async fn begin(&mut self, id: String, mut request: gql::Request) -> Result<(), End> {
+    async fn begin(&mut self, id: String, mut request: graphql::Request) -> Result<(), End> {
         let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
         if id.len() > ID_LEN_MAX {
             return Err(closed(Close::BadMessage(format!("an id has at most {ID_LEN_MAX} bytes"))));
@@ -326,11 +325,11 @@ fn messages(
                     member.put_into(Box::new(operation.straight(wire.clone())));
                     Running::Subscribed(member)
                 }
-                Outcome::Answered(response) if errors::was_not_run(&response) => {
-                    return Some((operation.error(&response.errors), (site, wire, operation, Running::Over)));
+                Outcome::Answered(Answer { refusal: Some(errors), .. }) => {
+                    return Some((operation.error(&errors), (site, wire, operation, Running::Over)));
                 }
-                Outcome::Answered(response) => {
-                    return Some((operation.next(&payload(&response)), (site, wire, operation, Running::Answered)));
+                Outcome::Answered(answer) => {
+                    return Some((operation.next(&answer.payload), (site, wire, operation, Running::Answered)));
                 }
             };
         }

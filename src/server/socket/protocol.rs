@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::straight::Straight;
-use crate::graphql::Payload;
+use crate::graphql::{self, Payload};
 use crate::server::wire::Wire;
 
 /// What a client sends.
@@ -21,7 +21,7 @@ pub enum ClientMessage {
     },
     Subscribe {
         id: String,
-        payload: Box<gql::Request>,
+        payload: Box<graphql::Request>,
     },
     Complete {
         id: String,

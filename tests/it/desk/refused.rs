@@ -177,7 +177,7 @@ fn unreadable() -> Vec<(&'static str, String, &'static str)> {
     };
     let save = |field: &str| {
         let query = format!(
-            "mutation {{ saveBoard(input: {{ id: \\\"fresh\\\", title: \\\"Fresh\\\", window: DAY, {field} }}) {{ board {{ id }} }} }}"
+            "mutation {{ saveBoard(input: {{ id: \\\"fresh\\\", title: \\\"Fresh\\\", {field} }}) {{ board {{ id }} }} }}"
         );
         format!("{{ \"query\": \"{query}\" }}")
     };
@@ -195,13 +195,14 @@ fn unreadable() -> Vec<(&'static str, String, &'static str)> {
         ("no number in variables", variable("NaN"), "body"),
         ("no number", adjust("NaN", ""), "input.weights.0.weight"),
         ("a text", adjust("\\\"much\\\"", ""), "input.weights.0.weight"),
-        ("a text in variables", variable("\"NaN\""), "input.weights.0.weight"),
+        ("a text in variables", variable("\"NaN\""), "w"),
         ("no instant", adjust("1", "from: \\\"yesterday\\\""), "input.from"),
         ("beyond the calendar", adjust("1", "from: \\\"9999-12-31T23:59:59Z\\\""), "input.from"),
         ("no hour", adjust("1", "hours: [5.5]"), "input.hours.0"),
-        ("infinite carry", save("carryOver: 1e400"), "carryOver"),
-        ("no carry", save("carryOver: null"), "input.carryOver"),
+        ("infinite carry", save("window: DAY, carryOver: 1e400"), "carryOver"),
+        ("no carry", save("window: DAY, carryOver: null"), "input.carryOver"),
         ("an unknown window", save("window: YEAR"), "input.window"),
+        ("two windows", save("window: DAY, window: HOUR"), "input.window"),
         ("nothing to replay", replay("[]"), "ids"),
     ]
 }

@@ -6,11 +6,10 @@
 
 use std::collections::HashMap;
 
-use async_graphql::parser::types::{ExecutableDocument, Field, Selection, SelectionSet};
-use async_graphql::{Name, Positioned};
+use apollo_compiler::ast::{Definition, Document, Field, FragmentDefinition, Selection};
 
-use super::errors::Failure;
-use super::limits::DocumentLimits;
+use crate::graphql::errors::Failure;
+use crate::graphql::limits::DocumentLimits;
 
 /// Depth inside `__schema` and `__type`, which has nothing to do with how deep the data is: the query of GraphiQL and
 /// other tools goes 15 deep.
@@ -20,20 +19,28 @@ const INTROSPECTION_DEPTH_MAX: usize = 16;
 const NESTING_MAX: usize = 30;
 
 /// Refuses a document that is too large in any way, or whose fragments go round in a circle.
-pub fn check(document: &ExecutableDocument, limits: &DocumentLimits) -> Result<(), Failure> {
-    let mut walk = Walk { document, known: HashMap::new() };
+pub fn check(document: &Document, limits: &DocumentLimits) -> Result<(), Failure> {
+    let fragments = document.definitions.iter().filter_map(|definition| match definition {
+        Definition::FragmentDefinition(fragment) => Some((fragment.name.as_str(), &**fragment)),
+        _ => None,
+    });
+    let mut walk = Walk { fragments: fragments.collect(), known: HashMap::new() };
     let mut whole = Size::default();
-    for (_, operation) in document.operations.iter() {
-        let operation = &operation.node;
-        let in_variables = operation.variable_definitions.iter().map(|variable| variable.node.directives.len());
-        whole.directives += operation.directives.len() + in_variables.sum::<usize>();
-        whole = whole.beside(walk.selections(&operation.selection_set.node, 0)?);
-    }
-    // Validation looks at fragments that no operation spreads, too.
-    for name in document.fragments.keys() {
-        let fragment = walk.fragment(name, 0)?;
-        whole.nodes = whole.nodes.max(fragment.nodes);
-        whole.nesting = whole.nesting.max(fragment.nesting);
+    for definition in &document.definitions {
+        match definition {
+            Definition::OperationDefinition(operation) => {
+                let in_variables = operation.variables.iter().map(|variable| variable.directives.len());
+                whole.directives += operation.directives.len() + in_variables.sum::<usize>();
+                whole = whole.beside(walk.selections(&operation.selection_set, 0)?);
+            }
+            // Validation looks at fragments that no operation spreads, too.
+            Definition::FragmentDefinition(fragment) => {
+                let fragment = walk.fragment(&fragment.name, 0)?;
+                whole.nodes = whole.nodes.max(fragment.nodes);
+                whole.nesting = whole.nesting.max(fragment.nesting);
+            }
+            _ => {}
+        }
     }
     whole.check(limits)
 }
@@ -75,7 +82,7 @@ impl Size {
     fn within_field(self, field: &Field) -> Self {
         let mut size = self.within(field.directives.len());
         size.aliases = size.aliases.saturating_add(field.alias.is_some().into());
-        if matches!(field.name.node.as_str(), "__schema" | "__type") {
+        if matches!(field.name.as_str(), "__schema" | "__type") {
             size.introspection_depth = size.introspection_depth.max(size.depth + 1);
             size.depth = 0;
         }
@@ -103,47 +110,43 @@ impl Size {
 }
 
 struct Walk<'a> {
-    document: &'a ExecutableDocument,
+    fragments: HashMap<&'a str, &'a FragmentDefinition>,
     /// The size of each fragment; none while it is being walked.
-    known: HashMap<&'a Name, Option<Size>>,
+    known: HashMap<&'a str, Option<Size>>,
 }
 
 impl<'a> Walk<'a> {
     /// `nesting` is how deep this walk is at this point, which fragments that are known already do not add to.
-    fn selections(&mut self, set: &'a SelectionSet, nesting: usize) -> Result<Size, Failure> {
+    fn selections(&mut self, set: &'a [Selection], nesting: usize) -> Result<Size, Failure> {
         if nesting > NESTING_MAX {
             return Err(Failure::too_many("nesting", NESTING_MAX, "the document nests its selections too deep"));
         }
         let mut size = Size::default();
-        for Positioned { node: item, .. } in &set.items {
-            size = size.beside(match item {
-                Selection::Field(field) => {
-                    self.selections(&field.node.selection_set.node, nesting + 1)?.within_field(&field.node)
-                }
+        for selection in set {
+            size = size.beside(match selection {
+                Selection::Field(field) => self.selections(&field.selection_set, nesting + 1)?.within_field(field),
                 Selection::InlineFragment(inline) => {
-                    let inside = self.selections(&inline.node.selection_set.node, nesting + 1)?;
-                    inside.within(inline.node.directives.len())
+                    self.selections(&inline.selection_set, nesting + 1)?.within(inline.directives.len())
                 }
                 Selection::FragmentSpread(spread) => {
-                    let inside = self.fragment(&spread.node.fragment_name.node, nesting + 1)?;
-                    inside.within(spread.node.directives.len())
+                    self.fragment(&spread.fragment_name, nesting + 1)?.within(spread.directives.len())
                 }
             });
         }
         Ok(size)
     }
 
-    fn fragment(&mut self, name: &'a Name, nesting: usize) -> Result<Size, Failure> {
+    fn fragment(&mut self, name: &'a str, nesting: usize) -> Result<Size, Failure> {
         match self.known.get(name) {
             Some(Some(size)) => return Ok(*size),
             Some(None) => return Err(Failure::bad("query", format!("the fragment {name} spreads itself"))),
             None => {}
         }
         // One that is not defined is refused by validation.
-        let Some(fragment) = self.document.fragments.get(name) else { return Ok(Size::default()) };
+        let Some(fragment) = self.fragments.get(name).copied() else { return Ok(Size::default()) };
         self.known.insert(name, None);
-        let mut size = self.selections(&fragment.node.selection_set.node, nesting)?;
-        size.directives = size.directives.saturating_add(fragment.node.directives.len());
+        let mut size = self.selections(&fragment.selection_set, nesting)?;
+        size.directives = size.directives.saturating_add(fragment.directives.len());
         self.known.insert(name, Some(size));
         Ok(size)
     }
@@ -159,7 +162,7 @@ mod tests {
     }
 
     fn refused_by(query: &str, limits: &DocumentLimits) -> Option<&'static str> {
-        match check(&async_graphql::parser::parse_query(query).unwrap(), limits) {
+        match check(&Document::parse(query, "query").unwrap(), limits) {
             Ok(()) => None,
             Err(Failure::LimitExceeded { limit, .. }) => Some(limit),
             Err(_) => Some("bad"),

@@ -1,0 +1,378 @@
+//! Documents: parsed, validated and brought into a normal form, once each.
+//!
+//! ```text
+//! text ──> size limits ──> apollo-compiler: parse, validate ──> normal form ──> what async-graphql executes
+//! ```
+//!
+//! A site sends some dozens of different documents for ever. Everything that looks at one (execution, the answer, sharing)
+//! looks at its [`NormalForm`]: fields collected, fragments inlined, directives resolved, arguments coerced.
+//!
+//! Invariant: nothing is executed that is not valid by the specification, and within the limits of [`DocumentLimits`].
+
+mod coerce;
+mod definitions;
+mod lower;
+mod normal;
+mod rules;
+mod size;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use apollo_compiler::ast;
+use apollo_compiler::executable::{ExecutableDocument, Operation};
+use apollo_compiler::response::JsonMap;
+use apollo_compiler::validation::{DiagnosticList, Valid};
+use async_graphql::parser::types::OperationType;
+use async_graphql::{Pos, Response, ServerError, Value, Variables};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use serde::Deserialize;
+
+use super::errors::Failure;
+use super::limits::DocumentLimits;
+use coerce::Coercion;
+pub use definitions::Definitions;
+pub use lower::TYPE_KEY;
+pub use normal::{Field, NormalForm, Object, Selection, Source, Step};
+
+/// Documents kept: a site sends some dozens of different ones.
+const DOCUMENTS_MAX: usize = 1_000;
+/// Bytes that a token becomes in a parsed document, about.
+const TOKEN_LEN: u64 = 250;
+/// Bytes of all documents kept, about. One counts as at least its share, so that this bounds their number as well.
+const DOCUMENTS_LEN_MAX: u64 = 32 << 20;
+/// Longest document kept, in bytes: longer than any that people write, shorter than what a flood would fill memory with.
+const DOCUMENT_LEN_MAX: usize = 4_096;
+/// Bytes that a field becomes in a normal form, with what is executed for it, about.
+const FIELD_LEN: u64 = 800;
+
+/// What a client asks to have executed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Request {
+    pub query: String,
+    pub operation_name: Option<String>,
+    pub variables: Variables,
+    /// The document, once something has looked at it.
+    #[serde(skip)]
+    document: Option<Arc<Document>>,
+}
+
+impl Request {
+    pub fn new(query: impl Into<String>) -> Self {
+        Self { query: query.into(), ..Self::default() }
+    }
+
+    pub fn variables(self, variables: Variables) -> Self {
+        Self { variables, ..self }
+    }
+}
+
+/// A valid document.
+#[derive(Debug)]
+pub struct Document {
+    /// Tells documents apart in the cache of normal forms.
+    id: u64,
+    valid: Valid<ExecutableDocument>,
+    tokens: usize,
+}
+
+/// An operation that can be executed with the given variables.
+#[derive(Clone)]
+pub struct Prepared {
+    pub form: Arc<NormalForm>,
+    /// Those that the operation declares, coerced to their types, defaults filled in.
+    pub variables: Variables,
+    document: Arc<Document>,
+    operation_name: Option<String>,
+}
+
+/// A normal form depends on which variables are given, and on those that directives look at.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FormKey {
+    document: u64,
+    operation_name: Option<String>,
+    given: String,
+}
+
+#[derive(Clone)]
+struct DocumentWeight;
+
+impl Weighter<String, Arc<Document>> for DocumentWeight {
+    fn weight(&self, _: &String, document: &Arc<Document>) -> u64 {
+        (document.tokens as u64 * TOKEN_LEN).max(DOCUMENTS_LEN_MAX / DOCUMENTS_MAX as u64)
+    }
+}
+
+#[derive(Clone)]
+struct FormWeight;
+
+impl Weighter<FormKey, Arc<NormalForm>> for FormWeight {
+    fn weight(&self, _: &FormKey, form: &Arc<NormalForm>) -> u64 {
+        (form.field_count as u64 * FIELD_LEN).max(DOCUMENTS_LEN_MAX / DOCUMENTS_MAX as u64)
+    }
+}
+
+/// The documents seen lately, by their text, and their normal forms.
+pub struct Documents {
+    definitions: &'static Definitions,
+    valid: Cache<String, Arc<Document>, DocumentWeight>,
+    forms: Cache<FormKey, Arc<NormalForm>, FormWeight>,
+    limits: DocumentLimits,
+}
+
+impl Documents {
+    pub fn new(limits: DocumentLimits) -> Self {
+        Self {
+            definitions: Definitions::of_the_api(),
+            valid: Cache::with_weighter(DOCUMENTS_MAX, DOCUMENTS_LEN_MAX, DocumentWeight),
+            forms: Cache::with_weighter(DOCUMENTS_MAX, DOCUMENTS_LEN_MAX, FormWeight),
+            limits,
+        }
+    }
+
+    pub fn limits(&self) -> &DocumentLimits {
+        &self.limits
+    }
+
+    /// What would be executed; `None` for a request that is refused before anything runs.
+    pub fn kind(&self, request: &mut Request) -> Option<OperationType> {
+        let document = self.document(request).ok()?;
+        let operation = document.valid.operations.get(request.operation_name.as_deref()).ok()?;
+        Some(kind_of(operation))
+    }
+
+    /// The operation that a request asks for. The response says why it is refused.
+    pub fn prepare(&self, mut request: Request) -> Result<Prepared, Response> {
+        let document = self.document(&mut request)?;
+        let operation = document.valid.operations.get(request.operation_name.as_deref());
+        let operation = operation.map_err(|error| refused(Failure::bad("operationName", error.message())))?;
+        let coercion = Coercion { definitions: self.definitions };
+        let variables = coercion.variables(operation, &request.variables).map_err(refused)?;
+        let key = FormKey {
+            document: document.id,
+            operation_name: request.operation_name.clone(),
+            given: given(operation, &variables),
+        };
+        let form = match self.forms.get(&key) {
+            Some(form) => form,
+            None => {
+                let form = NormalForm::of(self.definitions, &document.valid, operation, &variables, &self.limits);
+                let form = Arc::new(form.map_err(refused)?);
+                self.forms.insert(key, form.clone());
+                form
+            }
+        };
+        Ok(Prepared { form, variables, document: document.clone(), operation_name: request.operation_name })
+    }
+
+    fn document(&self, request: &mut Request) -> Result<Arc<Document>, Response> {
+        if let Some(document) = &request.document {
+            return Ok(document.clone());
+        }
+        let document = match self.valid.get(request.query.as_str()) {
+            Some(known) => known,
+            None => {
+                let document = Arc::new(self.parse(&request.query)?);
+                if request.query.len() <= DOCUMENT_LEN_MAX {
+                    self.valid.insert(request.query.clone(), document.clone());
+                }
+                document
+            }
+        };
+        request.document = Some(document.clone());
+        Ok(document)
+    }
+
+    fn parse(&self, query: &str) -> Result<Document, Response> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let tokens = text::check(query, &self.limits).map_err(refused)?;
+        let parsed = ast::Document::parse(query, "query").map_err(|found| invalid(&found.errors))?;
+        // Before validation, which walks a fragment at each place that spreads it.
+        size::check(&parsed, &self.limits).map_err(refused)?;
+        let schema = self.definitions.schema();
+        let executable = parsed.to_executable(schema).map_err(|found| invalid(&found.errors))?;
+        rules::check(self.definitions, &executable).map_err(refused)?;
+        let valid =
+            executable.validate(schema).or_else(|found| rules::pardon(found).map_err(|found| invalid(&found)))?;
+        Ok(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens })
+    }
+}
+
+impl Prepared {
+    /// What `__schema` and `__type` answer, by response key. The schema describes itself without a resolver.
+    pub fn introspection(&self) -> Result<JsonMap, Response> {
+        let internal = |error: String| refused(crate::pipeline::AppError::Internal(error));
+        let operation = self.document.valid.operations.get(self.operation_name.as_deref());
+        let operation = operation.map_err(|error| internal(error.message().to_string()))?;
+        let values = serde_json::to_value(&self.variables).and_then(serde_json::from_value::<JsonMap>);
+        let values = values.map_err(|error| internal(error.to_string()))?;
+        let answer = Definitions::of_the_api().introspect(&self.document.valid, operation, values);
+        answer.map_err(internal)
+    }
+}
+
+fn kind_of(operation: &Operation) -> OperationType {
+    match operation.operation_type {
+        ast::OperationType::Query => OperationType::Query,
+        ast::OperationType::Mutation => OperationType::Mutation,
+        ast::OperationType::Subscription => OperationType::Subscription,
+    }
+}
+
+/// Which variables are given: a letter for each that is declared.
+fn given(operation: &Operation, variables: &Variables) -> String {
+    let letter = |value: Option<&Value>| match value {
+        None => '-',
+        Some(Value::Null) => '0',
+        Some(Value::Boolean(true)) => 't',
+        Some(Value::Boolean(false)) => 'f',
+        Some(_) => 'v',
+    };
+    operation.variables.iter().map(|variable| letter(variables.get(variable.name.as_str()))).collect()
+}
+
+/// A refusal that names no place in the document.
+fn refused(failure: impl Into<async_graphql::Error>) -> Response {
+    let mut error = failure.into().into_server_error(Pos::default());
+    error.locations.clear();
+    Response::from_errors(vec![error])
+}
+
+/// Reasons why a document is refused: whoever mends the first ones sees the others next time.
+const REASONS_MAX: usize = 20;
+
+/// What parser and validation have found.
+fn invalid(found: &DiagnosticList) -> Response {
+    let errors = found.iter().take(REASONS_MAX).map(|diagnostic| {
+        let found = diagnostic.to_json();
+        let mut error = ServerError::new(found.message, None);
+        error.locations = found.locations.iter().map(|at| Pos { line: at.line, column: at.column }).collect();
+        error
+    });
+    Response::from_errors(errors.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn prepare(query: &str, variables: serde_json::Value) -> Result<Prepared, Response> {
+        let variables = Variables::from_json(variables);
+        Documents::new(DocumentLimits::default()).prepare(Request::new(query).variables(variables))
+    }
+
+    fn text(query: &str) -> String {
+        prepare(query, json!({})).unwrap().form.text.clone()
+    }
+
+    fn is_refused(query: &str) -> bool {
+        prepare(query, json!({})).is_err()
+    }
+
+    #[test]
+    fn operations_that_ask_the_same_have_one_normal_form() {
+        let plain = "subscription { boardChanges(board: \"daily\", top: 3) { seq ... on BoardSnapshot { reason } } }";
+        let dressed = "subscription S { ...A } fragment A on Subscription { boardChanges(top: 3, board: \"daily\") { ...B seq } } \
+                       fragment B on BoardEvent { seq ... on BoardSnapshot { reason @include(if: true) } }";
+        assert_eq!(text(plain), text(dressed));
+        assert_ne!(text(plain), text(&plain.replace("top: 3", "top: 4")));
+        assert_ne!(text(plain), text(&plain.replace("seq ...", "s: seq ...")));
+        let resumed = plain.replace("top: 3", "top: 3, resume: \"1-7\"");
+        assert_eq!(text(plain), text(&resumed));
+    }
+
+    #[test]
+    fn a_field_stands_once_with_all_that_is_asked_of_it() {
+        let twice = "{ product(id: \"a\") { id } ...F } fragment F on Query { product(id: \"a\") { name id } }";
+        assert_eq!(text(twice), "query{product:product(id:\"a\"){id:id name:name }}");
+        assert_eq!(text("{ viewer { id @skip(if: true) } }"), "query{viewer:viewer{}}");
+    }
+
+    #[test]
+    fn variables_are_coerced_or_refused() {
+        let coerced = |ty: &str, value: serde_json::Value| {
+            let query = format!("query($v: {ty}) {{ ranking(first: $v) {{ totalCount }} }}");
+            let prepared = prepare(&query, json!({ "v": value, "w": 1 }));
+            prepared.ok().map(|prepared| serde_json::to_value(&prepared.variables).unwrap())
+        };
+        assert_eq!(coerced("Int", json!(3.0)), Some(json!({ "v": 3 })));
+        assert_eq!(coerced("Int", json!(null)), Some(json!({ "v": null })));
+        for bad in [json!(3.5), json!("3"), json!(true), json!([3, 4]), json!(1_u64 << 31), json!({})] {
+            assert_eq!(coerced("Int", bad.clone()), None, "{bad}");
+        }
+        assert_eq!(coerced("Int!", json!(null)), None);
+        let ids = |value| prepare("query($i: [ID!]!) { products(ids: $i) { id } }", json!({ "i": value }));
+        assert_eq!(ids(json!(4)).unwrap().variables.get("i"), Some(&Value::List(vec![Value::String("4".into())])));
+        assert!(ids(json!([null])).is_err() && ids(json!([["a"]])).is_err());
+    }
+
+    #[test]
+    fn an_absent_variable_is_no_argument_and_a_null_one_is() {
+        let given = |variables| prepare("query($b: ID) { board(id: $b) { id } }", variables).unwrap().form.clone();
+        assert_eq!(given(json!({})).text, "query{board:board{id:id }}");
+        assert_eq!(given(json!({ "b": "x" })).text, "query{board:board(id:$b){id:id }}");
+        assert!(matches!(given(json!({ "b": null })).root.fields[0].source, Source::Invalid(_)));
+    }
+
+    #[test]
+    fn what_apollo_takes_and_the_specification_refuses_is_refused() {
+        for bad in [
+            "mutation { setLike(input: { productId: \"a\", productId: \"b\", liked: true }) { liked } }",
+            "query($e: ID) { products(ids: [$e]) { id } }",
+            "query($p: ID) { viewer { id } ...F } fragment F on Query { products(ids: [$p]) { id } }",
+            "mutation($p: String) { saveBoard(input: { id: \"x\", title: $p, window: DAY }) { board { id } } }",
+            "query($b: Boolean = null) { viewer @skip(if: $b) { id } }",
+            "query($b: ID = [1]) { board(id: $b) { id } }",
+            "{ admin { weightRules(first: 9999999999) { nodes { id } } } }",
+            "subscription { boardChanges { seq } other: boardChanges { seq } }",
+        ] {
+            assert!(is_refused(bad), "{bad}");
+        }
+        for good in [
+            "query($p: ID!) { products(ids: [$p]) { id } }",
+            "query($b: ID = \"daily\") { board(id: $b) { id } }",
+            "query($b: Boolean = true) { viewer @skip(if: $b) { id } }",
+        ] {
+            let refused = prepare(good, json!({ "p": "a" })).err();
+            assert!(refused.is_none(), "{good}: {refused:?}");
+        }
+        let twice = "subscription { weightsChanged { note } weightsChanged { id } }";
+        assert_eq!(text(twice), "subscription{weightsChanged:weightsChanged{note:note id:id }}");
+    }
+
+    #[test]
+    fn a_flood_of_documents_is_not_kept() {
+        let documents = Documents::new(DocumentLimits::default());
+        for n in 0..500 {
+            let ids = "a".repeat(n) + &" id".repeat(1_000);
+            documents.prepare(Request::new(format!("{{ v{n}: viewer {{ i: id {} }} }}", &ids[n..]))).unwrap();
+        }
+        assert!(
+            documents.valid.weight() <= DOCUMENTS_LEN_MAX && documents.valid.len() < 200,
+            "{}",
+            documents.valid.len()
+        );
+        assert!(documents.forms.weight() <= DOCUMENTS_LEN_MAX);
+    }
+
+    #[test]
+    fn a_document_is_validated_once_and_its_operations_are_told_apart() {
+        let documents = Documents::new(DocumentLimits::default());
+        let text = "query A { viewer { id } } mutation B { toggleLike(input: { productId: \"a\" }) { liked } }";
+        let kind = |name: Option<&str>| {
+            documents.kind(&mut Request { operation_name: name.map(str::to_owned), ..Request::new(text) })
+        };
+        assert_eq!(kind(Some("A")), Some(OperationType::Query));
+        assert_eq!(kind(Some("B")), Some(OperationType::Mutation));
+        assert_eq!((kind(None), kind(Some("C"))), (None, None));
+        let prepare =
+            || documents.prepare(Request { operation_name: Some("A".to_owned()), ..Request::new(text) }).unwrap();
+        assert!(Arc::ptr_eq(&prepare().form, &prepare().form));
+        assert_eq!(documents.valid.len(), 1);
+    }
+}

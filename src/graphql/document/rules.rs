@@ -1,0 +1,188 @@
+//! Rules of validation that apollo-compiler lacks, or has otherwise ([specification, 5](https://spec.graphql.org/draft/#sec-Validation)).
+
+use std::collections::{HashMap, HashSet};
+
+use apollo_compiler::Node;
+use apollo_compiler::ast::{Argument, InputValueDefinition, Type, Value as Literal};
+use apollo_compiler::executable::{DirectiveList, ExecutableDocument, Operation, Selection, SelectionSet};
+use apollo_compiler::schema::ExtendedType;
+use apollo_compiler::validation::{DiagnosticList, Valid, WithErrors};
+
+use super::coerce::{Coercion, Given};
+use super::definitions::Definitions;
+use crate::graphql::errors::Failure;
+
+/// Refuses a document with a literal that its type can't have (5.6.1), an input field twice (5.6.3), a variable where its type
+/// does not fit (5.8.5), or a subscription with more than one root field (5.2.4.1).
+pub fn check(definitions: &Definitions, document: &ExecutableDocument) -> Result<(), Failure> {
+    let rules = Rules { definitions };
+    let mut fragments = HashMap::new();
+    for (name, fragment) in &document.fragments {
+        let mut part = Part::default();
+        rules.directives(&fragment.directives, &mut part)?;
+        rules.selections(&fragment.selection_set, &mut part)?;
+        fragments.insert(name.as_str(), part);
+    }
+    for operation in document.operations.iter() {
+        let mut part = Part::default();
+        rules.directives(&operation.directives, &mut part)?;
+        rules.selections(&operation.selection_set, &mut part)?;
+        for variable in &operation.variables {
+            if let Some(default) = &variable.default_value {
+                rules.literal(&variable.name, &variable.ty, None, default, &mut Part::default())?;
+            }
+            rules.directives(&variable.directives, &mut part)?;
+        }
+        positions(operation, &part, &fragments)?;
+        if operation.is_subscription() {
+            one_root(document, operation)?;
+        }
+    }
+    Ok(())
+}
+
+/// The document after all, where validation has found nothing but what [`check`] knows better: apollo-compiler counts a
+/// subscription's root fields as often as they stand.
+pub fn pardon(found: WithErrors<ExecutableDocument>) -> Result<Valid<ExecutableDocument>, DiagnosticList> {
+    let is_known = |name: Option<&str>| name == Some("SubscriptionUsesMultipleFields");
+    if found.errors.iter().all(|diagnostic| is_known(diagnostic.error.unstable_error_name())) {
+        return Ok(Valid::assume_valid(found.partial));
+    }
+    Err(found.errors)
+}
+
+/// What an operation or a fragment holds, without the fragments that it spreads.
+#[derive(Default)]
+struct Part<'a> {
+    uses: Vec<Use<'a>>,
+    spreads: Vec<&'a str>,
+}
+
+/// A variable, and what stands in its place otherwise.
+struct Use<'a> {
+    variable: &'a str,
+    ty: &'a Type,
+    has_default: bool,
+}
+
+struct Rules<'a> {
+    definitions: &'a Definitions,
+}
+
+impl<'a> Rules<'a> {
+    fn selections(&self, set: &'a SelectionSet, part: &mut Part<'a>) -> Result<(), Failure> {
+        for selection in &set.selections {
+            self.directives(selection.directives(), part)?;
+            match selection {
+                Selection::Field(field) => {
+                    // The field's definition lives as long as the document.
+                    self.arguments(&field.definition.arguments, &field.arguments, part)?;
+                    self.selections(&field.selection_set, part)?;
+                }
+                Selection::InlineFragment(inline) => self.selections(&inline.selection_set, part)?,
+                Selection::FragmentSpread(spread) => part.spreads.push(&spread.fragment_name),
+            }
+        }
+        Ok(())
+    }
+
+    fn directives(&self, directives: &'a DirectiveList, part: &mut Part<'a>) -> Result<(), Failure> {
+        for directive in directives {
+            if let Some(defined) = self.definitions.schema().directive_definitions.get(&directive.name) {
+                self.arguments(&defined.arguments, &directive.arguments, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn arguments(
+        &self,
+        defined: &'a [Node<InputValueDefinition>],
+        given: &'a [Node<Argument>],
+        part: &mut Part<'a>,
+    ) -> Result<(), Failure> {
+        for argument in given {
+            // One that is not defined is refused by validation.
+            if let Some(defined) = defined.iter().find(|defined| defined.name == argument.name) {
+                self.literal(&argument.name, &defined.ty, Some(defined), &argument.value, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn literal(
+        &self,
+        name: &str,
+        ty: &'a Type,
+        defined: Option<&'a InputValueDefinition>,
+        literal: &'a Literal,
+        part: &mut Part<'a>,
+    ) -> Result<(), Failure> {
+        self.visit(ty, defined, literal, part);
+        let coerced = Coercion { definitions: self.definitions }.literal(ty, literal, &|_| Given::Value);
+        coerced.map(drop).map_err(|mismatch| mismatch.of(name))
+    }
+
+    /// Notes the variables in a literal.
+    fn visit(
+        &self,
+        ty: &'a Type,
+        defined: Option<&'a InputValueDefinition>,
+        literal: &'a Literal,
+        part: &mut Part<'a>,
+    ) {
+        match literal {
+            Literal::Variable(variable) => {
+                let has_default = defined.is_some_and(|defined| defined.default_value.is_some());
+                part.uses.push(Use { variable, ty, has_default });
+            }
+            Literal::List(items) if ty.is_list() => {
+                items.iter().for_each(|item| self.visit(ty.item_type(), None, item, part));
+            }
+            Literal::Object(fields) => {
+                let Some(ExtendedType::InputObject(object)) = self.definitions.ty(ty.inner_named_type()) else {
+                    return;
+                };
+                for (name, value) in fields {
+                    if let Some(field) = object.fields.get(name) {
+                        self.visit(&field.ty, Some(field), value, part);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether each variable of an operation fits where it is used, in the fragments that it spreads as well.
+fn positions(operation: &Operation, part: &Part<'_>, fragments: &HashMap<&str, Part<'_>>) -> Result<(), Failure> {
+    let mut reached = HashSet::new();
+    let mut parts = vec![part];
+    while let Some(part) = parts.pop() {
+        for used in &part.uses {
+            // One that is not defined is refused by validation.
+            let Some(variable) = operation.variables.iter().find(|known| known.name == used.variable) else { continue };
+            let has_default = variable.default_value.as_ref().is_some_and(|default| !default.is_null());
+            let fits = match (used.ty.is_non_null() && !variable.ty.is_non_null(), has_default || used.has_default) {
+                (true, false) => false,
+                (true, true) => variable.ty.is_assignable_to(&used.ty.clone().nullable()),
+                (false, _) => variable.ty.is_assignable_to(used.ty),
+            };
+            if !fits {
+                let message = format!("the variable has the type {}, and {} is needed", variable.ty, used.ty);
+                return Err(Failure::bad(variable.name.to_string(), message));
+            }
+        }
+        let new = part.spreads.iter().filter(|name| reached.insert(**name));
+        parts.extend(new.filter_map(|name| fragments.get(name)));
+    }
+    Ok(())
+}
+
+fn one_root(document: &ExecutableDocument, operation: &Operation) -> Result<(), Failure> {
+    let keys: HashSet<_> = operation.root_fields(document).map(|field| field.response_key()).collect();
+    if keys.len() != 1 {
+        return Err(Failure::bad("query", "a subscription has exactly one field at its root"));
+    }
+    Ok(())
+}
