@@ -321,3 +321,80 @@ fn push_segment(place: &mut String, segment: Segment<'_>) {
 fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("an answer is made of strings, numbers and lists");
 }
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::Pos;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::graphql::document::{Documents, Request};
+    use crate::graphql::limits::DocumentLimits;
+
+    /// What is answered where a resolver gave `data`, and the fields at `failed` an error.
+    fn answered(query: &str, data: Json, failed: &[Json]) -> (String, Vec<Json>) {
+        let prepared = Documents::new(DocumentLimits::default()).prepare(Request::new(query)).unwrap();
+        let mut response = Response::new(Value::from_json(data).unwrap());
+        response.errors = failed
+            .iter()
+            .map(|path| {
+                let mut error = ServerError::new("no", Some(Pos::default()));
+                error.path = serde_json::from_value(path.clone()).unwrap();
+                error
+            })
+            .collect();
+        let none = JsonMap::new();
+        let mut writer = Writer::new(&prepared.form, &none, "id7");
+        writer.step(0..prepared.form.root.fields.len(), response);
+        let answer: Json = serde_json::from_slice(&writer.finish().payload).unwrap();
+        let errors = answer.get("errors").and_then(Json::as_array).into_iter().flatten();
+        (answer["data"].to_string(), errors.map(|error| error["path"].clone()).collect())
+    }
+
+    const TWO: &str = "{ products(ids: [\"a\", \"b\"]) { currentRank like { count viewerHasLiked } id } }";
+
+    #[test]
+    fn a_field_that_failed_is_null_where_it_can_be() {
+        let query = "{ product(id: \"a\") { name currentRank id } }";
+        let data = json!({ "product": { "id": "a", "name": "A" } });
+        let failed = json!(["product", "currentRank"]);
+        let expected = json!({ "product": { "name": "A", "currentRank": null, "id": "a" } }).to_string();
+        assert_eq!(answered(query, data, std::slice::from_ref(&failed)), (expected, vec![failed]));
+    }
+
+    #[test]
+    fn null_goes_up_to_the_next_place_that_can_be() {
+        let row = |id: &str| json!({ "id": id, "currentRank": 1, "like": { "count": 2, "viewerHasLiked": false } });
+        let mut first = row("a");
+        first["like"].as_object_mut().unwrap().remove("count");
+        first.as_object_mut().unwrap().remove("currentRank");
+        let failed = [
+            json!(["products", 0, "like", "count"]),
+            json!(["products", 0, "currentRank"]),
+            json!(["products", 0, "id"]),
+        ];
+        let (data, errors) = answered(TWO, json!({ "products": [first, row("b")] }), &failed);
+        let expected = json!({ "products": [null, { "currentRank": 1, "like": { "count": 2, "viewerHasLiked": false }, "id": "b" }] });
+        assert_eq!(serde_json::from_str::<Json>(&data).unwrap(), expected);
+        // In the document's order, and none behind the one that made the row null.
+        assert_eq!(errors, [json!(["products", 0, "currentRank"]), json!(["products", 0, "like", "count"])]);
+    }
+
+    #[test]
+    fn nothing_is_left_where_a_root_field_can_not_be_null() {
+        let query = "{ a: product(id: \"a\") { id } ranking { totalCount } boards { id } }";
+        let data = json!({ "a": null, "boards": [] });
+        let (data, errors) = answered(query, data, &[json!(["ranking"]), json!(["boards", 0, "id"])]);
+        assert_eq!((data.as_str(), errors), ("null", vec![json!(["ranking"])]));
+    }
+
+    #[test]
+    fn an_object_whose_fields_have_all_failed_is_still_one() {
+        let query = "{ product(id: \"a\") { currentRank entry { rank } } }";
+        let failed = [json!(["product", "currentRank"]), json!(["product", "entry"])];
+        let expected = json!({ "product": { "currentRank": null, "entry": null } }).to_string();
+        assert_eq!(answered(query, json!({ "product": null }), &failed), (expected, failed.to_vec()));
+        let none = json!({ "product": null });
+        assert_eq!(answered(query, none.clone(), &[]), (none.to_string(), vec![]));
+    }
+}
