@@ -11,7 +11,6 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use apollo_compiler::ast::Type;
-use apollo_compiler::response::JsonMap;
 use async_graphql::indexmap::IndexMap;
 use async_graphql::{Error, Name, PathSegment, Response, ServerError, Value};
 use serde::Serialize;
@@ -58,7 +57,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// `introspection` is what `__schema` and `__type` answer; `request_id` is for what fails here.
-    pub fn new(form: &'a NormalForm, introspection: &'a JsonMap, request_id: &'a str) -> Self {
+    pub fn new(form: &'a NormalForm, introspection: &'a IndexMap<Name, Value>, request_id: &'a str) -> Self {
         let mut out = Vec::with_capacity(LEN_USUAL);
         out.extend(DATA);
         let failures = Failures::default();
@@ -111,7 +110,7 @@ struct Walk<'a> {
     path: Vec<Segment<'a>>,
     failures: Failures,
     errors: Vec<ServerError>,
-    introspection: &'a JsonMap,
+    introspection: &'a IndexMap<Name, Value>,
     request_id: &'a str,
 }
 
@@ -155,9 +154,8 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             Source::Introspection => {
-                let value = self.introspection.get(field.key.as_str());
-                write_json(&mut self.out, &value);
-                Ok(())
+                let value = self.introspection.get(&field.key).unwrap_or(&Value::Null);
+                self.value(&field.ty, &field.selection, value)
             }
             Source::Invalid(failure) => {
                 let mut error = Error::from(failure.clone()).into_server_error(field.pos);
@@ -343,7 +341,7 @@ mod tests {
                 error
             })
             .collect();
-        let none = JsonMap::new();
+        let none = IndexMap::new();
         let mut writer = Writer::new(&prepared.form, &none, "id7");
         writer.step(0..prepared.form.root.fields.len(), response);
         let answer: Json = serde_json::from_slice(&writer.finish().payload).unwrap();

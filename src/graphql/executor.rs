@@ -4,7 +4,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use apollo_compiler::response::JsonMap;
 use async_graphql::parser::types::OperationType;
 use async_graphql::{PathSegment, Response, Variables};
 use bytes::Bytes;
@@ -124,10 +123,7 @@ impl Api {
     /// Executes a query or mutation, step by step.
     async fn answer(&self, prepared: &Prepared, caller: Caller, request_id: &str) -> Answer {
         let form = &prepared.form;
-        let introspection: JsonMap = match form.introspects().then(|| prepared.introspection()).transpose() {
-            Ok(introspection) => introspection.unwrap_or_default(),
-            Err(failed) => return errors::told(failed, request_id).into(),
-        };
+        let introspection = prepared.introspection();
         let audience = Audience::One(caller);
         let mut writer = Writer::new(form, &introspection, request_id);
         for step in &form.steps {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use apollo_compiler::response::JsonMap;
+use async_graphql::indexmap::IndexMap;
 use async_graphql::{Context, Response, ServerError, Variables};
 use futures_util::stream::{BoxStream, unfold};
 use futures_util::{Stream, StreamExt};
@@ -339,7 +339,7 @@ impl<'a> Running<'a> {
         if response.errors.iter().any(|error| error.path.is_empty()) {
             return response.into();
         }
-        let none = JsonMap::new();
+        let none = IndexMap::new();
         let mut writer = Writer::new(&self.form, &none, &self.request_id);
         writer.step(0..1, response);
         writer.finish()

@@ -2,13 +2,9 @@
 
 use std::sync::LazyLock;
 
-use apollo_compiler::ast::FieldDefinition;
+use apollo_compiler::ast::{self, Definition, FieldDefinition};
 use apollo_compiler::collections::HashMap;
-use apollo_compiler::executable::{ExecutableDocument, Operation};
-use apollo_compiler::introspection::partial_execute;
-use apollo_compiler::request::coerce_variable_values;
-use apollo_compiler::response::JsonMap;
-use apollo_compiler::schema::{ExtendedType, Implementers};
+use apollo_compiler::schema::{Component, EnumType, ExtendedType, Implementers, ObjectType};
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Schema};
 
@@ -23,8 +19,9 @@ impl Definitions {
     pub fn of_the_api() -> &'static Self {
         static API: LazyLock<Definitions> = LazyLock::new(|| {
             let schema = Schema::parse_and_validate(crate::graphql::sdl(), "schema.graphql");
-            let schema = schema.expect("async-graphql writes a schema by the specification");
-            Definitions { implementers: schema.implementers_map(), schema }
+            let mut schema = schema.expect("async-graphql writes a schema by the specification").into_inner();
+            describe_introspection(&mut schema);
+            Definitions { implementers: schema.implementers_map(), schema: Valid::assume_valid(schema) }
         });
         &API
     }
@@ -65,21 +62,38 @@ impl Definitions {
         condition == object
             || self.ty(condition).is_some_and(|ty| self.possible_types(ty).iter().any(|name| *name == object))
     }
+}
 
-    /// Executes `__schema` and `__type` of a query.
-    pub fn introspect(
-        &self,
-        document: &Valid<ExecutableDocument>,
-        operation: &Operation,
-        variables: JsonMap,
-    ) -> Result<JsonMap, String> {
-        let variables =
-            coerce_variable_values(&self.schema, operation, &variables).map_err(|error| error.message().to_string())?;
-        let answer = partial_execute(&self.schema, &self.implementers, document, operation, &variables)
-            .map_err(|error| error.message().to_string())?;
-        match answer.errors.first() {
-            None => Ok(answer.data.unwrap_or_default()),
-            Some(error) => Err(error.message.clone()),
+/// Puts graphql-js's introspection types and directives in the place of apollo-compiler's, which are those of an older draft.
+fn describe_introspection(schema: &mut Schema) {
+    let described = ast::Document::parse(include_str!("introspection.graphql"), "introspection.graphql");
+    for definition in described.expect("a document by the grammar").definitions {
+        match definition {
+            Definition::ObjectTypeDefinition(object) => {
+                let fields = object.fields.iter().map(|field| (field.name.clone(), Component::new((**field).clone())));
+                let replaced = ObjectType {
+                    description: object.description.clone(),
+                    name: object.name.clone(),
+                    implements_interfaces: Default::default(),
+                    directives: Default::default(),
+                    fields: fields.collect(),
+                };
+                schema.types.insert(object.name.clone(), ExtendedType::Object(replaced.into()));
+            }
+            Definition::EnumTypeDefinition(known) => {
+                let values = known.values.iter().map(|value| (value.value.clone(), Component::new((**value).clone())));
+                let replaced = EnumType {
+                    description: known.description.clone(),
+                    name: known.name.clone(),
+                    directives: Default::default(),
+                    values: values.collect(),
+                };
+                schema.types.insert(known.name.clone(), ExtendedType::Enum(replaced.into()));
+            }
+            Definition::DirectiveDefinition(directive) => {
+                schema.directive_definitions.insert(directive.name.clone(), directive);
+            }
+            _ => {}
         }
     }
 }

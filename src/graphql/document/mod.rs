@@ -11,6 +11,7 @@
 
 mod coerce;
 mod definitions;
+mod introspection;
 mod lower;
 mod normal;
 mod rules;
@@ -22,10 +23,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use apollo_compiler::ast;
 use apollo_compiler::executable::{ExecutableDocument, Operation};
-use apollo_compiler::response::JsonMap;
+use apollo_compiler::introspection::check_max_depth;
 use apollo_compiler::validation::{DiagnosticList, Valid};
+use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::OperationType;
-use async_graphql::{Pos, Response, ServerError, Value, Variables};
+use async_graphql::{Name, Pos, Response, ServerError, Value, Variables};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::Deserialize;
@@ -85,8 +87,6 @@ pub struct Prepared {
     pub form: Arc<NormalForm>,
     /// Those that the operation declares, coerced to their types, defaults filled in.
     pub variables: Variables,
-    document: Arc<Document>,
-    operation_name: Option<String>,
 }
 
 /// A normal form depends on which variables are given, and on those that directives look at.
@@ -165,7 +165,7 @@ impl Documents {
                 form
             }
         };
-        Ok(Prepared { form, variables, document: document.clone(), operation_name: request.operation_name })
+        Ok(Prepared { form, variables })
     }
 
     fn document(&self, request: &mut Request) -> Result<Arc<Document>, Response> {
@@ -197,20 +197,18 @@ impl Documents {
         rules::check(self.definitions, &executable).map_err(refused)?;
         let valid =
             executable.validate(schema).or_else(|found| rules::pardon(found).map_err(|found| invalid(&found)))?;
+        // graphql-js's MaxIntrospectionDepthRule: the schema's types lead to one another, and an answer could grow without end.
+        for operation in valid.operations.iter() {
+            check_max_depth(&valid, operation).map_err(|error| refused(Failure::bad("query", error.message())))?;
+        }
         Ok(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens })
     }
 }
 
 impl Prepared {
     /// What `__schema` and `__type` answer, by response key. The schema describes itself without a resolver.
-    pub fn introspection(&self) -> Result<JsonMap, Response> {
-        let internal = |error: String| refused(crate::pipeline::AppError::Internal(error));
-        let operation = self.document.valid.operations.get(self.operation_name.as_deref());
-        let operation = operation.map_err(|error| internal(error.message().to_string()))?;
-        let values = serde_json::to_value(&self.variables).and_then(serde_json::from_value::<JsonMap>);
-        let values = values.map_err(|error| internal(error.to_string()))?;
-        let answer = Definitions::of_the_api().introspect(&self.document.valid, operation, values);
-        answer.map_err(internal)
+    pub fn introspection(&self) -> IndexMap<Name, Value> {
+        introspection::answer(Definitions::of_the_api(), &self.form, &self.variables)
     }
 }
 
@@ -309,6 +307,27 @@ mod tests {
         let ids = |value| prepare("query($i: [ID!]!) { products(ids: $i) { id } }", json!({ "i": value }));
         assert_eq!(ids(json!(4)).unwrap().variables.get("i"), Some(&Value::List(vec![Value::String("4".into())])));
         assert!(ids(json!([null])).is_err() && ids(json!([["a"]])).is_err());
+    }
+
+    #[test]
+    fn the_schema_describes_itself() {
+        let query = "query($all: Boolean!) { __type(name: \"BoardEvent\") { kind isOneOf possibleTypes { name } \
+                     fields(includeDeprecated: $all) { name type { kind ofType { name } } } } \
+                     in: __type(name: \"BoardInput\") { isOneOf inputFields { name defaultValue } } no: __type(name: \"Nobody\") { name } }";
+        let described = serde_json::to_value(prepare(query, json!({ "all": true })).unwrap().introspection()).unwrap();
+        let board_event = &described["__type"];
+        assert_eq!((&board_event["kind"], &board_event["isOneOf"]), (&json!("INTERFACE"), &json!(null)));
+        let types = json!([{ "name": "BoardDelta" }, { "name": "BoardHeartbeat" }, { "name": "BoardSnapshot" }]);
+        assert_eq!(board_event["possibleTypes"], types);
+        let position = json!({ "name": "position", "type": { "kind": "NON_NULL", "ofType": { "name": "String" } } });
+        assert!(board_event["fields"].as_array().unwrap().contains(&position), "{board_event}");
+        assert_eq!(described["in"]["isOneOf"], false);
+        let zone = json!({ "name": "timeZone", "defaultValue": "\"UTC\"" });
+        assert!(described["in"]["inputFields"].as_array().unwrap().contains(&zone));
+        assert_eq!(described["no"], json!(null));
+        assert!(is_refused("{ __type(name: \"X\") { fields(includeDeprecated: null) { name } } }"));
+        let deep = "fields { type { fields { type { fields { name } } } } }";
+        assert!(is_refused(&format!("{{ __type(name: \"Query\") {{ {deep} }} }}")));
     }
 
     #[test]

@@ -141,11 +141,6 @@ impl NormalForm {
         }
         any(&self.root, &is_asked)
     }
-
-    /// Whether the schema itself is asked for.
-    pub fn introspects(&self) -> bool {
-        self.root.fields.iter().any(|field| field.source == Source::Introspection)
-    }
 }
 
 struct Builder<'a> {
@@ -236,14 +231,14 @@ impl<'a> Builder<'a> {
             "__schema" | "__type" => Source::Introspection,
             _ => Source::Resolver,
         };
-        if source != Source::Resolver {
+        if source == Source::TypeName {
             let ty = first.definition.ty.clone();
             return Ok(Field { key, name, ty, pos, arguments: Vec::new(), source, selection: Selection::Leaf });
         }
         // An interface may be less strict than the type that implements it.
         let definition = self.definitions.field(type_name, &first.name).unwrap_or(&first.definition);
         let (source, arguments) = match self.arguments(definition, first) {
-            Ok(arguments) => (Source::Resolver, arguments),
+            Ok(arguments) => (source, arguments),
             Err(failure) => (Source::Invalid(failure), Vec::new()),
         };
         let sets: Vec<_> = fields.iter().map(|field| &field.selection_set).collect();
