@@ -42,7 +42,7 @@ pub struct Limits {
     pub directives_max: u32,
 
     /// What a query may cost: the rows of each list (first, top, radius, ids), times what is asked of each beyond its own
-    /// columns. A page of 100 whole products with their likes costs 700, or 1,200 as Apollo asks for it
+    /// columns. A page of 100 whole products with their likes costs 700, whatever client asks for it
     #[arg(long, env = "ACCLAIM_COST_MAX", default_value_t = DOCUMENTS.cost as u32, value_name = "COST")]
     #[arg(value_parser = count(100))]
     pub cost_max: u32,
