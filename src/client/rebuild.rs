@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::progress::Spinner;
 use super::{Client, ClientError, UserError};
-use crate::domain::{BoardId, HalfLife, Period, Timestamp, Window};
+use crate::domain::{BoardId, HalfLife, Period, Timestamp, Window, time_zone};
 
 /// How often the server is asked how far it is: a short rebuild is seen as such, and a long one is not disturbed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -81,7 +80,7 @@ fn first_period(board: &Board, from: &str) -> anyhow::Result<Option<String>> {
     let half_life: Option<HalfLife> = board.half_life.as_deref().map(str::parse).transpose().context(id.clone())?;
     let window = Window::from_name(&board.window, half_life)
         .with_context(|| format!("{id}: this program does not know the window {}", board.window))?;
-    let zone = TimeZone::get(&board.time_zone).with_context(|| format!("{id}: its time zone"))?;
+    let zone = time_zone(&board.time_zone).with_context(|| id.clone())?;
     if window == Window::AllTime {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! The words of the system as types, and the rules between them. Pure: no clock, no input or output, nothing async.
 //!
 //! Everything that decides a score, a period, a rank or a change of rank is here, once.
-//! In reading order: ids and time, signals and points, events and positions, periods, boards, rules, the formula,
+//! In reading order: ids, time and zones, signals and points, events and positions, periods, boards, rules, the formula,
 //! what it explains and previews, standings, feed.
 
 mod board;
@@ -23,6 +23,7 @@ mod scoring;
 mod signal;
 mod standings;
 mod time;
+mod zone;
 
 pub use board::{Board, Scope};
 pub use carried::Carried;
@@ -41,3 +42,4 @@ pub use scoring::{Count, Scoring, Segment};
 pub use signal::{Factor, InvalidFactor, InvalidWeight, Signal, Weight, Weights};
 pub use standings::{PageStart, Rows, Standings, best_first};
 pub use time::{Bucket, Timestamp};
+pub use zone::{InvalidTimeZone, time_zone};

@@ -8,6 +8,7 @@ use jiff::fmt::temporal::SpanParser;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, SpanRelativeTo, ToSpan, Zoned};
 
+use super::zone::start_of_date;
 use super::{Bucket, Timestamp};
 
 /// How long a board counts before it starts again. Calendar windows follow the clocks of the board's time zone.
@@ -132,27 +133,24 @@ impl Window {
 
     /// The period that contains an instant.
     pub fn period_at(self, at: Timestamp, zone: &TimeZone) -> Period {
-        let local = || at.in_zone(zone);
+        // Events are kept by bucket, so a bucket is of one period: of that in which it ends.
+        let bucket_end = Bucket::containing(at).starts_at().plus_ms(Bucket::LEN_MS - 1);
+        let local = bucket_end.in_zone(zone);
         match self {
             Self::AllTime => {
                 Period { key: "all".to_owned(), first: Bucket::MIN, end: Bucket::MAX, starts_at: None, ends_at: None }
             }
             Self::HalfLife(half_life) => half_life.period_at(at),
-            Self::Hour => hour_at(&local()),
-            Self::Day => {
-                let day = local().date();
-                Period::of_days(day.to_string(), day, day.saturating_add(1.day()), zone)
-            }
+            Self::Hour => hour_at(&local),
+            Self::Day => dates_at(&local, local.date(), |day| day.saturating_add(1.day()), |day| day.to_string()),
             Self::Week => {
-                let week = local().date().iso_week_date();
-                let monday = first_of_week(week.year(), week.week()).expect("the week of a date has a Monday");
-                let key = format!("{:04}-W{:02}", week.year(), week.week());
-                Period::of_days(key, monday, monday.saturating_add(7.days()), zone)
+                let monday = local.date().iso_week_date();
+                let monday = first_of_week(monday.year(), monday.week()).expect("the week of a date has a Monday");
+                dates_at(&local, monday, |monday| monday.saturating_add(7.days()), key_of_week)
             }
             Self::Month => {
-                let first = local().date().first_of_month();
-                let key = format!("{:04}-{:02}", first.year(), first.month());
-                Period::of_days(key, first, first.saturating_add(1.month()), zone)
+                let key = |first: Date| format!("{:04}-{:02}", first.year(), first.month());
+                dates_at(&local, local.date().first_of_month(), |first| first.saturating_add(1.month()), key)
             }
         }
     }
@@ -167,12 +165,12 @@ impl Window {
                 let (hour, offset) = key.split_at_checked("2026-11-22T13".len())?;
                 Timestamp::parse(&format!("{hour}:00:00{offset}")).ok()?
             }
-            Self::Day => start_of_day(key.parse().ok()?, zone)?,
+            Self::Day => start_of_date(key.parse().ok()?, zone)?,
             Self::Week => {
                 let (year, week) = key.split_once("-W")?;
-                start_of_day(first_of_week(year.parse().ok()?, week.parse().ok()?)?, zone)?
+                start_of_date(first_of_week(year.parse().ok()?, week.parse().ok()?)?, zone)?
             }
-            Self::Month => start_of_day(format!("{key}-01").parse().ok()?, zone)?,
+            Self::Month => start_of_date(format!("{key}-01").parse().ok()?, zone)?,
         };
         let candidates = (0..4).map(|bucket| self.period_at(near.plus_ms(bucket * Bucket::LEN_MS), zone));
         candidates.into_iter().find(|period| period.key == key)
@@ -183,9 +181,21 @@ fn first_of_week(year: i16, week: i8) -> Option<Date> {
     Some(ISOWeekDate::new(year, week, Weekday::Monday).ok()?.date())
 }
 
-/// The first instant of a local day: midnight, or what follows it where the clocks are put forward at midnight.
-fn start_of_day(date: Date, zone: &TimeZone) -> Option<Timestamp> {
-    Some(Timestamp::from(date.to_zoned(zone.clone()).ok()?.timestamp()))
+fn key_of_week(monday: Date) -> String {
+    let week = monday.iso_week_date();
+    format!("{:04}-W{:02}", week.year(), week.week())
+}
+
+/// The period that begins with a date, or one of those after it, where the clocks were past that already and were put back.
+fn dates_at(at: &Zoned, mut first: Date, next: impl Fn(Date) -> Date, key: impl Fn(Date) -> String) -> Period {
+    let start = |date| start_of_date(date, at.time_zone()).expect("instants are kept within the calendar");
+    loop {
+        let end = next(first);
+        if Timestamp::from(at.timestamp()) < start(end) {
+            return Period::between(key(first), start(first), start(end));
+        }
+        first = end;
+    }
 }
 
 /// The hour of the clock that holds an instant, as far as the clock ran through it. Its key names the offset, since an
@@ -196,10 +206,14 @@ fn hour_at(at: &Zoned) -> Period {
         + SignedDuration::from_nanos(i64::from(at.subsec_nanosecond()));
     let start = now.saturating_sub(into_hour).expect("a duration is no calendar span");
     let end = start.saturating_add(1.hour()).expect("hours are no calendar units");
-    let changed = zone.preceding(now.saturating_add(1.nanosecond()).expect("as above")).next();
-    let changes = zone.following(now).next();
-    let start = changed.map_or(start, |change| start.max(change.timestamp()));
-    let end = changes.map_or(end, |change| end.min(change.timestamp()));
+    // Changes of the zone's name alone are none of the clock.
+    let before = |instant: jiff::Timestamp| zone.to_offset(instant.saturating_sub(1.nanosecond()).expect("as above"));
+    let after_now = now.saturating_add(1.nanosecond()).expect("as above");
+    let changed = zone.preceding(after_now).map(|change| change.timestamp()).take_while(|change| *change > start);
+    let start = changed.into_iter().find(|change| before(*change) != at.offset()).unwrap_or(start);
+    let changes = zone.following(now).take_while(|change| change.timestamp() < end);
+    let change = changes.into_iter().find(|change| change.offset() != at.offset());
+    let end = change.map_or(end, |change| change.timestamp());
     let offset = if at.offset() == Offset::UTC { "Z".to_owned() } else { at.strftime("%:z").to_string() };
     Period::between(format!("{}{offset}", at.strftime("%Y-%m-%dT%H")), start.into(), end.into())
 }
@@ -219,19 +233,11 @@ pub struct Period {
 }
 
 impl Period {
-    fn of_days(key: String, first: Date, end: Date, zone: &TimeZone) -> Self {
-        let start = |date| start_of_day(date, zone).expect("instants are kept within the calendar");
-        Self::between(key, start(first), start(end))
-    }
-
+    /// Begins and ends with the buckets that hold these instants: a few old offsets are no whole number of buckets, and
+    /// clocks were changed at 00:01 in places.
     fn between(key: String, starts_at: Timestamp, ends_at: Timestamp) -> Self {
-        Self {
-            key,
-            first: Bucket::containing(starts_at),
-            end: Bucket::containing(ends_at),
-            starts_at: Some(starts_at),
-            ends_at: Some(ends_at),
-        }
+        let (first, end) = (Bucket::containing(starts_at), Bucket::containing(ends_at));
+        Self { key, first, end, starts_at: Some(first.starts_at()), ends_at: Some(end.starts_at()) }
     }
 
     pub fn contains(&self, bucket: Bucket) -> bool {
@@ -249,7 +255,7 @@ mod tests {
     use super::*;
 
     fn zone(name: &str) -> TimeZone {
-        TimeZone::get(name).unwrap()
+        crate::domain::time_zone(name).unwrap()
     }
 
     fn at(text: &str) -> Timestamp {

@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn hours_are_those_of_the_boards_clock() {
         let mut daily = board("daily", Window::Day);
-        daily.time_zone = TimeZone::get("Asia/Seoul").unwrap();
+        daily.time_zone = crate::domain::time_zone("Asia/Seoul").unwrap();
         let mut dawn = rule(1, None, 2.0, noon());
         dawn.hours = Some(Hours::new(&[21]).unwrap());
         let scoring = scoring(&daily, &rules(vec![dawn]), noon());

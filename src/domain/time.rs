@@ -62,7 +62,8 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-/// A quarter of an hour, as a count since 1970-01-01T00:00:00Z. Every time zone's day starts on one.
+/// A quarter of an hour, as a count since 1970-01-01T00:00:00Z. Every time zone's day starts on one now; where an old one
+/// did not (Monrovia until 1972), periods begin with the bucket in which it starts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Bucket(pub i32);
 

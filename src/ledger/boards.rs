@@ -2,7 +2,6 @@
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::audit::{Deed, differing, enter, next_version, take_turn, time_told, told};
@@ -12,7 +11,9 @@ use super::instant::At;
 use super::rules::{ProductRuleRow, RuleRow, cancel, cancel_all_of, to_product_rule, to_rule};
 use super::schema::{boards, closed_periods, period_results, product_rules, weight_rules};
 use super::{Author, BoardDefinition, Definitions, ReopenOutcome, SaveOutcome};
-use crate::domain::{Board, BoardId, Factor, HalfLife, Period, ProductRule, Rules, Scope, Timestamp, Window};
+use crate::domain::{
+    Board, BoardId, Factor, HalfLife, Period, ProductRule, Rules, Scope, Timestamp, Window, time_zone,
+};
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = boards)]
@@ -105,7 +106,10 @@ fn to_definition(row: BoardRow) -> Result<BoardDefinition> {
         |what| LedgerError::Internal(format!("the board {:?} has a {what} that this version does not know", row.id));
     let half_life = row.half_life_ms.map(HalfLife::from_ms).transpose().map_err(|_| wrong("half-life"))?;
     let window = Window::from_name(&row.time_window, half_life).ok_or_else(|| wrong("window"))?;
-    let time_zone = TimeZone::get(&row.time_zone).map_err(|_| wrong("time zone"))?;
+    let time_zone = time_zone(&row.time_zone).map_err(|error| {
+        let advice = "set time_zone in the table boards to one that every release knows, such as UTC";
+        LedgerError::Internal(format!("the board {:?}: {error}; {advice}", row.id))
+    })?;
     let board = Board {
         id: BoardId::from_stored(row.id),
         title: row.title,

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use acclaim::domain::{BoardId, SnapshotReason, Timestamp, UserId};
 use acclaim::engine::{Desired, EngineLimits};
+use acclaim::graphql::guards::{Caller, Role};
+use acclaim::graphql::{Api, DocumentLimits, Request};
 use acclaim::live::{BoardUpdate, Hub, Topic, Update};
 use acclaim::pipeline::{EventResult, LikeResult};
+use serde_json::{Value, json};
 
 use crate::support::node::{Node, order, product};
 use crate::support::stack::Setup;
@@ -14,6 +17,7 @@ use crate::support::until;
 crate::both_setups!(
     daily_rolls_at_midnight_and_keeps_the_results,
     an_event_that_the_engine_forgot_is_counted_once_all_the_same,
+    a_day_that_clocks_enter_twice_holds_its_instants,
 );
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -89,6 +93,49 @@ async fn an_event_that_the_engine_forgot_is_counted_once_all_the_same(setup: Set
     })
     .await;
     assert_eq!(node.stack.count("SELECT count(*) FROM events").await, 1);
+    node.stop().await;
+}
+
+/// St John's put its clocks back at 00:01, from Sunday to Saturday.
+async fn a_day_that_clocks_enter_twice_holds_its_instants(setup: Setup) {
+    let node = Node::start(setup, EngineLimits::default(), at("2010-11-06T20:00:10Z")).await;
+    node.with_products(&["a", "b"]).await;
+    let api = Api::new(Hub::start(&node.app), DocumentLimits::default());
+    let data = async |document: &str| {
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
+        let answer =
+            serde_json::from_slice::<Value>(&api.run(Request::new(document), caller, "test").await.payload).unwrap();
+        assert!(answer.get("errors").is_none(), "{document}: {answer}");
+        answer["data"].clone()
+    };
+    let saved = data("mutation { saveBoard(input: { id: \"johns\", title: \"Johns\", window: DAY, timeZone: \"America/St_Johns\" }) { userErrors { message } } }").await;
+    assert_eq!(saved["saveBoard"]["userErrors"], json!([]));
+    node.app.record(&[order("1", "a", Some(at("2010-11-06T20:00:00Z")))]).await.unwrap();
+    let shows = async |period: &str, scores: &[(&str, f64)]| {
+        let places = scores.iter().map(|(id, score)| ((*id).to_owned(), *score)).collect::<Vec<_>>();
+        until("the board shows it", LIMIT, async || {
+            node.shown_on("johns").await == (period.to_owned(), places.clone())
+        })
+        .await;
+    };
+    shows("2010-11-06", &[("a", 0.6)]).await;
+    // The clocks show 00:00:30 on Sunday, and half an hour after that 23:20 on Saturday.
+    node.set_clock(at("2010-11-07T02:50:00Z"));
+    node.app.record(&[order("2", "b", Some(at("2010-11-07T02:45:00Z")))]).await.unwrap();
+    shows("2010-11-07", &[("b", 0.6)]).await;
+    assert_eq!(node.results("johns", "2010-11-06").await, [("a".to_owned(), 0.6)]);
+    for (instant, key) in [
+        ("2010-11-06T20:00:00Z", "2010-11-06"),
+        ("2010-11-07T02:29:59.999Z", "2010-11-06"),
+        ("2010-11-07T02:30:30Z", "2010-11-07"),
+        ("2010-11-07T02:50:00Z", "2010-11-07"),
+    ] {
+        let asked = format!("{{ board(id: \"johns\") {{ period(at: \"{instant}\") {{ key startsAt endsAt }} }} }}");
+        let period = data(&asked).await["board"]["period"].clone();
+        let bound = |name: &str| at(period[name].as_str().unwrap());
+        assert_eq!(period["key"], key, "{instant}");
+        assert!(bound("startsAt") <= at(instant) && at(instant) < bound("endsAt"), "{instant}: {period}");
+    }
     node.stop().await;
 }
 

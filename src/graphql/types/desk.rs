@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_graphql::{ID, InputObject, SimpleObject};
-use jiff::tz::TimeZone;
 
 use super::board::{Board, WindowKind};
 use super::scalars::{DateTime, Duration};
@@ -48,7 +47,7 @@ impl BoardInput {
         check("halfLife", half_life.as_ref().err().cloned());
         check("category", self.category.as_deref().and_then(inputs::label_problem));
         check("brand", self.brand.as_deref().and_then(inputs::label_problem));
-        let zone = time_zone(&self.time_zone);
+        let zone = domain::time_zone(&self.time_zone).map_err(|error| error.to_string());
         check("timeZone", zone.as_ref().err().cloned());
         let carry_over = carry_over(self.window, self.carry_over);
         check("carryOver", carry_over.as_ref().err().cloned());
@@ -75,11 +74,6 @@ fn half_life(window: WindowKind, given: Option<&Duration>) -> Result<Option<Half
         (_, None) => Ok(None),
         (_, Some(_)) => Err("only the window HALF_LIFE has one".to_owned()),
     }
-}
-
-fn time_zone(name: &str) -> Result<TimeZone, String> {
-    let zone = TimeZone::get(name).ok().filter(|zone| !zone.is_unknown());
-    zone.ok_or_else(|| format!("{name:?} is not an IANA time zone such as Europe/London"))
 }
 
 fn carry_over(window: WindowKind, share: f64) -> Result<Factor, String> {
