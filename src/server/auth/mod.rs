@@ -11,7 +11,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation, decode, decode_header, encode,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::domain::UserId;
 use crate::graphql::errors::Failure;
@@ -174,14 +174,17 @@ impl Keys {
         }
         let mut refusal = unauthenticated("the token is not valid: no key for its algorithm and kid".to_owned());
         for key in candidates {
-            match decode::<Accepted>(token, &key.key, &self.expected.validation(key.algorithm)) {
-                Ok(token) => return token.claims.identity(),
+            match decode::<Map<String, Value>>(token, &key.key, &self.expected.validation(key.algorithm)) {
+                Ok(token) => return identity(&token.claims),
                 Err(error) => refusal = refused(&error),
             }
         }
         Err(refusal)
     }
 }
+
+const SUB: &str = "its sub must be there, and a string";
+const EXP: &str = "its exp must be there, and a number, in seconds since 1970";
 
 /// Says no more than the kind of fault: the token itself must not come back in a message or a log.
 fn refused(error: &jsonwebtoken::errors::Error) -> Failure {
@@ -194,7 +197,11 @@ fn refused(error: &jsonwebtoken::errors::Error) -> Failure {
         InvalidAudience => "it is for another audience (aud)",
         MissingRequiredClaim(claim) if claim == "iss" => "it lacks an issuer (iss)",
         MissingRequiredClaim(claim) if claim == "aud" => "it lacks an audience (aud)",
-        MissingRequiredClaim(_) | InvalidClaimFormat(_) | Json(_) => "it lacks sub or a numeric exp",
+        MissingRequiredClaim(claim) if claim == "sub" => SUB,
+        MissingRequiredClaim(_) => EXP,
+        InvalidClaimFormat(claim) if claim == "nbf" => "its nbf must be a number, in seconds since 1970",
+        InvalidClaimFormat(_) => EXP,
+        Json(_) => "what it claims must be a JSON object",
         _ => "it can't be read",
     };
     unauthenticated(format!("the token is not valid: {reason}"))
@@ -248,33 +255,38 @@ impl Key {
     }
 }
 
-/// What is taken from a verified token. Its `exp` has been checked by then.
-#[derive(Deserialize)]
-struct Accepted {
-    sub: String,
-    /// Seconds since 1970, perhaps with a fraction.
-    exp: f64,
-    #[serde(default)]
-    roles: Vec<Value>,
-    /// One, by RFC 7519: with a list, each of several issuers could pass for any other.
-    #[serde(default, rename = "iss")]
-    _issuer: Option<String>,
+/// Who holds a verified token. Its `exp` has been checked by then.
+fn identity(claims: &Map<String, Value>) -> Result<Identity, Failure> {
+    let wrong = |what: &str| unauthenticated(format!("the token is not valid: {what}"));
+    let user = claims.get("sub").and_then(Value::as_str).ok_or_else(|| wrong(SUB))?;
+    let user = UserId::new(user).map_err(|error| unauthenticated(format!("the token's sub: {error}")))?;
+    // Seconds since 1970, perhaps with a fraction.
+    let exp = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| wrong(EXP))?;
+    // One issuer, by RFC 7519: with a list, each of several could pass for any other.
+    if !matches!(claims.get("iss"), None | Some(Value::Null | Value::String(_))) {
+        return Err(wrong("its iss must be a string"));
+    }
+    // What lies beyond the clock's reach never comes.
+    let expires_in = Duration::try_from_secs_f64(exp + LEEWAY_S as f64).ok();
+    let expires_at = expires_in.and_then(|since_1970| SystemTime::UNIX_EPOCH.checked_add(since_1970));
+    let roles =
+        roles(claims.get("roles")).ok_or_else(|| wrong("its roles must be a list of strings, as [\"USER\"]"))?;
+    Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at })
 }
 
-impl Accepted {
-    fn identity(self) -> Result<Identity, Failure> {
-        let user = UserId::new(&self.sub).map_err(|error| unauthenticated(format!("the token's sub: {error}")))?;
-        // Other roles of the same provider are none of ours; somebody known is at least a user.
-        let mut roles: Vec<_> = self.roles.iter().filter_map(|role| Role::from_name(role.as_str()?)).collect();
-        roles.dedup();
-        if roles.is_empty() {
-            roles.push(Role::User);
-        }
-        // What lies beyond the clock's reach never comes.
-        let expires_in = Duration::try_from_secs_f64(self.exp + LEEWAY_S as f64).ok();
-        let expires_at = expires_in.and_then(|since_1970| SystemTime::UNIX_EPOCH.checked_add(since_1970));
-        Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at })
+/// `None` where the claim is not a list of strings. Another form is never taken for no roles: whoever made the token meant
+/// some.
+fn roles(claim: Option<&Value>) -> Option<Vec<Role>> {
+    let mut roles = Vec::new();
+    for name in claim.map_or(Some(&Vec::new()), Value::as_array)? {
+        // Other roles of the same provider are none of ours.
+        roles.extend(Role::from_name(name.as_str()?).filter(|role| !roles.contains(role)));
     }
+    // Somebody known is at least a user.
+    if roles.is_empty() {
+        roles.push(Role::User);
+    }
+    Some(roles)
 }
 
 /// What a token says.

@@ -139,10 +139,39 @@ fn somebody_known_is_at_least_a_user() {
         caller(&secret_keys(), &by_secret(&claims)).unwrap().roles
     };
     assert_eq!(with(json!([])), [Role::User]);
-    assert_eq!(with(json!(["offline_access", 7])), [Role::User]);
+    assert_eq!(with(json!(["offline_access"])), [Role::User]);
+    assert_eq!(with(json!(["INGEST", "USER", "ingest"])), [Role::Ingest, Role::User]);
     assert_eq!(with(json!(["INGEST"])), [Role::Ingest]);
     let bare = json!({ "sub": "ann", "exp": get_current_timestamp() + 60 });
     assert_eq!(caller(&secret_keys(), &by_secret(&bare)).unwrap().roles, [Role::User]);
+}
+
+#[test]
+fn a_claim_of_another_form_is_named_with_what_it_must_be() {
+    let with = |name: &str, value: Value| {
+        let mut claims = claims();
+        claims[name] = value;
+        caller(&secret_keys(), &by_secret(&claims)).unwrap_err()
+    };
+    for roles in [
+        Value::Null,
+        json!("ADMIN"),
+        json!("USER ADMIN"),
+        json!(1),
+        json!(true),
+        json!({ "acclaim": ["ADMIN"] }),
+        json!(["ADMIN", 7]),
+        json!([["ADMIN"]]),
+        json!([null]),
+        json!([{ "name": "ADMIN" }]),
+    ] {
+        let refused = with("roles", roles.clone());
+        assert_eq!(refused, "the token is not valid: its roles must be a list of strings, as [\"USER\"]", "{roles}");
+    }
+    assert!(with("sub", json!(7)).ends_with("its sub must be there, and a string"));
+    assert!(with("iss", json!(["a"])).ends_with("its iss must be a string"));
+    assert!(with("exp", json!("soon")).ends_with("its exp must be there, and a number, in seconds since 1970"));
+    assert!(with("nbf", json!("soon")).ends_with("its nbf must be a number, in seconds since 1970"));
 }
 
 #[test]
