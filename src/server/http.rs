@@ -66,7 +66,9 @@ pub fn late(site: &Site, writes: &Writes, id: &str) -> Answer {
 }
 
 pub fn refuse_late(site: &Site, writes: &Writes, format: Format, id: &str) -> Response {
-    render(StatusCode::SERVICE_UNAVAILABLE, late(site, writes, id), format)
+    let mut response = render(StatusCode::SERVICE_UNAVAILABLE, late(site, writes, id), format);
+    response.headers_mut().insert(header::RETRY_AFTER, (LATE_RETRY_MS / 1_000).into());
+    response
 }
 
 /// The answer to a request that is refused.

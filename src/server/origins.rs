@@ -10,14 +10,13 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use super::Site;
 use super::accept::Format;
-use super::auth::USER_HEADER;
 use super::http::refuse;
 use super::request::Refusal;
 use super::request_id::{self, RequestId};
@@ -58,8 +57,10 @@ impl Origins {
         CorsLayer::new()
             .allow_origin(self.allowed.clone())
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, HeaderName::from_static(USER_HEADER)])
-            .expose_headers([request_id::HEADER])
+            // Clients and tracers send headers of their own (apollographql-client-name, traceparent), and no header gives a page
+            // more than its reader has.
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([request_id::HEADER, header::RETRY_AFTER])
             .max_age(PREFLIGHT_AGE_MAX)
     }
 
