@@ -46,7 +46,8 @@ struct Parameters {
     extensions: Option<Map<String, Value>>,
 }
 
-/// As they stand in an address: the last two are JSON.
+/// As they stand in an address: the last two are JSON. What is empty there is as good as nothing (GraphQL over HTTP, 6.2); in
+/// a body an empty name is one, which no operation has.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Written {
@@ -87,7 +88,7 @@ fn in_address(uri: &Uri) -> Result<Parameters, Refusal> {
         Query::<Written>::try_from_uri(uri).map_err(|error| Refusal::bad("address", error.body_text()))?;
     Ok(Parameters {
         query: written.query,
-        operation_name: written.operation_name,
+        operation_name: written.operation_name.filter(|name| !name.is_empty()),
         variables: json("variables", written.variables)?,
         extensions: json("extensions", written.extensions)?,
     })
@@ -95,7 +96,7 @@ fn in_address(uri: &Uri) -> Result<Parameters, Refusal> {
 
 fn json<T: for<'a> Deserialize<'a>>(argument: &'static str, text: Option<String>) -> Result<Option<T>, Refusal> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    serde_json::from_str(&text).map_err(|error| Refusal::bad(argument, error))
+    serde_json::from_str::<Option<T>>(&text).map_err(|error| Refusal::bad(argument, error))
 }
 
 async fn in_body(site: &Site, request: Request) -> Result<Parameters, Refusal> {

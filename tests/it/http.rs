@@ -87,6 +87,47 @@ async fn a_get_reads_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_parameter_of_an_address_is_none() {
+    let (_stack, server) = server(&[]).await;
+    let (query, like) = ("query A { __typename }", "mutation { toggleLike(input: { productId: \"p0\" }) { liked } }");
+    let read = json!({ "data": { "__typename": "Query" } });
+    for rest in [
+        "&operationName=",
+        "&variables=",
+        "&extensions=",
+        "&operationName=&variables=&extensions=",
+        "&variables=null&extensions=null",
+        "&variables={}&extensions={}",
+        "&operationName=A&variables=&raw=1",
+        "&operationName",
+    ] {
+        let request = server.http.get(format!("{}/graphql?query={query}{rest}", server.url));
+        assert_eq!(Answer::of(request).await, (Answer::new(200, None, "none"), read.clone()), "{rest}");
+    }
+    // The same of an event stream.
+    let request = server.http.get(format!("{}/graphql/stream?query={query}&operationName=&variables=null", server.url));
+    let events = request.header("accept", "text/event-stream").send().await.unwrap().text().await.unwrap();
+    assert!(events.contains("\"__typename\":\"Query\""), "{events}");
+    // An address without a query has none, even where a document could be known by its name.
+    for address in ["", "?query=", "?query=&extensions=", "?extensions={\"persistedQuery\":null}"] {
+        let request = server.http.get(format!("{}/graphql{address}", server.url));
+        let (refused, body) = Answer::of(request).await;
+        assert_eq!(refused, Answer::new(400, None, "BAD_USER_INPUT"), "{address}");
+        assert_eq!(body["errors"][0]["extensions"]["argument"], "query", "{body}");
+    }
+    // The address of a POST says nothing.
+    for address in [format!("?query={like}"), "?variables=[".to_owned(), "?operationName=B".to_owned()] {
+        let request = server.http.post(format!("{}/graphql{address}", server.url)).json(&json!({ "query": query }));
+        assert_eq!(Answer::of(request).await.1, read, "{address}");
+    }
+    // Null is none in a body, and an empty name is a name there, as for graphql-js.
+    let null = json!({ "query": query, "operationName": null, "variables": null, "extensions": null });
+    assert_eq!(Answer::of(post(&server).json(&null)).await.1, read);
+    let unknown = json!({ "query": query, "operationName": "" });
+    assert_eq!(Answer::of(post(&server).json(&unknown)).await.0, Answer::new(200, None, "BAD_USER_INPUT"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_accepted_and_what_is_sent_are_looked_at() {
     let (_stack, server) = server(&[]).await;
     let operation = json!({ "query": "{ __typename }" });
