@@ -15,7 +15,8 @@ use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 
 use super::error::{LedgerError, Result};
-use super::postgres::{CONNECT_TIMEOUT, Connector, EXAMPLE};
+use super::postgres::{CONNECT_TIMEOUT, Connector};
+use super::postgres_url::EXAMPLE;
 
 pub(super) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
 

@@ -22,6 +22,7 @@ mod instant;
 mod likes;
 mod lock;
 mod postgres;
+mod postgres_url;
 mod repair;
 mod results;
 mod rules;

@@ -3,12 +3,14 @@
 //! diesel passes on only a message, in the server's language. Whether an entry is poison or the server is shutting down
 //! must not hang on that, so each connection looks at what it receives (`Wire`) and keeps the SQLSTATE of the last error.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bb8::ManageConnection;
@@ -16,15 +18,21 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::PoolableConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::config::{ChannelBinding, Host, TargetSessionAttrs};
+use tokio_postgres::tls::{self, TlsConnect, TlsStream};
+use tokio_postgres::{Client, Config};
 
 use super::error::{Failure, LedgerError, Result, of_sqlstate};
-use super::tls::{self, NoSession, Tls};
+use super::postgres_url;
+use super::tls::{NoSession, Tls};
 
 /// How long a server may take to let us in. A local one answers in milliseconds; a caller who waits longer than this is
 /// better told that the ledger is away.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a server must have for SCRAM-SHA-256-PLUS.
+const BINDING_ADVICE: &str = "channel_binding=require wants a password by SCRAM, TLS up to Postgres itself, and a certificate \
+    signed by RSA or ECDSA; where one of these is missing, set channel_binding=prefer";
 
 /// A connection, and what was seen on its wire.
 pub(super) struct PgConnection {
@@ -77,18 +85,7 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self> {
-        // The parser's own message is not passed on: it may quote the password.
-        let wrong = |what: &str| LedgerError::Internal(format!("the database URL {what}; {EXAMPLE}"));
-        let (url, tls) = tls::split(url, ca_file)?;
-        let mut config: Config = url.parse().map_err(|_| wrong("is not well formed"))?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(wrong("names no host"));
-        }
-        if config.get_application_name().is_none() {
-            config.application_name("acclaim");
-        }
-        // What is encrypted is so before the driver sees it.
-        config.ssl_mode(SslMode::Disable);
+        let (config, tls) = postgres_url::read(url, ca_file)?;
         Ok(Self { config, tls, last_error: Arc::default() })
     }
 
@@ -125,7 +122,7 @@ impl Connector {
         };
         let wire = Wire { stream, seen: Arc::clone(&seen), header: Vec::with_capacity(5), body: Vec::new(), left: 0 };
         let refused = |error| self.refusal(index, &error);
-        let (client, connection) = self.config.connect_raw(wire, NoTls).await.map_err(refused)?;
+        let (client, connection) = self.config.connect_raw(wire, Established).await.map_err(refused)?;
         let driver = Arc::clone(&seen);
         // Ends when the client is dropped or the server goes away.
         tokio::spawn(async move {
@@ -199,12 +196,14 @@ impl Connector {
         let Some(said) = error.as_db_error() else {
             let reason = std::error::Error::source(error).map_or(error.to_string(), ToString::to_string);
             let sentence = format!("no Postgres that lets us in answers at {place}: {reason}");
+            if std::error::Error::source(error).is_some_and(|e| e.is::<io::Error>()) || error.is_closed() {
+                return LedgerError::Unavailable(sentence);
+            }
             // A password that is missing, or encryption that is asked for, does not mend itself.
-            return if std::error::Error::source(error).is_some_and(|e| e.is::<io::Error>()) || error.is_closed() {
-                LedgerError::Unavailable(sentence)
-            } else {
-                LedgerError::Internal(sentence)
-            };
+            return LedgerError::Internal(match self.config.get_channel_binding() {
+                ChannelBinding::Require => format!("{sentence}; {BINDING_ADVICE}"),
+                _ => sentence,
+            });
         };
         match said.code().code() {
             // Says which of its rules for hosts, users and encryption lets nobody in; no secret is in it.
@@ -232,9 +231,6 @@ impl Connector {
         })
     }
 }
-
-pub(super) const EXAMPLE: &str =
-    "it should look like postgres://user:password@host:5432/acclaim or sqlite://acclaim.db";
 
 impl ManageConnection for Connector {
     type Connection = PgConnection;
@@ -278,8 +274,34 @@ fn kept_alive(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// What a password can be bound to, so that it is of use on this stream alone.
+    fn channel_binding(&self) -> tls::ChannelBinding {
+        tls::ChannelBinding::none()
+    }
+}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+/// Hands the driver a stream on which TLS, where it is asked for, is spoken already.
+struct Established;
+
+impl TlsConnect<Wire> for Established {
+    type Stream = Wire;
+    type Error = Infallible;
+    type Future = Ready<Result<Wire, Infallible>>;
+
+    fn connect(self, wire: Wire) -> Self::Future {
+        ready(Ok(wire))
+    }
+}
+
+impl TlsStream for Wire {
+    fn channel_binding(&self) -> tls::ChannelBinding {
+        self.stream.channel_binding()
+    }
+}
 
 /// Passes bytes through unchanged and remembers the SQLSTATE of each ErrorResponse among them.
 /// Messages are a byte of kind, a length that counts itself, and a body (PostgreSQL 15, 55.7).
@@ -332,7 +354,7 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.look_at(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
@@ -355,6 +377,8 @@ impl AsyncWrite for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Stream for tokio::io::DuplexStream {}
 
     #[test]
     fn the_sqlstate_is_found_however_the_bytes_are_cut() {

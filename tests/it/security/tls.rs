@@ -64,6 +64,69 @@ fn refusal(stack: &Stack, environment: &[(&str, &str)]) -> String {
     text(&served)
 }
 
+/// A Postgres that speaks TLS with a certificate for localhost, in its own folder.
+async fn encrypted(authority: &Authority) -> postgres::Server {
+    let database = tokio::task::spawn_blocking(postgres::Server::start).await.unwrap();
+    let root = database.url("postgres");
+    let (certificate, key) = authority.certify(database.folder(), "localhost");
+    postgres::give(&certificate);
+    postgres::give(&key);
+    for setting in [
+        format!("ssl_cert_file = '{}'", certificate.display()),
+        format!("ssl_key_file = '{}'", key.display()),
+        "ssl = on".to_owned(),
+    ] {
+        postgres::execute(&root, &format!("ALTER SYSTEM SET {setting}")).await;
+    }
+    postgres::reload(&root).await;
+    database
+}
+
+/// What URLs of managed Postgres ask for. The driver refuses `channel_binding=require` unless SCRAM-SHA-256-PLUS is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_bound_to_its_channel_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = Authority::new(folder.path(), "own");
+    let stack = Stack::new(Setup::Embedded).await;
+    let database = encrypted(&own).await;
+    let root = database.url("postgres");
+    postgres::execute(&root, "CREATE ROLE shop LOGIN PASSWORD 'hunter2'").await;
+    postgres::execute(&root, "CREATE DATABASE shop OWNER shop").await;
+    let by = async |method: &str| {
+        let lines = format!("host all postgres 127.0.0.1/32 trust\nhost all shop all {method}");
+        postgres::admit(&root, &lines).await;
+    };
+    let migrate = |query: &str| {
+        let url = format!("postgres://shop:hunter2@localhost:{}/shop?{query}", database.port());
+        let environment = [("DATABASE_URL", url.as_str()), ("ACCLAIM_DATABASE_CA_FILE", own.path())];
+        let output = stack.command().arg("migrate").envs(environment).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let every = "application_name=a&connect_timeout=10&keepalives=1&keepalives_idle=30&target_session_attrs=read-write\
+        &gssencmode=disable&options=-c%20statement_timeout%3D60000";
+    by("scram-sha-256").await;
+    for query in ["sslmode=require&channel_binding=require", "channel_binding=require", "channel_binding=disable", ""] {
+        let (done, told) = migrate(&format!("{query}&{every}"));
+        assert!(done, "{query}: {told}");
+    }
+    for (method, reason) in [("password", "channel binding"), ("trust", "channel binding")] {
+        by(method).await;
+        let (done, told) = migrate("sslmode=require&channel_binding=require");
+        assert!(!done && told.contains(reason) && told.contains("set channel_binding=prefer"), "{method}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+        let (done, told) = migrate("sslmode=require&channel_binding=prefer");
+        assert!(done, "{method}: {told}");
+    }
+    for (query, said) in [
+        ("sslmode=require&pgbouncer=true", "\"pgbouncer\", which is not supported: take it out"),
+        ("sslmode=require&channel_binding=on", "an unknown channel_binding: set require, prefer or disable"),
+    ] {
+        let (done, told) = migrate(query);
+        assert!(!done && told.contains(said), "{query}: {told}");
+    }
+    tokio::task::spawn_blocking(move || drop(database)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_are_reached_encrypted_by_their_names_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
@@ -87,19 +150,9 @@ async fn both_are_reached_encrypted_by_their_names_or_not_at_all() {
     stack.redis = Some(redis);
     stack.redis_url = Some(format!("rediss://localhost:{tls_port}/"));
 
-    let database = tokio::task::spawn_blocking(postgres::Server::start).await.unwrap();
+    let database = encrypted(&own).await;
     let root = database.url("postgres");
-    let (certificate, key) = own.certify(database.folder(), "localhost");
-    postgres::give(&certificate);
-    postgres::give(&key);
-    for setting in [
-        format!("ssl_cert_file = '{}'", certificate.display()),
-        format!("ssl_key_file = '{}'", key.display()),
-        "ssl = on".to_owned(),
-    ] {
-        postgres::execute(&root, &format!("ALTER SYSTEM SET {setting}")).await;
-    }
-    postgres::reload(&root).await;
+    let (certificate, key) = (database.folder().join("server.crt"), database.folder().join("server.key"));
     let (port, at) = (database.port(), |host: &str, more: &str| {
         format!("postgres://postgres@{host}:{}/postgres{more}", database.port())
     });
