@@ -9,6 +9,7 @@ pub mod import;
 mod progress;
 pub mod rebuild;
 mod rows;
+mod text;
 pub mod verify;
 
 use std::time::{Duration, Instant};

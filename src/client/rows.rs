@@ -3,16 +3,18 @@
 //! Columns are found by the header's names, in any order. Every row knows the line it begins in, counted as an editor
 //! counts: quoted line breaks, blank lines and Windows line ends included. Nothing of a file is held but the present row.
 
-use std::io::{BufRead, Read};
+use std::io::Read;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::domain::{Event, EventId, ProductId, Signal, Timestamp, UserId};
+use super::text::Text;
+use crate::domain::{Event, EventId, Money, ProductId, Signal, Timestamp, UserId};
 
-/// The longest row, in bytes: a hundred times what the fields can hold. Beyond it a quote was never closed, and the rest
-/// of the file would be taken for one field.
-const ROW_LEN_MAX: usize = 1 << 20;
+/// What programs put between fields, the likeliest first.
+const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Characters of a header that are shown where it is not understood: all of ours, and enough to see what is in the file.
+const HEADER_SHOWN_MAX: usize = 200;
 
 /// Which of the two forms a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub struct BadRow {
 
 /// Reads a file row by row.
 pub(super) struct Rows<R> {
-    csv: csv::Reader<UnixLines<R>>,
+    csv: csv::Reader<Text<R>>,
     form: Form,
     /// For each name of [`Form::columns`], its place in the file.
     places: Vec<Option<usize>>,
@@ -64,23 +66,38 @@ pub(super) struct Rows<R> {
     record: csv::ByteRecord,
 }
 
-impl<R: BufRead> Rows<R> {
-    /// Reads the header. Fails when a column that must be there is not.
+impl<R: Read> Rows<R> {
+    /// Reads the header, and finds by it what separates fields. Fails when a column that must be there is not, or one that is
+    /// known is there twice.
     pub fn new(source: R, form: Form) -> anyhow::Result<Self> {
-        let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(UnixLines::new(source));
-        let header = csv.byte_headers()?.clone();
-        let names: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
+        let mut text = Text::new(source);
+        let header = text.header()?;
         let (known, required) = form.columns();
+        let is_known = |name: &&String| known.contains(&name.as_str());
+        let readings = match &header.separator {
+            Some(separator) => vec![(*separator, names(&header.text, *separator)?)],
+            None => SEPARATORS.map(|by| Ok((by, names(&header.text, by)?))).into_iter().collect::<csv::Result<_>>()?,
+        };
+        // Of readings that are as good, the last wins.
+        let found = |(_, names): &(u8, Vec<String>)| names.iter().filter(is_known).count();
+        let best = readings.into_iter().rev().max_by_key(found);
+        let (separator, names) = best.expect("there is a separator to try");
         let places: Vec<_> = known.iter().map(|name| names.iter().position(|there| there == name)).collect();
+        let shown = || {
+            let text: String =
+                String::from_utf8_lossy(&header.text).trim_end().chars().take(HEADER_SHOWN_MAX).collect();
+            let (needed, others) = known.split_at(required);
+            format!("it reads {text:?}; needed are {}; known are also {}", needed.join(", "), others.join(", "))
+        };
         if let Some(missing) = places[..required].iter().position(Option::is_none) {
-            bail!(
-                "the header has no column {:?}; needed are {}; known are also {}",
-                known[missing],
-                known[..required].join(", "),
-                known[required..].join(", ")
-            );
+            bail!("the header has no column {:?}; {}", known[missing], shown());
         }
-        let unused = names.iter().filter(|name| !known.contains(&name.as_str())).cloned().collect();
+        let is_twice = |name: &&&str| names.iter().filter(|there| there == *name).count() > 1;
+        if let Some(twice) = known.iter().find(is_twice) {
+            bail!("the header has the column {twice:?} twice; {}", shown());
+        }
+        let unused = names.iter().filter(|name| !is_known(name) && !name.is_empty()).cloned().collect();
+        let csv = csv::ReaderBuilder::new().flexible(true).delimiter(separator).from_reader(text);
         Ok(Self { csv, form, places, width: names.len(), unused, record: csv::ByteRecord::new() })
     }
 
@@ -104,7 +121,7 @@ impl<R: BufRead> Rows<R> {
 
     /// Bytes taken from the file so far.
     pub fn bytes_read(&self) -> u64 {
-        self.csv.get_ref().bytes_read
+        self.csv.get_ref().bytes_read()
     }
 
     fn parse(&self, line: u64) -> anyhow::Result<Row> {
@@ -132,10 +149,8 @@ impl<R: BufRead> Rows<R> {
     fn product(&self, line: u64) -> anyhow::Result<Row> {
         let id = ProductId::new(self.needed(0)?)?;
         let price = self.field(4)?;
-        if let Some(price) = price {
-            price
-                .parse::<rust_decimal::Decimal>()
-                .with_context(|| format!("price {price:?} is not a decimal number"))?;
+        if let Some(price) = price.filter(|price| Money::parse_amount(price).is_none()) {
+            bail!("price {price:?} is not a decimal number such as 29.90: digits, and perhaps a point");
         }
         let input = json!({
             "id": id.as_str(),
@@ -158,6 +173,7 @@ impl<R: BufRead> Rows<R> {
         let user = self.field(3)?.map(UserId::new).transpose()?;
         let count = self.field(4)?.map(|text| {
             let count: Option<i64> = text.parse().ok().filter(|count| (1..=Event::COUNT_MAX).contains(count));
+            let count = count.filter(|_| !text.starts_with('+'));
             count.with_context(|| format!("count {text:?} is not a whole number from 1 to {}", Event::COUNT_MAX))
         });
         let occurred_at = self.field(5)?.map(|text| {
@@ -179,49 +195,13 @@ impl<R: BufRead> Rows<R> {
     }
 }
 
-/// Hands on a text with every line ended by a bare \n, the last one too: the CSV reader counts lines right only then.
-struct UnixLines<R> {
-    source: R,
-    line: Vec<u8>,
-    taken: usize,
-    bytes_read: u64,
-    /// Bytes handed on since the present row began. The CSV reader reads ahead, so this is an estimate.
-    row_len: usize,
-}
-
-impl<R: BufRead> UnixLines<R> {
-    fn new(source: R) -> Self {
-        Self { source, line: Vec::new(), taken: 0, bytes_read: 0, row_len: 0 }
-    }
-}
-
-impl<R: BufRead> Read for UnixLines<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        if self.taken == self.line.len() {
-            self.line.clear();
-            self.taken = 0;
-            let read = (&mut self.source).take(ROW_LEN_MAX as u64).read_until(b'\n', &mut self.line)?;
-            self.bytes_read += read as u64;
-            self.row_len += read;
-            if self.row_len >= ROW_LEN_MAX {
-                return Err(std::io::Error::other("a row of over 1 MiB; was a quote never closed?"));
-            }
-            if read == 0 {
-                return Ok(0);
-            }
-            if self.line.ends_with(b"\r\n") {
-                self.line.pop();
-                self.line.pop();
-                self.line.push(b'\n');
-            } else if !self.line.ends_with(b"\n") {
-                self.line.push(b'\n');
-            }
-        }
-        let len = into.len().min(self.line.len() - self.taken);
-        into[..len].copy_from_slice(&self.line[self.taken..self.taken + len]);
-        self.taken += len;
-        Ok(len)
-    }
+/// The names of a header's columns. Capitals and blanks make no difference.
+fn names(header: &[u8], separator: u8) -> csv::Result<Vec<String>> {
+    let mut csv = csv::ReaderBuilder::new().has_headers(false).delimiter(separator).from_reader(header);
+    let mut names = csv::ByteRecord::new();
+    csv.read_byte_record(&mut names)?;
+    let name = |name: &[u8]| String::from_utf8_lossy(name).trim().to_lowercase().replace(' ', "_");
+    Ok(names.iter().map(name).collect())
 }
 
 #[cfg(test)]
@@ -265,6 +245,71 @@ mod tests {
     }
 
     #[test]
+    fn files_of_spreadsheets_are_read() {
+        let commas = "id,name,price,image_url\na,\"Mug, red\",1.50,\nb,Jug,2,/b.jpg\n";
+        let rows = |bytes: &[u8]| -> Vec<_> {
+            let mut rows = Rows::new(bytes, Form::Products).unwrap();
+            let row = || rows.next_row().unwrap().map(|row| row.unwrap());
+            std::iter::from_fn(row).map(|row| (row.line, row.input)).collect()
+        };
+        let plain = rows(commas.as_bytes());
+        assert_eq!(
+            (plain[0].0, &plain[0].1["name"], &plain[1].1["imageUrl"]),
+            (2, &json!("Mug, red"), &json!("/b.jpg"))
+        );
+        let utf16 = |text: &str, bytes_of: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            format!("\u{feff}{text}").encode_utf16().flat_map(bytes_of).collect()
+        };
+        for separator in [";", "\t", "|"] {
+            let other = commas.replace(',', separator).replace(&format!("Mug{separator}"), "Mug,");
+            assert_eq!(rows(other.as_bytes()), plain, "{separator:?}");
+        }
+        let semicolons = commas.replace(',', ";").replace("Mug;", "Mug,");
+        for text in [
+            format!("\u{feff}{semicolons}"),
+            semicolons.replace("id;name;price;image_url", " ID ;Name;\"PRICE\";\u{a0}Image URL"),
+            semicolons.replace("id;name;price;image_url", "\"id\";\"name\";\"price\";\"image_url\""),
+            semicolons.replace('\n', "\r\n"),
+        ] {
+            assert_eq!(rows(text.as_bytes()), plain, "{text:?}");
+            assert_eq!(rows(&utf16(&text, u16::to_le_bytes)), plain, "{text:?}");
+            assert_eq!(rows(&utf16(&text, u16::to_be_bytes)), plain, "{text:?}");
+        }
+        // Lines are those of the file.
+        let below = |head: &str, text: &str| {
+            rows(format!("{head}{text}").as_bytes()).into_iter().map(|row| row.0).collect::<Vec<_>>()
+        };
+        assert_eq!(below("sep=;\r\n", &semicolons), [3, 4]);
+        assert_eq!(below("\"SEP=,\"\n\n", commas), [4, 5]);
+        assert_eq!(below("sep=\t\n", &commas.replace(',', "\t").replace("Mug\t", "Mug,")), [3, 4]);
+        assert_eq!(below("\n\n", &semicolons), [4, 5]);
+    }
+
+    #[test]
+    fn a_header_that_is_not_understood_is_shown() {
+        let refused = |bytes: &[u8]| Rows::new(bytes, Form::Products).err().unwrap().to_string();
+        for (header, said) in [
+            ("id,name,price,price", "the header has the column \"price\" twice; it reads \"id,name,price,price\""),
+            ("ID;Name;id", "the header has the column \"id\" twice; it reads \"ID;Name;id\""),
+            (
+                "Artikel;Bezeichnung",
+                "no column \"id\"; it reads \"Artikel;Bezeichnung\"; needed are id, name; known are also",
+            ),
+            ("sep=;\nid,name", "no column \"id\"; it reads \"id,name\""),
+            ("id:name", "it reads \"id:name\""),
+            ("", "it reads \"\""),
+        ] {
+            assert!(refused(header.as_bytes()).contains(said), "{}", refused(header.as_bytes()));
+        }
+        let unmarked: Vec<u8> = "id,name\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(refused(&unmarked).contains("it reads \"i\\0d\\0,"), "{}", refused(&unmarked));
+        assert!(refused(format!("{}\n", "x".repeat(1_000)).as_bytes()).len() < 400);
+        // What is not read may be there as often as it likes.
+        let rows = Rows::new(&b"id,name,,colour,,colour\n"[..], Form::Products).unwrap();
+        assert_eq!(rows.unused, ["colour", "colour"]);
+    }
+
+    #[test]
     fn lines_are_counted_as_an_editor_counts() {
         let text = "id,name\na,A\n\n\nb,\"two\nlines\"\nc,C\n";
         for text in [text.to_owned(), text.replace('\n', "\r\n"), text.trim_end().to_owned(), format!("\u{feff}{text}")]
@@ -302,9 +347,22 @@ mod tests {
         );
         assert_eq!(rows.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false, false, true]);
         assert_eq!(rows[1].as_ref().unwrap().input["count"], json!(1_000_000));
-        let rows = read("id,name,price\na,A,ten\nb,B,10\n", Form::Products);
-        assert!(rows[0].as_ref().unwrap_err().reason.starts_with("price \"ten\" is not a decimal number"));
-        assert!(rows[1].is_ok());
+        for bad in
+            ["ten", "1_000", "\"1,000\"", "1 000", "1e3", "+5", "-5", "NaN", "inf", "0x10", "1.2.3", ".", "£5", "５"]
+        {
+            let rows = read(&format!("id,name,price\na,A,{bad}\nb,B,10\n"), Form::Products);
+            let price = bad.trim_matches('"');
+            let reason = &rows[0].as_ref().unwrap_err().reason;
+            assert!(reason.starts_with(&format!("price {price:?} is not a decimal number")), "{reason}");
+            assert!(rows[1].is_ok());
+        }
+        for good in ["5", " 5 ", "5.00", ".5", "007"] {
+            assert!(read(&format!("id,name,price\na,A,{good}\n"), Form::Products)[0].is_ok(), "{good}");
+        }
+        for bad in ["1_000", "+5", "1e3", "NaN", "0x10"] {
+            let rows = read(&format!("id,signal,product_id,count\na,VIEW,p,{bad}\n"), Form::Events { shift_ms: 0 });
+            assert!(rows[0].as_ref().unwrap_err().reason.starts_with(&format!("count {bad:?} is not a whole number")));
+        }
     }
 
     #[test]

@@ -175,7 +175,8 @@ pub enum Import {
 
 #[derive(Debug, Args)]
 pub struct ImportFile {
-    /// The CSV file, with a header, in UTF-8
+    /// The CSV file, with a header: in UTF-8, or UTF-16 with its mark, separated by commas, semicolons or tabs; - for standard
+    /// input
     pub file: PathBuf,
     #[command(flatten)]
     pub remote: Remote,

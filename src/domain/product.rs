@@ -9,6 +9,16 @@ pub struct Money {
     pub currency: String,
 }
 
+impl Money {
+    /// An amount as it stands in a file or a request: digits, and perhaps a point and digits. Signs, exponents and marks
+    /// between thousands are none: they mean another thing elsewhere.
+    pub fn parse_amount(text: &str) -> Option<rust_decimal::Decimal> {
+        let (whole, places) = text.split_once('.').unwrap_or((text, ""));
+        let is_amount = whole.bytes().chain(places.bytes()).all(|byte| byte.is_ascii_digit());
+        rust_decimal::Decimal::from_str_exact(text).ok().filter(|_| is_amount)
+    }
+}
+
 /// A row of the catalogue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Product {

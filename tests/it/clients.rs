@@ -1,5 +1,6 @@
 //! The commands that are clients of a running server, against one: import, verify, demo.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -73,6 +74,37 @@ async fn bad_rows_are_named_and_the_others_loaded() {
         server.ranking(10).await == [("a".into(), 0.6), ("b".into(), 0.1)]
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_once_only_and_what_spreadsheets_write_is_loaded() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    let piped = |arguments: &[&str], bytes: &[u8]| {
+        let mut import = stack.command();
+        import.arg("import").args(arguments).args(["--url", &server.url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = import.stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let table = "sep=;\r\nID;Name;Price;Currency\r\na;Mug;1.50;GBP\r\nb;Jug;;\r\n";
+    let table: Vec<u8> = format!("\u{feff}{table}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let told = piped(&["products", "-"], &table);
+    assert!(told.contains("standard input: 2 products recorded"), "{told}");
+    // More than a pipe holds, so that it has to be kept somewhere.
+    let early = (0..9_999).map(|n| format!("e{n},VIEW,a,2010-12-06T08:00:00Z\n")).collect::<String>();
+    let events = format!("id,signal,product_id,occurred_at\n{early}last,ORDER,b,2010-12-06T23:00:00Z\n");
+    let told = piped(&["events", "--shift-to-now", "/dev/stdin"], events.as_bytes());
+    assert!(told.contains("/dev/stdin: 10000 events recorded"), "{told}");
+    // Those without a shift of their own were recorded by then: they have another time, and the same ids.
+    let told = piped(&["events", "-"], events.as_bytes());
+    assert!(told.contains("standard input: 0 events recorded, 10000 there before"), "{told}");
+    let ids = "SELECT count(*) FROM events WHERE id LIKE '%last%'";
+    until("the last order is in the ledger", Duration::from_secs(20), async || stack.count(ids).await == 1).await;
+    let ranked = server.ranking(10).await;
+    assert!(ranked.contains(&("b".into(), 0.6)), "the last order is of now: {ranked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

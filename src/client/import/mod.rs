@@ -7,7 +7,8 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ impl Summary {
     }
 }
 
-/// Loads a file and shows the progress on standard error. `patience` is how long a server that does not answer is
+/// Loads a file, or standard input where it is named `-`, and shows the progress on standard error. `patience` is how long a server that does not answer is
 /// waited for. Prints the summary.
 pub async fn import_file(
     client: &Client,
@@ -77,15 +78,15 @@ pub async fn import_file(
     contents: Contents,
     patience: Duration,
 ) -> anyhow::Result<Summary> {
-    let name = path.display().to_string();
-    let open = || File::open(path).map(BufReader::new).with_context(|| name.clone());
-    let file = open()?;
-    let bytes = file.get_ref().metadata().with_context(|| name.clone())?.len();
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let shift = matches!(contents, Contents::Events { shift_to_now: true });
+    let mut file = open(path, shift).with_context(|| name.clone())?;
+    let bytes = file.metadata().with_context(|| name.clone())?.len();
     let form = match contents {
         Contents::Products => Form::Products,
-        Contents::Events { shift_to_now: false } => Form::Events { shift_ms: 0 },
-        Contents::Events { shift_to_now: true } => {
-            Form::Events { shift_ms: shift_to(Timestamp::now(), open()?).with_context(|| name.clone())? }
+        Contents::Events { .. } if !shift => Form::Events { shift_ms: 0 },
+        Contents::Events { .. } => {
+            Form::Events { shift_ms: shift_to(Timestamp::now(), &mut file).with_context(|| name.clone())? }
         }
     };
     let terminal = Terminal::new(name.clone(), bytes);
@@ -106,21 +107,39 @@ pub async fn import_file(
     Ok(summary)
 }
 
-/// By how much the times of a file must move so that its last event happens at `now`.
-fn shift_to(now: Timestamp, file: impl BufRead) -> anyhow::Result<i64> {
-    let mut rows = Rows::new(file, Form::Events { shift_ms: 0 })?;
+/// What comes once only, as from a pipe, is kept in a temporary file where it is to be read twice.
+fn open(path: &Path, is_read_twice: bool) -> io::Result<File> {
+    let mut file = match path {
+        path if path == Path::new("-") => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+        path => File::open(path)?,
+    };
+    if !is_read_twice || file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut file, &mut copy)?;
+    copy.rewind()?;
+    Ok(copy)
+}
+
+/// By how much the times of a file must move so that its last event happens at `now`. The file is put back to where it was.
+fn shift_to(now: Timestamp, file: &mut (impl Read + Seek)) -> anyhow::Result<i64> {
+    let begin = file.stream_position()?;
+    let mut rows = Rows::new(&mut *file, Form::Events { shift_ms: 0 })?;
     let mut last: Option<Timestamp> = None;
     while let Some(row) = rows.next_row()? {
         // Bad rows are reported when they are loaded.
         last = last.max(row.ok().and_then(|row| row.occurred_at));
     }
+    drop(rows);
+    file.seek(SeekFrom::Start(begin))?;
     Ok(last.map_or(0, |last| now.since_ms(last)))
 }
 
 /// Loads rows, in the order of the file as far as order can matter.
 async fn import(
     client: &Client,
-    source: impl BufRead,
+    source: impl Read,
     form: Form,
     patience: Duration,
     progress: &impl Progress,
@@ -158,7 +177,7 @@ async fn import(
 }
 
 /// Reads the next rows that can be sent, reports those that can't, and says how many these were. Empty at the end.
-fn next_batch<R: BufRead>(rows: &mut Rows<R>, progress: &impl Progress) -> anyhow::Result<(Vec<Row>, u64)> {
+fn next_batch<R: Read>(rows: &mut Rows<R>, progress: &impl Progress) -> anyhow::Result<(Vec<Row>, u64)> {
     let (mut batch, mut bad) = (Vec::new(), 0);
     while batch.len() < BATCH_LEN_MAX {
         match rows.next_row()? {

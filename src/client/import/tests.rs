@@ -194,7 +194,7 @@ fn the_last_event_moves_to_now() {
                 c,ORDERED,p,2030-01-01T00:00:00Z\n\
                 d,ORDER,p,\n";
     let now = Timestamp::parse("2026-11-22T10:00:00Z").unwrap();
-    let shift = shift_to(now, text.as_bytes()).unwrap();
+    let shift = shift_to(now, &mut std::io::Cursor::new(text)).unwrap();
     assert_eq!(Timestamp::parse("2010-12-06T10:00:00Z").unwrap().plus_ms(shift), now);
-    assert_eq!(shift_to(now, &b"id,signal,product_id\na,ORDER,p\n"[..]).unwrap(), 0);
+    assert_eq!(shift_to(now, &mut std::io::Cursor::new("id,signal,product_id\na,ORDER,p\n")).unwrap(), 0);
 }

@@ -82,8 +82,7 @@ fn money(price: Option<&Decimal>, currency: Option<String>) -> Result<Option<Mon
         (Some(_), None) => return Err(("currency", "a price needs its currency".to_owned())),
         (None, Some(_)) => return Err(("price", "a currency needs its price".to_owned())),
     };
-    let amount = Amount::from_str_exact(&price.0)
-        .ok()
+    let amount = Money::parse_amount(&price.0)
         .filter(|amount| (Amount::ZERO..=Amount::from(PRICE_MAX)).contains(amount))
         .filter(|amount| amount.normalize().scale() <= PRICE_DECIMALS_MAX);
     let Some(amount) = amount else {
@@ -152,7 +151,9 @@ mod tests {
     #[test]
     fn rows_beyond_bounds_are_named() {
         let is = |path: &str| Some(format!("products.0.{path}"));
-        for price in ["-1", "1000000000000.01", "0.00001", "abc", "", "1e5", "NaN"] {
+        for price in
+            ["-1", "1000000000000.01", "0.00001", "abc", "", "1e5", "NaN", "1_000", "1,000", "+5", " 5", "0x10", "."]
+        {
             assert_eq!(problem(|row| row.price = Some(Decimal(price.to_owned()))), is("price"), "{price}");
         }
         for currency in ["gbp", "GB", "GBPX", "", "£££"] {
