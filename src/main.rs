@@ -17,7 +17,7 @@ use acclaim::domain::{Timestamp, Verdict};
 use acclaim::engine::Engine;
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::redis::RedisEngine;
-use acclaim::ledger::Ledger;
+use acclaim::ledger::{Ledger, name_long_wait};
 use acclaim::live::Hub;
 use acclaim::pipeline::{self, App};
 use acclaim::server::ServerConfig;
@@ -170,9 +170,11 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     #[cfg(feature = "planted-bugs")]
     settings.planted_bug.iter().for_each(|bug| bug.plant());
     let auth = auth(&settings.auth)?;
-    let ledger = ledger(&settings.database).await.context("DATABASE_URL")?;
-    ledger.migrate().await.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;
-    let engine = engine(&settings).await.context("REDIS_URL")?;
+    let ledger = name_long_wait("the database at DATABASE_URL to answer", ledger(&settings.database)).await;
+    let ledger = ledger.context("DATABASE_URL")?;
+    let migrated = name_long_wait("the ledger's tables to be brought up to date", ledger.migrate()).await;
+    migrated.context("DATABASE_URL: the ledger's tables can't be brought up to date")?;
+    let engine = name_long_wait("Redis to answer", engine(&settings)).await.context("REDIS_URL")?;
     let pace = pipeline::Settings {
         ack_timeout: Duration::from_millis(settings.tuning.ack_timeout_ms),
         tick: Duration::from_millis(settings.tuning.tick_ms),

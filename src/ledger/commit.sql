@@ -10,9 +10,15 @@ held AS MATERIALIZED (
     ORDER BY cursors.partition
     FOR UPDATE OF cursors
 ),
--- Everything below happens only if all of them do.
+-- The lease, where this server has the ledger for itself; held until the end, as in `lease::expect_mine`.
+fenced AS MATERIALIZED (
+    SELECT fence FROM lease WHERE fence = {fence} FOR KEY SHARE
+),
+-- Everything below happens only if all cursors do, and the lease, if there is one, is ours.
 gate AS MATERIALIZED (
-    SELECT COUNT(*) = {batches} AS is_open, {events} AS events FROM held
+    SELECT
+        ({fence} = 0 OR EXISTS (SELECT 1 FROM fenced)) AND COUNT(*) = {batches} AS is_open, {events} AS events
+    FROM held
 ),
 moved AS (
     UPDATE cursors

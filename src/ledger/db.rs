@@ -1,9 +1,10 @@
 //! The two databases behind one name, their pools, and the macros by which a block of diesel code serves both.
 //!
 //! `with_conn!(db, |conn| …)` reads, `in_snapshot!` reads several things as of one moment, and `in_tx!` writes, all or
-//! nothing. Each expands its block once for each database, so the block may use whatever diesel offers for both.
+//! nothing, and only while the ledger's lease, if this process has it, is still its own. Each expands its block once for each database, so the block may use whatever diesel offers for both.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bb8::RunError;
@@ -29,6 +30,8 @@ pub(super) struct Postgres {
     pool: bb8::Pool<Connector>,
     /// Opens connections outside the pool.
     pub(super) connector: Connector,
+    /// The lease's number while this process has, or believes to have, the ledger for itself; 0 for none.
+    fence: AtomicI64,
 }
 
 pub(super) struct Sqlite {
@@ -76,7 +79,15 @@ impl Postgres {
             .max_size(POSTGRES_CONNECTIONS)
             .connection_timeout(CONNECT_TIMEOUT)
             .build_unchecked(connector.clone());
-        Ok(Self { pool, connector })
+        Ok(Self { pool, connector, fence: AtomicI64::new(0) })
+    }
+
+    pub(super) fn fence(&self) -> i64 {
+        self.fence.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_fence(&self, fence: i64) {
+        self.fence.store(fence, Ordering::Release);
     }
 
     pub(super) async fn get(&self) -> Result<bb8::PooledConnection<'_, Connector>> {
@@ -247,10 +258,11 @@ macro_rules! in_tx {
             $crate::ledger::db::Db::Postgres(postgres) => {
                 use diesel_async::AsyncConnection;
                 let mut held = postgres.get().await?;
-                let mut ends = false;
+                let (fence, mut ends) = (postgres.fence(), false);
                 let result = held
                     .diesel
                     .transaction::<_, $crate::ledger::error::Failure, _>(async |$conn| {
+                        $crate::ledger::lease::expect_mine(fence, $conn).await?;
                         let done: Result<_, $crate::ledger::error::Failure> = async { $body }.await;
                         ends = done.is_ok();
                         done

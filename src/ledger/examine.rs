@@ -24,6 +24,7 @@ const PRIVILEGES: &[(&str, &str)] = &[
     ("activity", "SELECT, INSERT, UPDATE"),
     ("cursors", "SELECT, INSERT, UPDATE"),
     ("meta", "SELECT, INSERT, UPDATE"),
+    ("lease", "SELECT, UPDATE"),
     ("boards", "SELECT, INSERT, UPDATE, DELETE"),
     ("weight_rules", "SELECT, INSERT"),
     ("product_rules", "SELECT, INSERT"),

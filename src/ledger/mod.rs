@@ -19,6 +19,7 @@ mod desk;
 mod error;
 mod examine;
 mod instant;
+mod lease;
 mod likes;
 mod lock;
 mod postgres;
@@ -35,6 +36,7 @@ mod sync;
 mod sync_postgres;
 mod sync_sqlite;
 mod tls;
+mod wait;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -58,9 +60,11 @@ pub use desk::{
     SaveOutcome, StoredDeadLetter,
 };
 pub use error::{LedgerError, Result};
+pub use lease::{Lease, RENEW_EVERY};
 pub use lock::LedgerLock;
 pub use results::KEPT_PLACES;
 pub use snapshot::{ActivityRow, Pace, Snapshot, Wanted};
+pub use wait::name_long_wait;
 
 /// Which database, from a URL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -271,6 +275,22 @@ impl Ledger {
     /// Takes the lock if it is free.
     pub async fn try_lock(&self, name: &str) -> Result<Option<LedgerLock>> {
         lock::try_lock(&self.db, name).await
+    }
+
+    /// Takes the ledger for this process alone, as soon as nobody else has it so; `None` where somebody has, and lives. Every
+    /// write of this handle then fails once the lease is lost.
+    pub async fn take_lease(&self) -> Result<Option<Lease>> {
+        lease::take(&self.db).await
+    }
+
+    /// Says that the holder lives; false where somebody else has taken the lease. To be called each [`RENEW_EVERY`].
+    pub async fn renew_lease(&self) -> Result<bool> {
+        lease::renew(&self.db).await
+    }
+
+    /// Lets the next one have it at once.
+    pub async fn release_lease(&self) -> Result<()> {
+        lease::release(&self.db).await
     }
 
     /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A

@@ -63,6 +63,12 @@ tables! {
         beats -> BigInt,
         ledger_id -> Nullable<Text>,
     }
+    lease (id) {
+        id -> SmallInt,
+        fence -> BigInt,
+        renewals -> BigInt,
+        held -> Bool,
+    }
     boards (id) {
         id -> Text,
         title -> Text,

@@ -9,6 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::db::{Postgres, signed};
 use super::error::{Failure, Result};
 use super::instant::{At, Instant};
+use super::lease;
 use super::state::{partition_code, partition_of_code};
 use super::statement::Statement;
 use super::sync::{Attempt, Run, TakesOver};
@@ -30,23 +31,31 @@ struct Answer {
 
 pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
     let mut held = postgres.get().await?;
-    let attempt = held.diesel.take_over(runs).await;
+    let attempt = take_over(&mut held.diesel, runs, postgres.fence()).await;
     attempt.map_err(|failure| held.explain(failure))
 }
 
 impl TakesOver for AsyncPgConnection {
+    /// The transaction has checked the lease.
     async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure> {
-        let answers: Vec<Answer> = statement(runs).load(self).await?;
-        let [Answer { is_open: true, kept_count, .. }, ..] = answers[..] else { return Ok(Attempt::CursorMoved) };
-        let events =
-            || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
-        if kept_count == events().count() as i64 {
-            return Ok(Attempt::Done { refused: Vec::new() });
-        }
-        let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
-        let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
-        Ok(Attempt::Done { refused: refused.collect() })
+        take_over(self, runs, 0).await
     }
+}
+
+async fn take_over<'a>(conn: &mut AsyncPgConnection, runs: &[Run<'a>], fence: i64) -> Result<Attempt<'a>, Failure> {
+    let answers: Vec<Answer> = statement(runs, fence).load(conn).await?;
+    let [Answer { is_open: true, kept_count, .. }, ..] = answers[..] else {
+        // Either a cursor has moved, or the lease is somebody else's.
+        lease::expect_mine(fence, conn).await?;
+        return Ok(Attempt::CursorMoved);
+    };
+    let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
+    if kept_count == events().count() as i64 {
+        return Ok(Attempt::Done { refused: Vec::new() });
+    }
+    let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
+    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
+    Ok(Attempt::Done { refused: refused.collect() })
 }
 
 impl Answer {
@@ -57,7 +66,7 @@ impl Answer {
 }
 
 /// The values in the order of the places in `commit.sql`.
-fn statement<'a>(runs: &'a [Run<'_>]) -> Statement<'a, Pg> {
+fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
     let of_runs = |value: fn(&Run<'_>) -> i64| runs.iter().map(value).collect::<Vec<_>>();
     let partitions = || runs.iter().map(|run| partition_code(run.partition)).collect::<Vec<_>>();
     let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run, *at, *event)));
@@ -69,7 +78,10 @@ fn statement<'a>(runs: &'a [Run<'_>]) -> Statement<'a, Pg> {
         .bind::<Array<SmallInt>, _>(partitions())
         .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.from.epoch)))
         .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.from.seq)))
+        // fenced
+        .bind::<BigInt, _>(fence)
         // gate
+        .bind::<BigInt, _>(fence)
         .bind::<BigInt, _>(runs.len() as i64)
         .bind::<BigInt, _>(events().count() as i64)
         // moved

@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
 
+mod alone;
 mod between;
 mod catalogue;
 mod chain;
@@ -45,7 +46,9 @@ use crate::domain::{
     Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
 use crate::engine::{Engine, EngineError, JournalReader};
-use crate::ledger::{Definitions, KeysetPage, Ledger, LedgerError, LedgerLock, NewProduct, Repaired, Upserted};
+use crate::ledger::{
+    Definitions, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
+};
 pub use error::{AppError, Result};
 pub use explain::{Moment, Tally};
 pub use metrics::{Counted, Metrics};
@@ -64,8 +67,6 @@ use progress::Waits;
 use read::LedgerBoards;
 use together::Together;
 
-/// How long a start waits for others that start as well.
-const ALONE_WAIT: Duration = Duration::from_secs(2);
 /// Where the node has the time from; tests set their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -268,8 +269,8 @@ pub struct App {
     reader: tokio::sync::Mutex<Option<Box<dyn JournalReader>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// Keeps a second process away from a ledger whose engine is this process's memory.
-    _alone: Option<LedgerLock>,
+    /// Sole use of a ledger whose engine is this process's memory.
+    lease: Option<Lease>,
 }
 
 impl App {
@@ -284,10 +285,19 @@ impl App {
     /// A node that takes likes and events but does no background work, for whoever drives [`sync`] and [`project`]
     /// by themselves.
     pub async fn open(engine: Arc<dyn Engine>, ledger: Ledger, settings: Settings) -> Result<Arc<Self>> {
-        let alone = lock_for_memory(engine.as_ref(), &ledger).await?;
-        let epoch = recover::recover(engine.as_ref(), &ledger).await?;
-        let ledger_id = ledger.state(engine.limits().partitions).await?.id;
-        let definitions = ledger.definitions().await?;
+        let lease = alone::take(engine.as_ref(), &ledger).await?;
+        let recovery = recover::recover(engine.as_ref(), &ledger);
+        let epoch = match name_long_wait("engine and ledger to be brought to one epoch", recovery).await {
+            Ok(epoch) => epoch,
+            Err(fault) => {
+                alone::release(&ledger, lease.as_ref()).await;
+                return Err(fault.into());
+            }
+        };
+        let read = async {
+            Ok::<_, LedgerError>((ledger.state(engine.limits().partitions).await?.id, ledger.definitions().await?))
+        };
+        let (ledger_id, definitions) = name_long_wait("the ledger to tell its boards", read).await?;
         let (loads, loading) = Together::new();
         let (counts, counting) = Together::new();
         let app = Arc::new(Self {
@@ -313,13 +323,16 @@ impl App {
             reader: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _alone: alone,
+            lease,
         });
         app.begin(epoch).await;
         app.spawn(together::answer(app.clone(), loading, together::load_users));
         app.spawn(together::answer(app.clone(), counting, together::count_likes));
         app.spawn(notices::listen(app.clone()));
         app.spawn(notices::look(app.clone()));
+        if app.lease.is_some() {
+            app.spawn(alone::keep(app.clone()));
+        }
         Ok(app)
     }
 
@@ -335,6 +348,7 @@ impl App {
         if timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("the journal could not be synced in time; the next start takes it over");
         }
+        alone::release(&self.ledger, self.lease.as_ref()).await;
     }
 
     /// Whether engine and ledger answer within a limit, each by itself.
@@ -469,22 +483,5 @@ impl App {
             changed
         });
         Ok(())
-    }
-}
-
-/// An engine in memory belongs to one process, so its ledger must too.
-async fn lock_for_memory(engine: &dyn Engine, ledger: &Ledger) -> Result<Option<LedgerLock>> {
-    // Nodes on one Redis hold the lock for a moment when they start; whoever keeps it longer has a memory engine.
-    let lock = timeout(ALONE_WAIT, ledger.lock("memory-engine")).await;
-    match (lock, engine.kind()) {
-        (Err(_), _) => Err(AppError::Unavailable {
-            reason:
-                "another process works on this ledger with an engine in its memory; stop it, or give both the same \
-                     REDIS_URL"
-                    .into(),
-            retry_after_ms: RETRY_AFTER_MS,
-        }),
-        (Ok(lock), "memory") => Ok(Some(lock?)),
-        (Ok(lock), _) => lock.map(|_| None).map_err(AppError::from),
     }
 }

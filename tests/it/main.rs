@@ -36,6 +36,7 @@ mod roll;
 mod roll_faults;
 mod schema;
 mod security;
+mod single_server;
 mod sse;
 mod system;
 mod tidy;

@@ -34,7 +34,7 @@ over_both! {
         }
         assert_eq!(applied, [
             "2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats",
-            "2026-11-27-000000_ledger_id",
+            "2026-11-27-000000_ledger_id", "2026-11-30-000002_lease",
         ]);
         assert_eq!(ids.len(), 1, "whoever came first has named it");
     }
@@ -67,6 +67,41 @@ over_both! {
         assert!(ledger.try_lock("engine").await.unwrap().is_none());
         drop(taken);
         eventually("the lock is free", || async { ledger.try_lock("engine").await.unwrap().is_some() }).await;
+    }
+
+    /// One that was never renewed has ended for whoever has watched it.
+    async fn who_has_lost_the_lease_writes_nothing(ledger: Fresh) {
+        let first = ledger.take_lease().await.unwrap().expect("nobody has it");
+        let other = Ledger::connect(&ledger.url).await.unwrap();
+        let run = |seq, id: &str| batch(0, Position::new(0, seq), vec![event(id, Signal::View, "mug", 1, 0)]);
+        assert_eq!(ledger.commit(&[run(0, "e0")]).await.unwrap(), Commit::Done { refused: vec![] });
+        if ledger.kind() == LedgerKind::Sqlite {
+            // The lock of a file can't be lost.
+            assert!(other.take_lease().await.unwrap().is_none());
+            drop(first);
+            assert!(other.take_lease().await.unwrap().is_some());
+            return;
+        }
+        let renewed = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            ledger.renew_lease().await.unwrap()
+        };
+        let (renewed, taken) = tokio::join!(renewed, other.take_lease());
+        assert!(renewed && taken.unwrap().is_none(), "its holder lives");
+        let began = Instant::now();
+        assert!(other.take_lease().await.unwrap().is_some(), "nobody renews it any more");
+        assert!(began.elapsed() > Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(!ledger.renew_lease().await.unwrap());
+        let is_lost = |failed: &LedgerError| matches!(failed, LedgerError::Unavailable(why) if why.contains("another server"));
+        assert!(is_lost(&ledger.commit(&[run(1, "e1")]).await.unwrap_err()));
+        assert!(is_lost(&ledger.begin_epoch(9, at(0)).await.unwrap_err()));
+        assert!(is_lost(&ledger.upsert_products(&[new_product("mug")], at(0)).await.unwrap_err()));
+        assert_eq!(other.commit(&[run(1, "e1")]).await.unwrap(), Commit::Done { refused: vec![] });
+        other.begin_epoch(9, at(0)).await.unwrap();
+        other.release_lease().await.unwrap();
+        assert!(ledger.take_lease().await.unwrap().is_some(), "it was given back");
+        assert_eq!(ledger.state(PARTITIONS).await.unwrap().epoch, 9);
+        assert_eq!(ledger.dead_letter_count().await.unwrap(), 0);
     }
 
     async fn a_caller_that_goes_away_cuts_no_write_in_half(ledger: Fresh) {
