@@ -33,14 +33,12 @@ impl Finding {
         Self { verdict: Verdict::Fail, subject, sentence: sentence.into() }
     }
 
-    /// How far a clock is from this machine's, in milliseconds. A period begins, and a like's time is written, by the clock
-    /// of the server that takes it; an event from more than 5 minutes ahead is refused.
-    pub fn clock(subject: &'static str, difference_ms: i64) -> Self {
+    /// How far a clock is from this machine's, in milliseconds; over 1 s it is `verdict`, and `consequence` follows.
+    pub fn clock(subject: &'static str, verdict: Verdict, difference_ms: i64, consequence: &str) -> Self {
         let sentence = format!("its clock is {difference_ms} ms from this machine's");
-        match difference_ms.abs() {
+        match difference_ms.unsigned_abs() {
             0..=1_000 => Self::ok(subject, sentence),
-            1_001..=300_000 => Self::warn(subject, format!("{sentence}; have both follow NTP")),
-            _ => Self::fail(subject, format!("{sentence}; have both follow NTP: days would begin at different times")),
+            _ => Self { verdict, subject, sentence: format!("{sentence}, so {consequence}; have both follow NTP") },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! nothing, and only while the ledger's lease, if this process has it, is still its own. Each expands its block once for each database, so the block may use whatever diesel offers for both.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -16,10 +17,43 @@ use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 
 use super::error::{LedgerError, Result};
-use super::postgres::{CONNECT_TIMEOUT, Connector};
+use super::postgres::{CONNECT_TIMEOUT, Connector, Held};
 use super::postgres_url::EXAMPLE;
 
 pub(super) type SqliteConn = SyncConnectionWrapper<SqliteConnection>;
+
+/// The database, for each purpose by connections of its own: a table that somebody has locked keeps those busy that read it,
+/// and no others. SQLite has one set, whose readers wait for nobody.
+#[derive(Clone)]
+pub(super) struct Lanes {
+    /// Answers to requests, and changes of admins.
+    pub(super) requests: Arc<Db>,
+    /// What must be known before a like or an event is taken.
+    pub(super) intake: Arc<Db>,
+    /// Commits, epochs, heartbeats and the lease.
+    pub(super) sync: Arc<Db>,
+    /// Whole boards, results, verification and repair.
+    pub(super) long: Arc<Db>,
+}
+
+/// How many connections to Postgres a purpose has, and how long one of its statements may take.
+struct Lane {
+    connections: u32,
+    statement_timeout: Duration,
+}
+
+/// A little less than a request may take: nobody waits for the answer any longer.
+const REQUESTS: Lane = Lane { connections: 4, statement_timeout: Duration::from_secs(14) };
+/// Users are loaded by one query at a time, and beside it old events are looked up. Whoever asks waits for 2 s at most.
+const INTAKE: Lane = Lane { connections: 2, statement_timeout: Duration::from_secs(2) };
+/// Two sync tasks, the node's own look at the ledger, and the lease or a probe. The largest commit takes well under a second; on a disk that is so slow
+/// that it takes a minute nothing works anyway.
+const SYNC: Lane = Lane { connections: 4, statement_timeout: Duration::from_secs(60) };
+/// Two whole boards at a time, and one connection for all else. The largest ledger that is verified is read through in less.
+const LONG: Lane = Lane { connections: WHOLE_BOARDS_MAX as u32 + 1, statement_timeout: Duration::from_secs(3_600) };
+
+/// Whole boards read at a time: each takes a connection for half a second and some 50 MB where it has 100,000 products.
+pub(super) const WHOLE_BOARDS_MAX: usize = 2;
 
 pub(super) enum Db {
     Postgres(Box<Postgres>),
@@ -30,8 +64,8 @@ pub(super) struct Postgres {
     pool: bb8::Pool<Connector>,
     /// Opens connections outside the pool.
     pub(super) connector: Connector,
-    /// The lease's number while this process has, or believes to have, the ledger for itself; 0 for none.
-    fence: AtomicI64,
+    /// The lease's number while this process has, or believes to have, the ledger for itself; 0 for none. One for all lanes.
+    fence: Arc<AtomicI64>,
 }
 
 pub(super) struct Sqlite {
@@ -41,26 +75,42 @@ pub(super) struct Sqlite {
     readers: SqlitePool<SqliteConn>,
 }
 
-/// Two syncs, a rebuild, a roll and a handful of readers at once; with ten nodes still below Postgres' default of 100.
-pub(super) const POSTGRES_CONNECTIONS: u32 = 8;
+/// All lanes together; with seven nodes still below Postgres' default of 100.
+pub(super) const POSTGRES_CONNECTIONS: u32 =
+    REQUESTS.connections + INTAKE.connections + SYNC.connections + LONG.connections;
 /// Readers never wait for the writer; each takes a thread while it reads.
 const SQLITE_READERS: u32 = 4;
 /// How long a write may wait for another process (a backup, `sqlite3` in a terminal) before it is told that the ledger
 /// is locked, and for its turn among the writes of this one.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Db {
+impl Lanes {
     pub(super) async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Self> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Ok(Self::Postgres(Box::new(Postgres::connect(url, ca_file).await?))),
-            Some("sqlite") => Sqlite::connect(url).await.map(Self::Sqlite),
+            Some("postgres" | "postgresql") => {
+                let connector = Connector::new(url, ca_file)?;
+                // Once by hand, because a pool only says that it waited in vain.
+                connector.expect_own_sessions().await?;
+                let fence = Arc::new(AtomicI64::new(0));
+                let lane =
+                    |lane: &Lane| Arc::new(Db::Postgres(Box::new(Postgres::of(&connector, lane, Arc::clone(&fence)))));
+                let (requests, intake, sync, long) = (lane(&REQUESTS), lane(&INTAKE), lane(&SYNC), lane(&LONG));
+                Ok(Self { requests, intake, sync, long })
+            }
+            Some("sqlite") => {
+                let db = Arc::new(Db::Sqlite(Sqlite::connect(url).await?));
+                let (intake, sync, long) = (Arc::clone(&db), Arc::clone(&db), Arc::clone(&db));
+                Ok(Self { requests: db, intake, sync, long })
+            }
             Some(scheme) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                 Err(LedgerError::Internal(format!("{scheme}: is not a database Acclaim knows; {EXAMPLE}")))
             }
             _ => Err(LedgerError::Internal(format!("the database URL names no database; {EXAMPLE}"))),
         }
     }
+}
 
+impl Db {
     /// Where the two need different words.
     pub(super) fn either(&self, postgres: &'static str, sqlite: &'static str) -> &'static str {
         match self {
@@ -71,15 +121,13 @@ impl Db {
 }
 
 impl Postgres {
-    async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Self> {
-        let connector = Connector::new(url, ca_file)?;
-        // Once by hand, because a pool only says that it waited in vain.
-        drop(connector.open().await?);
+    fn of(connector: &Connector, lane: &Lane, fence: Arc<AtomicI64>) -> Self {
+        let connector = connector.with_statement_timeout(lane.statement_timeout);
         let pool = bb8::Pool::builder()
-            .max_size(POSTGRES_CONNECTIONS)
+            .max_size(lane.connections)
             .connection_timeout(CONNECT_TIMEOUT)
             .build_unchecked(connector.clone());
-        Ok(Self { pool, connector, fence: AtomicI64::new(0) })
+        Self { pool, connector, fence }
     }
 
     pub(super) fn fence(&self) -> i64 {
@@ -90,11 +138,12 @@ impl Postgres {
         self.fence.store(fence, Ordering::Release);
     }
 
-    pub(super) async fn get(&self) -> Result<bb8::PooledConnection<'_, Connector>> {
-        self.pool.get().await.map_err(|error| match error {
-            RunError::User(error) => error,
-            RunError::TimedOut => self.connector.out_of_reach(),
-        })
+    pub(super) async fn get(&self) -> Result<Held<'_>> {
+        match self.pool.get().await {
+            Ok(connection) => Ok(Held::new(connection, &self.connector)),
+            Err(RunError::User(error)) => Err(error),
+            Err(RunError::TimedOut) => Err(self.connector.out_of_reach()),
+        }
     }
 }
 
@@ -218,7 +267,7 @@ macro_rules! with_conn {
                     $body
                 }
                 .await;
-                result.map_err(|failure| held.explain(failure))
+                held.finish(result)
             }
             $crate::ledger::db::Db::Sqlite(sqlite) => {
                 let mut held = sqlite.reader().await?;
@@ -240,7 +289,7 @@ macro_rules! in_snapshot {
                 let mut held = postgres.get().await?;
                 let mut transaction = held.diesel.build_transaction().repeatable_read().read_only();
                 let result = transaction.run::<_, $crate::ledger::error::Failure, _>(async |$conn| $body).await;
-                result.map_err(|failure| held.explain(failure))
+                held.finish(result)
             }
             $crate::ledger::db::Db::Sqlite(sqlite) => {
                 use diesel_async::AsyncConnection;
@@ -268,7 +317,7 @@ macro_rules! in_tx {
                         done
                     })
                     .await;
-                result.map_err(|failure| if ends { held.explain_commit(failure) } else { held.explain(failure) })
+                if ends { held.finish_commit(result) } else { held.finish(result) }
             }
             $crate::ledger::db::Db::Sqlite(sqlite) => {
                 let mut held = sqlite.writer().await?;

@@ -105,6 +105,8 @@ impl Failure {
 pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
     match sqlstate.get(..2) {
         Some("08" | "40" | "53" | "57" | "58") => LedgerError::Unavailable(message),
+        // The session was ended between two statements of a transaction: this process stood still.
+        _ if sqlstate == "25P03" => LedgerError::Unavailable(message),
         // A server that only reads is a standby: after a failover the same address leads to the primary again.
         _ if sqlstate == "25006" => LedgerError::Unavailable(message),
         Some("22" | "23") => LedgerError::Rejected(message),

@@ -35,6 +35,8 @@ const PRIVILEGES: &[(&str, &str)] = &[
     ("audit_log", "SELECT, INSERT"),
 ];
 
+const ROLE: &str = "Postgres role";
+
 /// How long a SQLite file is looked through for damage: some GB, and half of what a check-up waits for the ledger.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -92,8 +94,11 @@ pub(super) async fn examine(db: &Db) -> Result<Vec<Finding>> {
         Db::Postgres(_) => examine_postgres(db).await?,
         Db::Sqlite(_) => examine_sqlite(db).await,
     };
-    // What else would be read of a file that is damaged says nothing.
-    if matches!(db, Db::Sqlite(_)) && findings.iter().any(|finding| finding.verdict == Verdict::Fail) {
+    // What else would be read of a file that is damaged says nothing, and a Postgres that only reads is one that is down.
+    let is_down = |finding: &Finding| finding.verdict == Verdict::Fail && finding.subject == ROLE;
+    if matches!(db, Db::Sqlite(_)) && findings.iter().any(|finding| finding.verdict == Verdict::Fail)
+        || findings.iter().any(is_down)
+    {
         return Ok(findings);
     }
     let subject = "ledger's tables";
@@ -125,7 +130,8 @@ async fn examine_postgres(db: &Db) -> Result<Vec<Finding>> {
     let (tables, privileges) = (joined(|(table, _)| (*table).to_owned()), joined(|(_, wanted)| (*wanted).to_owned()));
     let Db::Postgres(postgres) = db else { return Ok(Vec::new()) };
     let asked_at = Timestamp::now();
-    let mut held = postgres.get().await?;
+    // Outside the pool, whose connections are expected to take writes.
+    let mut held = postgres.connector.open().await?;
     let ask = Statement::new(SETTINGS).bind::<Text, _>(tables).bind::<Text, _>(privileges);
     let settings: Result<Settings, _> = ask.get_result(&mut held.diesel).await;
     let settings = settings.map_err(|error| held.explain(error.into()))?;
@@ -140,10 +146,11 @@ async fn examine_postgres(db: &Db) -> Result<Vec<Finding>> {
             _ => Finding::fail("Postgres version", format!("{shown_version}; Acclaim needs 12 or newer: install that")),
         },
         match only_reads {
-            false => Finding::ok("Postgres role", "it takes writes"),
+            false => Finding::ok(ROLE, "it takes writes"),
             true => Finding::fail(
-                "Postgres role",
-                "it only reads, as a standby does; set DATABASE_URL to the primary, or add target_session_attrs=read-write",
+                ROLE,
+                "it only reads, as a standby does, or where default_transaction_read_only is set; set DATABASE_URL to the \
+                 primary, or add target_session_attrs=read-write",
             ),
         },
         match settings.encoding.as_str() {
@@ -162,7 +169,7 @@ async fn examine_postgres(db: &Db) -> Result<Vec<Finding>> {
             None => Finding::ok("Postgres permissions", "the user may do what a server does"),
             Some(missing) => Finding::fail("Postgres permissions", format!("the user lacks {missing}; GRANT it")),
         },
-        // Those of the pool, and one each for a lock at the start and for this.
+        // Those of the pools, and one each for a lock at the start and for this.
         match free >= i64::from(POSTGRES_CONNECTIONS) + 2 {
             true => Finding::ok("Postgres connections", room),
             false => Finding::warn(
@@ -170,7 +177,7 @@ async fn examine_postgres(db: &Db) -> Result<Vec<Finding>> {
                 format!("{room}, and a server uses up to {}; raise max_connections", POSTGRES_CONNECTIONS + 1),
             ),
         },
-        Finding::clock("Postgres clock", now_ms - here_ms),
+        Finding::clock("Postgres clock", Verdict::Fail, now_ms - here_ms, "a server on this machine does not lead"),
     ])
 }
 

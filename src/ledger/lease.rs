@@ -84,7 +84,7 @@ async fn claim(postgres: &Postgres, ended: Option<Held>) -> Result<bool> {
         .get_result(&mut held.diesel)
         .await
         .optional();
-    let fence = fence.map_err(|error| held.explain(error.into()))?;
+    let fence = held.finish(fence.map_err(Failure::from))?;
     if let Some(fence) = fence {
         postgres.set_fence(fence);
     }
@@ -95,7 +95,8 @@ async fn look(postgres: &Postgres) -> Result<Held> {
     let mut held = postgres.get().await?;
     let row: QueryResult<(i64, i64)> =
         lease::table.select((lease::fence, lease::renewals)).first(&mut held.diesel).await;
-    row.map(|(fence, renewals)| Held { fence, renewals }).map_err(|error| held.explain(error.into()))
+    let (fence, renewals) = held.finish(row.map_err(Failure::from))?;
+    Ok(Held { fence, renewals })
 }
 
 /// False where somebody else has taken it.
@@ -104,7 +105,7 @@ pub(super) async fn renew(db: &Db) -> Result<bool> {
     let mine = lease::table.filter(lease::fence.eq(postgres.fence())).filter(lease::held.eq(true));
     let mut held = postgres.get().await?;
     let renewed = diesel::update(mine).set(lease::renewals.eq(lease::renewals + 1_i64)).execute(&mut held.diesel).await;
-    renewed.map(|rows| rows > 0).map_err(|error| held.explain(error.into()))
+    Ok(held.finish(renewed.map_err(Failure::from))? > 0)
 }
 
 /// Lets the next one have it at once. Somebody else's is left alone.
@@ -113,7 +114,7 @@ pub(super) async fn release(db: &Db) -> Result<()> {
     let mine = lease::table.filter(lease::fence.eq(postgres.fence()));
     let mut held = postgres.get().await?;
     let released = diesel::update(mine).set(lease::held.eq(false)).execute(&mut held.diesel).await;
-    released.map_err(|error| held.explain(error.into()))?;
+    held.finish(released.map_err(Failure::from))?;
     postgres.set_fence(0);
     Ok(())
 }

@@ -37,6 +37,7 @@ mod sync_postgres;
 mod sync_sqlite;
 mod tls;
 mod wait;
+mod wire;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -53,7 +54,7 @@ use crate::engine::{LikeAnswer, Original, UserLikes};
 pub use boards::BOARDS_MAX;
 pub use closed::{ClosedPeriod, StoredEntries};
 pub use db::missing_file;
-use db::{Db, to_the_end};
+use db::{Db, Lanes, WHOLE_BOARDS_MAX, to_the_end};
 pub use dead_letters::DeadLetterKinds;
 pub use desk::{
     AuditEntry, Author, CancelOutcome, NewProductRule, NewWeightRule, ReopenOutcome, Replayed, RuleOutcome,
@@ -85,14 +86,12 @@ impl LedgerKind {
 /// The handle. Cheap to clone; connections are pooled.
 #[derive(Clone)]
 pub struct Ledger {
+    lanes: Lanes,
+    /// The lane of requests.
     db: Arc<Db>,
     /// Turns at reading whole boards.
     whole_boards: Arc<Semaphore>,
 }
-
-/// Whole boards read at a time: each takes a connection for half a second and some 50 MB where it has 100,000 products. A rule
-/// for all 64 must leave connections for sync and requests.
-const WHOLE_BOARDS_MAX: usize = 3;
 
 /// Where the ledger stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,12 +240,12 @@ impl Ledger {
         Self::connect_trusting(url, None).await
     }
 
-    /// Opens the pool; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with
-    /// no password in it. Changes nothing in the database.
-    /// With a file of authorities, Postgres must have a certificate of one of them.
+    /// Opens the pools; `postgres://…`, `postgresql://…` or `sqlite://FILE`. Fails with a sentence that says why, with no password
+    /// in it. Changes nothing in the database. With a file of authorities, Postgres must have a certificate of one of them.
     pub async fn connect_trusting(url: &str, ca_file: Option<&Path>) -> Result<Self> {
-        let db = Arc::new(Db::connect(url, ca_file).await?);
-        Ok(Self { db, whole_boards: Arc::new(Semaphore::new(WHOLE_BOARDS_MAX)) })
+        let lanes = Lanes::connect(url, ca_file).await?;
+        let whole_boards = Arc::new(Semaphore::new(WHOLE_BOARDS_MAX));
+        Ok(Self { db: Arc::clone(&lanes.requests), lanes, whole_boards })
     }
 
     pub fn kind(&self) -> LedgerKind {
@@ -258,80 +257,84 @@ impl Ledger {
 
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<()> {
-        state::ping(&self.db).await
+        state::ping(&self.lanes.sync).await
+    }
+
+    /// The database server's clock; `None` for a file, which has none.
+    pub async fn clock(&self) -> Result<Option<Timestamp>> {
+        state::clock(&self.lanes.sync).await
     }
 
     /// Applies the migrations that are missing, under a lock; returns their names.
     pub async fn migrate(&self) -> Result<Vec<String>> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { state::migrate(&db).await }).await
     }
 
     /// Waits for an exclusive lock of that name, across processes.
     pub async fn lock(&self, name: &str) -> Result<LedgerLock> {
-        lock::lock(&self.db, name).await
+        lock::lock(&self.lanes.sync, name).await
     }
 
     /// Takes the lock if it is free.
     pub async fn try_lock(&self, name: &str) -> Result<Option<LedgerLock>> {
-        lock::try_lock(&self.db, name).await
+        lock::try_lock(&self.lanes.sync, name).await
     }
 
-    /// Takes the ledger for this process alone, as soon as nobody else has it so; `None` where somebody has, and lives. Every
-    /// write of this handle then fails once the lease is lost.
+    /// Sole use of the ledger, once nobody else has it; `None` where somebody has, and lives. Once it is lost every write fails.
     pub async fn take_lease(&self) -> Result<Option<Lease>> {
-        lease::take(&self.db).await
+        lease::take(&self.lanes.sync).await
     }
 
-    /// Says that the holder lives; false where somebody else has taken the lease. To be called each [`RENEW_EVERY`].
+    /// Says each [`RENEW_EVERY`] that the holder lives; false where somebody else has taken the lease.
     pub async fn renew_lease(&self) -> Result<bool> {
-        lease::renew(&self.db).await
+        lease::renew(&self.lanes.sync).await
     }
 
     /// Lets the next one have it at once.
     pub async fn release_lease(&self) -> Result<()> {
-        lease::release(&self.db).await
+        lease::release(&self.lanes.sync).await
     }
 
     /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A
     /// ledger with another number of partitions is an `Internal` error that says what to set.
     pub async fn state(&self, partitions: u16) -> Result<LedgerState> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { state::state(&db, partitions).await }).await
     }
 
     /// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
     pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<()> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
     }
 
     /// The partitions that it was begun with, and its id if it has one; `None` for a ledger that was never worked on.
     pub async fn begun_with(&self) -> Result<Option<(u16, Option<String>)>> {
-        state::begun_with(&self.db).await
+        state::begun_with(&self.lanes.sync).await
     }
 
     /// A check-up of the database, without changing anything.
     pub async fn examine(&self) -> Result<Vec<Finding>> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { examine::examine(&db).await }).await
     }
 
     /// Says that a node works in `epoch`, for [`Self::beats`]; false where the ledger is in another one.
     pub async fn beat(&self, epoch: u64) -> Result<bool> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { state::beat(&db, epoch).await }).await
     }
 
     /// Grows while nodes work in the present epoch.
     pub async fn beats(&self) -> Result<i64> {
-        state::beats(&self.db).await
+        state::beats(&self.lanes.sync).await
     }
 
     /// Puts those of a journal's entries that are not among the events into the dead letters; returns how many these are.
     /// At most some thousand at once.
     pub async fn strand(&self, partition: u16, entries: &[Entry], at: Timestamp) -> Result<u64> {
-        let (db, entries) = (Arc::clone(&self.db), entries.to_vec());
+        let (db, entries) = (Arc::clone(&self.lanes.sync), entries.to_vec());
         to_the_end(async move { stranded::strand(&db, partition, &entries, at).await }).await
     }
 
@@ -341,12 +344,12 @@ impl Ledger {
     /// every board in that transaction. Entries that can't be stored go to the dead letters; should the database find
     /// one that this code did not foresee, the rest is committed around it in several transactions, in order.
     pub async fn commit(&self, batches: &[Batch]) -> Result<Commit> {
-        sync::commit(&self.db, batches).await
+        sync::commit(&self.lanes.sync, batches).await
     }
 
     /// Raises the revision of every board, so that they are rebuilt.
     pub async fn revise_boards(&self) -> Result<()> {
-        let db = Arc::clone(&self.db);
+        let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { boards::revise(&db).await }).await
     }
 
@@ -355,7 +358,7 @@ impl Ledger {
     /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query.
     /// `answers` are the last 16 of each user.
     pub async fn user_likes(&self, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
-        likes::user_likes(&self.db, users, since).await
+        likes::user_likes(&self.lanes.intake, users, since).await
     }
 
     /// What the user likes, newest first (then by product id, high to low), after a place in that order.
@@ -375,17 +378,17 @@ impl Ledger {
 
     /// Whether the user likes a product, and the entry that made it so; `None` where there never was one.
     pub async fn last_like(&self, user: &UserId, product: &ProductId) -> Result<Option<(bool, Position)>> {
-        likes::last_like(&self.db, user, product).await
+        likes::last_like(&self.lanes.intake, user, product).await
     }
 
     /// What a key of the user's was used for and the answer that it was given, however long ago, as the ledger has it.
     pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<(ProductId, LikeAnswer)>> {
-        likes::answer(&self.db, &EventId::of_like(user, key)).await
+        likes::answer(&self.lanes.intake, &EventId::of_like(user, key)).await
     }
 
     /// What is known of events; unknown ids are left out.
     pub async fn originals(&self, ids: &[EventId]) -> Result<Vec<(EventId, Original)>> {
-        likes::originals(&self.db, ids).await
+        likes::originals(&self.lanes.intake, ids).await
     }
 
     // ------------------------------------------------------------ catalogue
@@ -404,7 +407,7 @@ impl Ledger {
     // ------------------------------------------------------------ boards
 
     pub async fn definitions(&self) -> Result<Definitions> {
-        boards::definitions(&self.db).await
+        boards::definitions(&self.lanes.sync).await
     }
 
     /// The boards that were deleted, and not made anew since.
@@ -423,11 +426,11 @@ impl Ledger {
 
     /// All that a board is computed from, with the cursors it belongs to, in one snapshot. Whole boards wait for their turn.
     pub async fn snapshot(&self, wanted: Wanted<'_>) -> Result<Snapshot> {
-        let _turn = match wanted.products {
-            None => Some(self.whole_boards.acquire().await.expect("nobody closes it")),
-            Some(_) => None,
-        };
-        snapshot::snapshot(&self.db, wanted).await
+        if wanted.products.is_some() {
+            return snapshot::snapshot(&self.db, wanted).await;
+        }
+        let _turn = self.whole_boards.acquire().await.expect("nobody closes it");
+        snapshot::snapshot(&self.lanes.long, wanted).await
     }
 
     // ------------------------------------------------------------ closed periods
@@ -457,7 +460,7 @@ impl Ledger {
         places: &[Place],
         basis: Basis,
     ) -> Result<bool> {
-        let (db, places) = (Arc::clone(&self.db), places.to_vec());
+        let (db, places) = (Arc::clone(&self.lanes.long), places.to_vec());
         let (definition, period) = (definition.clone(), period.clone());
         to_the_end(async move { results::write_results(&db, &definition, &period, &places, basis).await }).await
     }
@@ -469,20 +472,20 @@ impl Ledger {
 
     // ------------------------------------------------------------ checks
 
-    /// I3 and I4 for likes: for every (user, product) the events alternate from +1, and `likes` is what they come to.
+    /// I3 and I4 for likes: events of a (user, product) alternate from +1, and `likes` is what they come to.
     pub async fn check_likes(&self) -> Result<FoldCheck> {
-        check::likes(&self.db).await
+        check::likes(&self.lanes.long).await
     }
 
     /// I4 for activity: the table equals the sum of the events.
     pub async fn check_activity(&self) -> Result<FoldCheck> {
-        check::activity(&self.db).await
+        check::activity(&self.lanes.long).await
     }
 
     /// Sets likes and activity to what the events come to, and has every board computed anew, in one transaction for which
     /// commits wait.
     pub async fn repair(&self, author: &Author) -> Result<Repaired> {
-        let (db, author) = (Arc::clone(&self.db), author.clone());
+        let (db, author) = (Arc::clone(&self.lanes.long), author.clone());
         to_the_end(async move { repair::repair(&db, &author).await }).await
     }
 

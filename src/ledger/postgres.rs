@@ -1,30 +1,25 @@
 //! Connections to Postgres: how they are opened, why they could not be, and the SQLSTATE of what they answered.
 //!
-//! diesel passes on only a message, in the server's language. Whether an entry is poison or the server is shutting down
-//! must not hang on that, so each connection looks at what it receives (`Wire`) and keeps the SQLSTATE of the last error.
+//! A pool's connection is a session that takes writes, and whose statements have a limit. One whose caller has gone away
+//! before the answer is cancelled and dropped (`Held`), so that a locked table keeps no connection busy for nobody.
 
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use bb8::ManageConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::PoolableConnection;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{ChannelBinding, Host, TargetSessionAttrs};
-use tokio_postgres::tls::{self, TlsConnect, TlsStream};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
 
 use super::error::{Failure, LedgerError, Result, of_sqlstate};
 use super::postgres_url;
 use super::tls::{NoSession, Tls};
+use super::wire::{Established, Seen, Stream, Wire};
 
 /// How long a server may take to let us in. A local one answers in milliseconds; a caller who waits longer than this is
 /// better told that the ledger is away.
@@ -34,23 +29,21 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const BINDING_ADVICE: &str = "channel_binding=require wants a password by SCRAM, TLS up to Postgres itself, and a certificate \
     signed by RSA or ECDSA; where one of these is missing, set channel_binding=prefer";
 
+/// A process that was stopped in the middle of a transaction holds its locks no longer than this: others wait for cursors, and
+/// for the lease. One that runs is never so long between two statements.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+
 /// A connection, and what was seen on its wire.
 pub(super) struct PgConnection {
     pub(super) diesel: AsyncPgConnection,
     seen: Arc<Seen>,
-}
-
-#[derive(Default)]
-pub(super) struct Seen {
-    sqlstate: Mutex<Option<String>>,
-    closed: AtomicBool,
-}
-
-impl Seen {
-    /// Whether the last error said that the role may not do what it tried (`insufficient_privilege`).
-    pub(super) fn lacks_privilege(&self) -> bool {
-        self.sqlstate.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some("42501")
-    }
+    cancel: CancelToken,
+    /// Which of the hosts it leads to.
+    host: usize,
+    /// As [`Connector::round`] when it was opened.
+    round: u64,
+    /// Whoever asked has gone away before the answer.
+    is_abandoned: bool,
 }
 
 impl PgConnection {
@@ -69,16 +62,31 @@ impl PgConnection {
         Arc::clone(&self.seen)
     }
 
+    /// A session that only reads is not used again, and neither are the others.
+    pub(super) fn refuse_reading_only(&self) -> LedgerError {
+        self.seen.only_reads.store(true, Ordering::Release);
+        LedgerError::Unavailable(ONLY_READS_SENTENCE.to_owned())
+    }
+
     fn is_closed(&self) -> bool {
         self.seen.closed.load(Ordering::Acquire)
     }
 }
 
-/// Opens connections, for the pool and outside it.
+const ONLY_READS_SENTENCE: &str =
+    "Postgres only reads: it is a standby, or default_transaction_read_only is set for it, the database or the role";
+
+/// Opens connections, for the pools and outside them.
 #[derive(Clone)]
 pub(super) struct Connector {
     config: Config,
     tls: Option<Tls>,
+    /// How long a statement on a pooled connection may take: Postgres ends it even where the word that nobody waits for it any
+    /// more does not arrive.
+    statement_timeout: Duration,
+    /// Grows whenever a session is found to take no writes. Those that were opened before are dropped: a role's setting holds
+    /// for a whole session, even when it has been taken back.
+    round: Arc<AtomicU64>,
     /// Why the last attempt failed, for the caller who waited in vain.
     last_error: Arc<Mutex<Option<LedgerError>>>,
 }
@@ -86,41 +94,96 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self> {
         let (config, tls) = postgres_url::read(url, ca_file)?;
-        Ok(Self { config, tls, last_error: Arc::default() })
+        let statement_timeout = Duration::ZERO;
+        Ok(Self { config, tls, statement_timeout, round: Arc::default(), last_error: Arc::default() })
+    }
+
+    pub(super) fn with_statement_timeout(&self, statement_timeout: Duration) -> Self {
+        Self { statement_timeout, ..self.clone() }
+    }
+
+    /// A connection as the server gives it, without a limit for its statements.
+    pub(super) async fn open(&self) -> Result<PgConnection> {
+        let round = self.round.load(Ordering::Acquire);
+        let (client, seen, host) = self.client().await?;
+        let cancel = client.cancel_token();
+        let diesel = AsyncPgConnection::try_from(client).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?;
+        Ok(PgConnection { diesel, seen, cancel, host, round, is_abandoned: false })
+    }
+
+    /// A connection for a pool: it takes writes, and its statements have a limit.
+    async fn open_pooled(&self) -> Result<PgConnection> {
+        let round = self.round.load(Ordering::Acquire);
+        let (client, seen, host) = self.client().await?;
+        let (limit_ms, idle_ms) = (self.statement_timeout.as_millis(), IDLE_IN_TRANSACTION.as_millis());
+        let asked = format!(
+            "SET statement_timeout = {limit_ms}; SET idle_in_transaction_session_timeout = {idle_ms}; \
+             SHOW transaction_read_only"
+        );
+        if self.ask(host, &client, &asked).await? != "off" {
+            return Err(LedgerError::Unavailable(ONLY_READS_SENTENCE.to_owned()));
+        }
+        let cancel = client.cancel_token();
+        let diesel = AsyncPgConnection::try_from(client).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?;
+        Ok(PgConnection { diesel, seen, cancel, host, round, is_abandoned: false })
+    }
+
+    /// Fails where a connection is not a session of its own, as behind a pooler that hands a session out for each
+    /// transaction. Two connections take turns, in an order in which such a pooler gives one of them the other's session or
+    /// another one than before, whether it hands out the session that was used last or first.
+    pub(super) async fn expect_own_sessions(&self) -> Result<()> {
+        let (first, _, host) = self.client().await?;
+        let (second, _, _) = self.client().await?;
+        let mut sessions = [None, None];
+        for turn in [0, 1, 1, 0].repeat(3) {
+            let client = if turn == 0 { &first } else { &second };
+            let session = Some(self.ask(host, client, "SELECT pg_backend_pid()").await?);
+            let (known, others) = (sessions[turn].take(), &sessions[1 - turn]);
+            if session == *others || known.is_some_and(|known| Some(known) != session) {
+                return Err(LedgerError::Internal(format!(
+                    "Postgres at {} is behind a pooler that shares sessions between transactions: set pool_mode = session \
+                     in PgBouncer, or point DATABASE_URL at Postgres itself",
+                    self.place(host)
+                )));
+            }
+            sessions[turn] = session;
+        }
+        Ok(())
+    }
+
+    /// The only value of the only row of statements that need no preparation.
+    async fn ask(&self, host: usize, client: &Client, statements: &str) -> Result<String> {
+        let answer = tokio::time::timeout(CONNECT_TIMEOUT, client.simple_query(statements)).await;
+        let messages = answer.map_err(|_| self.slow(host))?.map_err(|error| self.refusal(host, &error))?;
+        let value = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        value.map(str::to_owned).ok_or_else(|| LedgerError::Internal(format!("{statements}: no row was answered")))
     }
 
     /// Tries the hosts in turn.
-    pub(super) async fn open(&self) -> Result<PgConnection> {
+    async fn client(&self) -> Result<(Client, Arc<Seen>, usize)> {
         let hosts = self.config.get_hosts().len().max(self.config.get_hostaddrs().len());
         let mut last = LedgerError::Internal("the database URL names no host".to_owned());
         for index in 0..hosts {
             let attempt = tokio::time::timeout(CONNECT_TIMEOUT, self.open_host(index)).await;
-            match attempt.unwrap_or_else(|_| {
-                Err(LedgerError::Unavailable(format!(
-                    "{} took over {CONNECT_TIMEOUT:?} to let us in",
-                    self.place(index)
-                )))
-            }) {
-                Ok(connection) => return Ok(connection),
+            match attempt.unwrap_or_else(|_| Err(self.slow(index))) {
+                Ok((client, seen)) => return Ok((client, seen, index)),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    async fn open_host(&self, index: usize) -> Result<PgConnection> {
+    fn slow(&self, index: usize) -> LedgerError {
+        LedgerError::Unavailable(format!("{} took over {CONNECT_TIMEOUT:?} to let us in", self.place(index)))
+    }
+
+    async fn open_host(&self, index: usize) -> Result<(Client, Arc<Seen>)> {
         let seen = Arc::new(Seen::default());
-        let stream = self.dial(index).await.map_err(|error| {
-            LedgerError::Unavailable(format!(
-                "nothing answers at {} ({error}); start Postgres there, or set another address",
-                self.place(index)
-            ))
-        })?;
-        let stream = match &self.tls {
-            Some(tls) => self.encrypted(tls, stream, index).await?,
-            None => stream,
-        };
-        let wire = Wire { stream, seen: Arc::clone(&seen), header: Vec::with_capacity(5), body: Vec::new(), left: 0 };
+        let stream = self.reach(index).await?;
+        let wire = Wire::over(stream, Arc::clone(&seen));
         let refused = |error| self.refusal(index, &error);
         let (client, connection) = self.config.connect_raw(wire, Established).await.map_err(refused)?;
         let driver = Arc::clone(&seen);
@@ -134,8 +197,41 @@ impl Connector {
         if self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
             self.expect_writable(index, &client).await?;
         }
-        let diesel = AsyncPgConnection::try_from(client).await.map_err(|e| LedgerError::Unavailable(e.to_string()))?;
-        Ok(PgConnection { diesel, seen })
+        Ok((client, seen))
+    }
+
+    /// Ends what a connection is at, on a connection of its own, as the protocol wants it. The connection itself is dropped:
+    /// the word may arrive late, and would end what comes next on it.
+    fn cancel(&self, connection: &mut PgConnection) {
+        connection.is_abandoned = true;
+        let (connector, host, cancel) = (self.clone(), connection.host, connection.cancel.clone());
+        // Where the runtime is ending, so are its connections.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let cancelled = tokio::time::timeout(CONNECT_TIMEOUT, async {
+                let stream = connector.reach(host).await.map_err(|error| error.to_string())?;
+                cancel
+                    .cancel_query_raw(Wire::over(stream, Arc::default()), Established)
+                    .await
+                    .map_err(|error| error.to_string())
+            });
+            if let Ok(Err(error)) = cancelled.await {
+                tracing::debug!(error, "a query could not be cancelled");
+            }
+        });
+    }
+
+    async fn reach(&self, index: usize) -> Result<Box<dyn Stream>> {
+        let stream = self.dial(index).await.map_err(|error| {
+            LedgerError::Unavailable(format!(
+                "nothing answers at {} ({error}); start Postgres there, or set another address",
+                self.place(index)
+            ))
+        })?;
+        match &self.tls {
+            Some(tls) => self.encrypted(tls, stream, index).await,
+            None => Ok(stream),
+        }
     }
 
     async fn dial(&self, index: usize) -> io::Result<Box<dyn Stream>> {
@@ -167,8 +263,7 @@ impl Connector {
     }
 
     async fn expect_writable(&self, index: usize, client: &Client) -> Result<()> {
-        let row = client.query_one("SHOW transaction_read_only", &[]).await;
-        match row.map_err(|error| self.refusal(index, &error))?.get::<_, &str>(0) {
+        match self.ask(index, client, "SHOW transaction_read_only").await?.as_str() {
             "off" => Ok(()),
             _ => Err(LedgerError::Unavailable(format!("{} only reads: it is a standby", self.place(index)))),
         }
@@ -237,7 +332,7 @@ impl ManageConnection for Connector {
     type Error = LedgerError;
 
     async fn connect(&self) -> Result<PgConnection> {
-        let (connection, error) = match self.open().await {
+        let (connection, error) = match self.open_pooled().await {
             Ok(connection) => (Ok(connection), None),
             // The pool drops what it is given and tries again, so the reason is kept here.
             Err(error) => (Err(LedgerError::Unavailable(error.to_string())), Some(error)),
@@ -251,11 +346,70 @@ impl ManageConnection for Connector {
         if connection.is_closed() {
             return Err(LedgerError::Unavailable("the connection was closed".to_owned()));
         }
+        if connection.round < self.round.load(Ordering::Acquire) {
+            return Err(LedgerError::Unavailable(ONLY_READS_SENTENCE.to_owned()));
+        }
         Ok(())
     }
 
     fn has_broken(&self, connection: &mut PgConnection) -> bool {
-        connection.is_closed() || connection.diesel.is_broken()
+        if connection.seen.only_reads.load(Ordering::Acquire) && connection.round == self.round.load(Ordering::Acquire)
+        {
+            tracing::warn!("{ONLY_READS_SENTENCE}; its sessions are dropped");
+            self.round.fetch_add(1, Ordering::AcqRel);
+        }
+        connection.is_abandoned
+            || connection.is_closed()
+            || connection.seen.only_reads.load(Ordering::Acquire)
+            || connection.diesel.is_broken()
+    }
+}
+
+/// A connection of a pool, until its answer is there.
+pub(super) struct Held<'a> {
+    connection: bb8::PooledConnection<'a, Connector>,
+    connector: &'a Connector,
+    is_answered: bool,
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn new(connection: bb8::PooledConnection<'a, Connector>, connector: &'a Connector) -> Self {
+        Self { connection, connector, is_answered: false }
+    }
+
+    /// To be called with every answer: a connection that is dropped before is taken for one whose caller has gone away, and
+    /// what it is at is cancelled.
+    pub(super) fn finish<T>(&mut self, answer: Result<T, Failure>) -> Result<T> {
+        self.is_answered = true;
+        answer.map_err(|failure| self.connection.explain(failure))
+    }
+
+    /// The same for the end of a transaction.
+    pub(super) fn finish_commit<T>(&mut self, answer: Result<T, Failure>) -> Result<T> {
+        self.is_answered = true;
+        answer.map_err(|failure| self.connection.explain_commit(failure))
+    }
+}
+
+impl std::ops::Deref for Held<'_> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.connector.cancel(&mut self.connection);
+        }
     }
 }
 
@@ -272,141 +426,4 @@ fn kept_alive(stream: TcpStream) -> io::Result<TcpStream> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)
-}
-
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
-    /// What a password can be bound to, so that it is of use on this stream alone.
-    fn channel_binding(&self) -> tls::ChannelBinding {
-        tls::ChannelBinding::none()
-    }
-}
-
-impl Stream for TcpStream {}
-impl Stream for UnixStream {}
-
-/// Hands the driver a stream on which TLS, where it is asked for, is spoken already.
-struct Established;
-
-impl TlsConnect<Wire> for Established {
-    type Stream = Wire;
-    type Error = Infallible;
-    type Future = Ready<Result<Wire, Infallible>>;
-
-    fn connect(self, wire: Wire) -> Self::Future {
-        ready(Ok(wire))
-    }
-}
-
-impl TlsStream for Wire {
-    fn channel_binding(&self) -> tls::ChannelBinding {
-        self.stream.channel_binding()
-    }
-}
-
-/// Passes bytes through unchanged and remembers the SQLSTATE of each ErrorResponse among them.
-/// Messages are a byte of kind, a length that counts itself, and a body (PostgreSQL 15, 55.7).
-struct Wire {
-    stream: Box<dyn Stream>,
-    seen: Arc<Seen>,
-    header: Vec<u8>,
-    /// The body so far, of an ErrorResponse only.
-    body: Vec<u8>,
-    /// Bytes of the present message still to come.
-    left: usize,
-}
-
-impl Wire {
-    fn look_at(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.header.len() < 5 {
-                let (taken, rest) = bytes.split_at(bytes.len().min(5 - self.header.len()));
-                self.header.extend_from_slice(taken);
-                bytes = rest;
-                if let [_, a, b, c, d] = self.header[..] {
-                    self.left = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(4);
-                } else {
-                    return;
-                }
-            }
-            let (taken, rest) = bytes.split_at(bytes.len().min(self.left));
-            if self.header[0] == b'E' {
-                self.body.extend_from_slice(taken);
-            }
-            self.left -= taken.len();
-            bytes = rest;
-            if self.left == 0 {
-                self.end_message();
-            }
-        }
-    }
-
-    fn end_message(&mut self) {
-        // Fields are a byte of kind and a text, each ended by a zero; `C` is the SQLSTATE.
-        let field = self.body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"));
-        if let Some(sqlstate) = field.and_then(|field| std::str::from_utf8(field).ok()) {
-            *self.seen.sqlstate.lock().unwrap_or_else(PoisonError::into_inner) = Some(sqlstate.to_owned());
-        }
-        self.header.clear();
-        self.body.clear();
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.look_at(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    impl Stream for tokio::io::DuplexStream {}
-
-    #[test]
-    fn the_sqlstate_is_found_however_the_bytes_are_cut() {
-        let mut bytes = Vec::new();
-        for (kind, body) in [
-            (b'Z', &b"I"[..]),
-            (b'1', b""),
-            (b'N', b"SNOTICE\0C00000\0\0"),
-            (b'E', b"SERROR\0VERROR\0C22021\0Mno\0\0"),
-            (b'Z', b"E"),
-        ] {
-            bytes.push(kind);
-            bytes.extend((body.len() as u32 + 4).to_be_bytes());
-            bytes.extend(body);
-        }
-        for len in 1..bytes.len() {
-            let seen = Arc::new(Seen::default());
-            let (stream, _other) = tokio::io::duplex(1);
-            let mut wire = Wire {
-                stream: Box::new(stream),
-                seen: Arc::clone(&seen),
-                header: Vec::new(),
-                body: Vec::new(),
-                left: 0,
-            };
-            bytes.chunks(len).for_each(|chunk| wire.look_at(chunk));
-            assert_eq!(seen.sqlstate.lock().unwrap().as_deref(), Some("22021"), "chunks of {len}");
-            assert!(wire.header.is_empty() && wire.body.is_empty());
-        }
-    }
 }

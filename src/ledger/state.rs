@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use diesel::migration::MigrationSource;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::LedgerState;
 use super::db::{Db, in_snapshot, in_tx, open_sqlite, signed, unsigned, with_conn};
-use super::error::{LedgerError, Result};
+use super::error::{Failure, LedgerError, Result};
 use super::instant::At;
 use super::lock::lock;
 use super::schema::{cursors, meta};
@@ -19,12 +19,40 @@ use crate::domain::{Cursors, Position, Timestamp};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
-/// Answers when the database does.
+/// Answers when the database does, and takes writes.
 pub(super) async fn ping(db: &Db) -> Result<()> {
-    with_conn!(db, |conn| {
-        diesel::select(1_i32.into_sql::<diesel::sql_types::Integer>()).get_result::<i32>(conn).await?;
-        Ok(())
-    })
+    #[derive(QueryableByName)]
+    struct Said {
+        #[diesel(sql_type = Bool)]
+        only_reads: bool,
+    }
+    let Db::Postgres(postgres) = db else {
+        return with_conn!(db, |conn| {
+            diesel::select(1_i32.into_sql::<diesel::sql_types::Integer>()).get_result::<i32>(conn).await?;
+            Ok(())
+        });
+    };
+    let mut held = postgres.get().await?;
+    let ask = Statement::new("SELECT current_setting('transaction_read_only') = 'on' AS only_reads");
+    let said: QueryResult<Said> = ask.get_result(&mut held.diesel).await;
+    match held.finish(said.map_err(Failure::from))?.only_reads {
+        true => Err(held.refuse_reading_only()),
+        false => Ok(()),
+    }
+}
+
+/// The database server's clock; `None` for a file.
+pub(super) async fn clock(db: &Db) -> Result<Option<Timestamp>> {
+    #[derive(QueryableByName)]
+    struct Said {
+        #[diesel(sql_type = BigInt)]
+        now_ms: i64,
+    }
+    let Db::Postgres(postgres) = db else { return Ok(None) };
+    let mut held = postgres.get().await?;
+    let ask = Statement::new("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now_ms");
+    let said: QueryResult<Said> = ask.get_result(&mut held.diesel).await;
+    Ok(Some(Timestamp::from_ms(held.finish(said.map_err(Failure::from))?.now_ms)))
 }
 
 /// Must run in a task of its own: the harness blocks its thread.

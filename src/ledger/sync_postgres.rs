@@ -32,7 +32,7 @@ struct Answer {
 pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
     let mut held = postgres.get().await?;
     let attempt = take_over(&mut held.diesel, runs, postgres.fence()).await;
-    attempt.map_err(|failure| held.explain(failure))
+    held.finish(attempt)
 }
 
 impl TakesOver for AsyncPgConnection {

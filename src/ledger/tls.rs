@@ -16,7 +16,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{LedgerError, Result};
-use super::postgres::Stream;
+use super::wire::Stream;
 
 /// A message of 8 bytes, with a code that is no version of the protocol (PostgreSQL 15, 55.7).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

@@ -7,7 +7,7 @@ use redis::{ErrorKind, ServerErrorKind, Value};
 use super::RedisEngine;
 use super::link::{BULK_LIMIT, CONNECT_LIMIT};
 use super::reply::{list, parse, text};
-use crate::domain::{Finding, Timestamp};
+use crate::domain::{Finding, Timestamp, Verdict};
 use crate::engine::{EngineError, Result};
 
 /// A share of its memory, in percent, from which on it is nearly full: with `noeviction` a full one refuses likes.
@@ -71,17 +71,26 @@ impl RedisEngine {
 
     async fn examine_clock(&self) -> Result<Finding> {
         let asked_at = Timestamp::now();
-        let reply = match self.link.try_call(&redis::cmd("TIME"), BULK_LIMIT).await? {
-            Ok(reply) => list(reply)?,
+        let there_ms = match self.read_clock().await? {
+            Ok(there) => there.as_ms(),
             Err(error) => {
                 return Ok(Finding::warn("Redis clock", format!("it does not tell the time ({error}); allow TIME")));
             }
         };
-        let [seconds, micros] = reply.as_slice() else { return Err(super::reply::unexpected(&Value::Array(reply))) };
-        let there_ms = parse::<i64>(seconds)? * 1_000 + parse::<i64>(micros)? / 1_000;
         // Half of the way there and back has passed.
         let here_ms = (asked_at.as_ms() + Timestamp::now().as_ms()) / 2;
-        Ok(Finding::clock("Redis clock", there_ms - here_ms))
+        let consequence = "keys, events and users' likes are forgotten too early or too late";
+        Ok(Finding::clock("Redis clock", Verdict::Warn, there_ms - here_ms, consequence))
+    }
+
+    /// The time that Redis has, or why it does not say.
+    pub(super) async fn read_clock(&self) -> Result<Result<Timestamp, redis::RedisError>> {
+        let reply = match self.link.try_call(&redis::cmd("TIME"), BULK_LIMIT).await? {
+            Ok(reply) => list(reply)?,
+            Err(error) => return Ok(Err(error)),
+        };
+        let [seconds, micros] = reply.as_slice() else { return Err(super::reply::unexpected(&Value::Array(reply))) };
+        Ok(Ok(Timestamp::from_ms(parse::<i64>(seconds)? * 1_000 + parse::<i64>(micros)? / 1_000)))
     }
 
     async fn examine_permissions(&self) -> Result<Finding> {
@@ -207,7 +216,6 @@ fn of_info(info: &str) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Verdict;
 
     fn verdict_of(info: &str, subject: &str) -> Verdict {
         of_info(info).into_iter().find(|finding| finding.subject == subject).unwrap().verdict

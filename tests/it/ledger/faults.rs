@@ -219,7 +219,7 @@ async fn a_server_in_trouble_never_makes_dead_letters() {
     ledger.tamper(&fails("53100")).await;
     ledger.tamper("CREATE TRIGGER fails BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION fail()").await;
     let run = || batch(0, Position::default(), vec![event("e", Signal::View, "mug", 1, 0)]);
-    for sqlstate in ["53100", "53200", "57014", "57P01", "58030", "40P01", "40001", "08006", "25006"] {
+    for sqlstate in ["53100", "53200", "57014", "57P01", "58030", "40P01", "40001", "08006", "25006", "25P03"] {
         ledger.tamper(&fails(sqlstate)).await;
         let failed = ledger.commit(&[run()]).await;
         assert!(matches!(failed, Err(LedgerError::Unavailable(_))), "{sqlstate}: {failed:?}");

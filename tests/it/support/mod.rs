@@ -5,6 +5,7 @@ pub mod gate;
 pub mod live;
 pub mod memory;
 pub mod node;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;

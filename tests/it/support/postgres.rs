@@ -220,7 +220,7 @@ fn command(program: &str, folder: &Path) -> Command {
 }
 
 /// `postgres`, for a test run by root.
-fn other_user() -> Option<(u32, u32)> {
+pub fn other_user() -> Option<(u32, u32)> {
     // SAFETY: geteuid has no way to fail.
     if unsafe { libc::geteuid() } != 0 {
         return None;
@@ -233,7 +233,7 @@ fn other_user() -> Option<(u32, u32)> {
 }
 
 /// Free now; nobody else is likely to ask for it in the moment until the server does.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
