@@ -178,6 +178,7 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     let pace = pipeline::Settings {
         ack_timeout: Duration::from_millis(settings.tuning.ack_timeout_ms),
         tick: Duration::from_millis(settings.tuning.tick_ms),
+        follows_ledger_clock: true,
         ..pipeline::Settings::default()
     };
     let app = App::start(engine, ledger, pace).await?;

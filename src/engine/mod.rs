@@ -329,6 +329,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Memory that the engine's server uses; `None` for one without a server, or that does not say.
     async fn used_bytes(&self) -> Result<Option<u64>>;
 
+    /// The time that the engine's server has; `None` for one without a server, or that does not say. It only alerts.
+    async fn clock(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+
     /// What is there. Never fails with [`EngineError::Lost`].
     async fn survey(&self) -> Result<Survey>;
 

@@ -331,8 +331,7 @@ impl Ledger {
         state::beats(&self.lanes.sync).await
     }
 
-    /// Puts those of a journal's entries that are not among the events into the dead letters; returns how many these are.
-    /// At most some thousand at once.
+    /// Puts a journal's entries, some thousand at most, that are not among the events into the dead letters; returns how many.
     pub async fn strand(&self, partition: u16, entries: &[Entry], at: Timestamp) -> Result<u64> {
         let (db, entries) = (Arc::clone(&self.lanes.sync), entries.to_vec());
         to_the_end(async move { stranded::strand(&db, partition, &entries, at).await }).await

@@ -56,11 +56,13 @@ pub async fn run(app: Arc<App>) {
 async fn compete(app: &Arc<App>, epoch: u64) {
     let mut present = app.epoch.subscribe();
     while *present.borrow() == Some(epoch) && !app.stop.is_cancelled() {
-        match app.engine.lease(LEASE, &app.node, LEASE_TTL, app.now()).await {
-            Ok(true) => lead(app, epoch).await,
-            Ok(false) => {}
-            Err(error) => {
-                app.engine_error(epoch, error);
+        if app.may_lead() {
+            match app.engine.lease(LEASE, &app.node, LEASE_TTL, app.now()).await {
+                Ok(true) => lead(app, epoch).await,
+                Ok(false) => {}
+                Err(error) => {
+                    app.engine_error(epoch, error);
+                }
             }
         }
         tokio::select! {
@@ -123,11 +125,15 @@ async fn lead(app: &Arc<App>, epoch: u64) {
     app.engine.release(LEASE, &app.node).await.ok();
 }
 
-/// Renews the lease; returns when it is somebody else's, could not be renewed in time, or the work is to finish.
+/// Renews the lease; returns when it is somebody else's, could not be renewed in time, this node's clock is off, or the work
+/// is to finish.
 async fn renew(app: &App, finish: &CancellationToken) {
     let mut valid_until = Instant::now() + LEASE_TTL;
     while !finish.is_cancelled() && Instant::now() < valid_until {
         finish.run_until_cancelled(tokio::time::sleep(LEASE_RENEWAL)).await;
+        if !app.may_lead() {
+            return;
+        }
         match app.engine.lease(LEASE, &app.node, LEASE_TTL, app.now()).await {
             Ok(true) => valid_until = Instant::now() + LEASE_TTL,
             Ok(false) => return,

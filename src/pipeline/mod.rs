@@ -10,6 +10,7 @@ mod alone;
 mod between;
 mod catalogue;
 mod chain;
+mod clock;
 mod desk;
 mod doubt;
 mod error;
@@ -49,6 +50,7 @@ use crate::engine::{Engine, EngineError, JournalReader};
 use crate::ledger::{
     Definitions, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
 };
+pub use clock::ClockOffsets;
 pub use error::{AppError, Result};
 pub use explain::{Moment, Tally};
 pub use metrics::{Counted, Metrics};
@@ -60,6 +62,7 @@ pub use sync::sync;
 pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag, examine_owner};
 
 use catalogue::Catalogue;
+use clock::Time;
 use error::RETRY_AFTER_MS;
 use lengthy::Lengthy;
 use periods::ClosedBoards;
@@ -78,6 +81,8 @@ pub struct Settings {
     /// How often changed boards are published.
     pub tick: Duration,
     pub clock: Clock,
+    /// Whether time is the ledger's, as a server's is; those who set their own clock have it for themselves.
+    pub follows_ledger_clock: bool,
 }
 
 impl Default for Settings {
@@ -86,6 +91,7 @@ impl Default for Settings {
             ack_timeout: Duration::from_millis(250),
             tick: Duration::from_millis(100),
             clock: Arc::new(Timestamp::now),
+            follows_ledger_clock: false,
         }
     }
 }
@@ -244,6 +250,7 @@ pub struct App {
     /// As [`crate::ledger::LedgerState::id`].
     ledger_id: String,
     settings: Settings,
+    time: Time,
     /// This node's name among the owners of leases.
     node: String,
     /// `None` while the node recovers.
@@ -298,6 +305,8 @@ impl App {
             Ok::<_, LedgerError>((ledger.state(engine.limits().partitions).await?.id, ledger.definitions().await?))
         };
         let (ledger_id, definitions) = name_long_wait("the ledger to tell its boards", read).await?;
+        let time = Time::new(settings.clock.clone(), settings.follows_ledger_clock);
+        time.compare(engine.as_ref(), &ledger).await;
         let (loads, loading) = Together::new();
         let (counts, counting) = Together::new();
         let app = Arc::new(Self {
@@ -307,6 +316,7 @@ impl App {
             ledger,
             ledger_id,
             settings,
+            time,
             node: format!("{:016x}", rand::random::<u64>()),
             epoch: watch::Sender::new(None),
             epoch_began_at_ms: AtomicI64::new(i64::MAX),
@@ -374,11 +384,6 @@ impl App {
     /// What the node counts.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// The present time by the node's clock.
-    pub fn now(&self) -> Timestamp {
-        (self.settings.clock)()
     }
 
     /// The epoch this node works in; `Unavailable` while it recovers.

@@ -74,11 +74,15 @@ pub async fn look(app: Arc<App>) {
     while app.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         let epoch = app.epoch().ok();
         // A ledger that hangs must not keep this from looking at the engine.
-        let looked = timeout(LOOK_EVERY, look_at_ledger(&app, epoch)).await;
+        let looked = timeout(LOOK_EVERY, look_at_ledger(&app, epoch));
+        let (looked, ()) = tokio::join!(looked, app.time.compare(app.engine.as_ref(), &app.ledger));
         let is_silent = matches!(looked, Err(_) | Ok(Err(LedgerError::Unavailable(_) | LedgerError::Unanswered(_))));
-        app.ledger_silent.store(is_silent, Ordering::Relaxed);
-        if let Ok(Err(error)) = &looked {
-            tracing::debug!("the ledger could not be looked at: {error}");
+        let was_silent = app.ledger_silent.swap(is_silent, Ordering::Relaxed);
+        match &looked {
+            Ok(Err(error)) if !is_silent || !was_silent => tracing::warn!("the ledger could not be looked at: {error}"),
+            Err(_) if !was_silent => tracing::warn!("the ledger does not answer within {LOOK_EVERY:?}"),
+            Ok(Ok(_)) if was_silent => tracing::info!("the ledger answers again"),
+            _ => {}
         }
         let Some(epoch) = epoch else { continue };
         if let Ok(Ok(false)) = looked {

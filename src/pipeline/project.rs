@@ -373,6 +373,10 @@ impl Tracked {
     fn wanted(&self, app: &App, epoch: u64, definitions: &Definitions) -> Option<(Period, Build)> {
         let BoardDefinition { board, revision, .. } = &self.definition;
         let now = app.now();
+        // Clocks were just found to disagree, and this node is about to stop leading: it closes no period by such a time.
+        if !app.may_lead() {
+            return None;
+        }
         let period = board.period_at(now);
         let reason = match &self.shown {
             None => SnapshotReason::Recovered,

@@ -66,7 +66,8 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault>
         expect_ours(engine, &engine.survey().await?, Some(&state.id))?;
         let drained = drain(engine, ledger, &state, &survey).await?;
         let epoch = 1 + newest.max(state.epoch);
-        ledger.begin_epoch(epoch, Timestamp::now()).await?;
+        let now = ledger.clock().await?.unwrap_or_else(Timestamp::now);
+        ledger.begin_epoch(epoch, now).await?;
         engine.open(epoch, &state.id).await?;
         tracing::info!(epoch, drained, "an epoch begins; likes and events are taken");
         return Ok(epoch);

@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
 use super::App;
+use super::clock::ClockOffsets;
 use super::fault::{Fault, expect_ours};
 use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
 use crate::engine::{Engine, Result, Survey};
@@ -69,6 +70,7 @@ pub struct Gauges {
     pub ledger: LedgerState,
     pub lags: Option<Lags>,
     pub dead_letters: Option<DeadLetterKinds>,
+    pub clocks: ClockOffsets,
 }
 
 /// What the engine says.
@@ -97,7 +99,7 @@ impl App {
     pub async fn gauges(&self) -> Gauges {
         let dead_letters = async { self.ledger.dead_letter_kinds().await.ok() };
         let (engine, ledger, lags, dead_letters) = self.look(dead_letters).await;
-        Gauges { engine, ledger, lags, dead_letters }
+        Gauges { engine, ledger, lags, dead_letters, clocks: self.time.offsets() }
     }
 
     async fn look<T>(

@@ -163,14 +163,15 @@ impl Telling<'_> {
     }
 
     /// One gauge for each value of a label.
-    fn each(
+    fn each<T: EncodeGaugeValue>(
         &mut self,
         (name, label): (&str, &str),
         help: &str,
-        values: impl IntoIterator<Item = (String, u64)>,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = (String, T)>,
     ) -> std::fmt::Result {
         let kind = ConstGauge::new(0_u64).metric_type();
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (value, number) in values {
             ConstGauge::new(number).encode(family.encode_family(&[(label, value)])?)?;
         }
@@ -181,7 +182,7 @@ impl Telling<'_> {
 impl Collector for Found {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let mut tell = Telling(encoder);
-        let Gauges { engine, ledger, lags, dead_letters } = &self.gauges;
+        let Gauges { engine, ledger, lags, dead_letters, clocks } = &self.gauges;
         let build =
             Info::new([("version", env!("CARGO_PKG_VERSION")), ("engine", engine.kind), ("ledger", ledger.kind)]);
         tell.metric("acclaim_build", "What this node is, and what it works on", None, &build)?;
@@ -195,7 +196,12 @@ impl Collector for Found {
         tell.bytes("acclaim_engine_used", "Memory that Redis uses", engine.used_bytes)?;
         if let Some(lags) = lags {
             let held = lags.held.iter().enumerate().map(|(partition, held)| (partition.to_string(), *held));
-            tell.each(("acclaim_journal_entries", "partition"), "Entries that a partition's journal holds", held)?;
+            tell.each(
+                ("acclaim_journal_entries", "partition"),
+                "Entries that a partition's journal holds",
+                None,
+                held,
+            )?;
             let limit = self.limits.journal_len_max;
             tell.gauge("acclaim_journal_limit_entries", "Of these a partition may hold so many", limit)?;
             tell.gauge("acclaim_commit_lag_entries", "Journal entries not in the ledger", lags.uncommitted)?;
@@ -213,8 +219,12 @@ impl Collector for Found {
             let kinds = [("stranded", kinds.stranded), ("lost", kinds.lost), ("unstorable", kinds.unstorable)];
             let kinds = kinds.map(|(kind, count)| (kind.to_owned(), count));
             let help = "Dead letters in the ledger, by kind; 1,000 are looked at";
-            tell.each(("acclaim_dead_letters", "kind"), help, kinds)?;
+            tell.each(("acclaim_dead_letters", "kind"), help, None, kinds)?;
         }
+        let clocks = [("ledger", clocks.ledger_ms), ("redis", clocks.redis_ms)];
+        let clocks = clocks.into_iter().filter_map(|(clock, ms)| Some((clock.to_owned(), ms? as f64 / 1_000.0)));
+        let help = "How far other clocks are ahead of this server's";
+        tell.each(("acclaim_clock_offset", "clock"), help, Some(Unit::Seconds), clocks)?;
         tell.gauge("acclaim_subscriptions", "Subscriptions that are open", self.subscriptions)?;
         tell.gauge("acclaim_tasks", "Tasks of this node that are under way", self.process.tasks as u64)?;
         tell.bytes("process_resident_memory", "Resident memory of this process", self.process.resident_bytes)?;

@@ -1,5 +1,5 @@
-//! The clocks of the nodes, of Redis and of Postgres, which faults move; those of the nodes are ahead of the machine's, so
-//! that midnight comes early in a run. libfaketime tells a process another time of day; what it measures spans with stays
+//! The clocks of the nodes, of Redis and of Postgres, which faults move; those of the nodes and of Postgres, which they follow,
+//! are ahead of the machine's, so that midnight comes early in a run. libfaketime tells a process another time of day; what it measures spans with stays
 //! as it is.
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn libc() -> anyhow::Result<String> {
     Ok(of_libc.next().context("this program has a libc.so of its own")?.to_owned())
 }
 
-/// How far the nodes are ahead of the machine.
+/// How far the nodes and Postgres are ahead of the machine.
 pub fn ahead() -> anyhow::Result<Duration> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let until_midnight = DAY.as_secs() - since_1970.as_secs() % DAY.as_secs();

@@ -31,8 +31,8 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts it, with the database `torture`.
-    pub async fn start(may_mount: bool) -> anyhow::Result<Self> {
+    /// Starts it, with the database `torture`, and with the clock that the nodes have.
+    pub async fn start(may_mount: bool, ahead: Duration) -> anyhow::Result<Self> {
         let asked = Command::new("pg_config").arg("--bindir").output();
         let asked = asked.context("pg_config runs; Debian has it in the packages postgresql and libpq-dev")?;
         let binaries = PathBuf::from(String::from_utf8(asked.stdout)?.trim());
@@ -43,7 +43,7 @@ impl PostgresServer {
             chown(dir.path(), Some(user), Some(group))?;
             chown(disk.folder(), Some(user), Some(group))?;
         }
-        let clock = Clock::new(dir.path(), Duration::ZERO)?;
+        let clock = Clock::new(dir.path(), ahead)?;
         let mut server = Self { port: free_port()?, binaries, user, process: None, clock, disk, dir };
         let mut initdb = Command::new(server.binaries.join("initdb"));
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"]);

@@ -54,13 +54,13 @@ pub struct World {
 
 impl World {
     pub async fn start(options: Options, acclaim: PathBuf) -> anyhow::Result<Arc<Self>> {
+        let ahead = clock::ahead()?;
         let mut redis = RedisPair::start(options.has_own_mounts).await.context("Redis")?;
-        let postgres = PostgresServer::start(options.has_own_mounts).await.context("Postgres")?;
+        let postgres = PostgresServer::start(options.has_own_mounts, ahead).await.context("Postgres")?;
         let mut arguments = Vec::new();
         if let Some(bug) = &options.planted_bug {
             arguments.extend(["--planted-bug".to_owned(), bug.clone()]);
         }
-        let ahead = clock::ahead()?;
         let mut nodes = Vec::new();
         for n in 1..=2 {
             let redis = redis.primary().port();

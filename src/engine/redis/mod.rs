@@ -198,6 +198,10 @@ impl Engine for RedisEngine {
         self.do_used_bytes().await
     }
 
+    async fn clock(&self) -> Result<Option<Timestamp>> {
+        Ok(self.read_clock().await?.ok())
+    }
+
     async fn survey(&self) -> Result<Survey> {
         self.do_survey().await
     }
