@@ -188,8 +188,8 @@ impl Documents {
 
     fn parse(&self, query: &str) -> Result<Document, Response> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let tokens = text::check(query, &self.limits).map_err(refused)?;
-        let parsed = ast::Document::parse(query, "query").map_err(|found| invalid(&found.errors))?;
+        let (text, tokens) = text::read(query, &self.limits).map_err(refused)?;
+        let parsed = ast::Document::parse(&*text, "query").map_err(|found| invalid(&found.errors))?;
         // Before validation, which walks a fragment at each place that spreads it.
         size::check(&parsed, &self.limits).map_err(refused)?;
         let schema = self.definitions.schema();
