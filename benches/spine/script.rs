@@ -22,7 +22,7 @@ pub async fn run() {
     let limits =
         EngineLimits { partitions: 1, like_rate: 0, journal_len_max: u64::MAX >> 12, ..EngineLimits::default() };
     let engine = Arc::new(RedisEngine::connect(&server.url(), "acc", limits).await.unwrap());
-    engine.open(1, "a ledger").await.unwrap();
+    engine.open(1, 7, "a ledger").await.unwrap();
     let users: Vec<_> =
         (0..USERS).map(|n| UserLikes { user: user(n), likes: Vec::new(), answers: Vec::new() }).collect();
     engine.load_likes(1, &users, Timestamp::now()).await.unwrap();

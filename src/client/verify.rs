@@ -17,7 +17,8 @@ const AT_IT: Duration = Duration::from_secs(5);
 /// How soon such a server is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-const REPAIR: &str = "mutation Repair { repair(input: { note: \"acclaim verify --repair\" }) { likes activity } }";
+const REPAIR: &str =
+    "mutation Repair { repair(input: { note: \"acclaim verify --repair\" }) { likes activity users } }";
 
 const VERIFY: &str = "query Verify($board: ID) {
   admin { verify(board: $board) { checked differing rows { target board productId userId expected actual } } }
@@ -72,11 +73,13 @@ pub async fn verify(client: &Client, board: Option<&BoardId>, patience: Duration
 pub struct Repaired {
     likes: u64,
     activity: u64,
+    users: u64,
 }
 
 impl fmt::Display for Repaired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "repaired: {} likes, {} counts; boards are computed anew", self.likes, self.activity)
+        let Self { likes, activity, users } = self;
+        write!(f, "repaired: {likes} likes, {activity} counts; {users} users load anew, and boards are computed anew")
     }
 }
 

@@ -21,10 +21,11 @@
 mod backoff;
 pub mod memory;
 pub mod redis;
+mod survey;
 
 pub use backoff::Backoff;
+pub use survey::{PartitionSurvey, Survey};
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -196,29 +197,6 @@ pub enum RecordOutcome {
     Busy,
 }
 
-/// What a partition holds, as recovery needs to know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PartitionSurvey {
-    /// `None` while closed, and where nothing was ever opened.
-    pub epoch: Option<u64>,
-    /// The position last written, whether or not it was trimmed since. `None` where there is no journal.
-    pub last: Option<Position>,
-    /// Entries that are held.
-    pub len: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
-    /// False when any of the scripts would answer NOSCRIPT, or when the epoch began on another server: signs that the engine
-    /// was restarted, or is another one.
-    pub has_scripts: bool,
-    /// Ids of the ledgers that the partitions were opened for, closed or not. Empty where nothing was ever opened, and where
-    /// an earlier version did that; never more than one, unless somebody else than `open` writes there.
-    pub ledgers: BTreeSet<String>,
-    /// By partition.
-    pub partitions: Vec<PartitionSurvey>,
-}
-
 /// What a generation of a board was built for. Where this differs from what is wanted now, the board is rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
@@ -306,6 +284,10 @@ pub enum Notice {
     Progress(Progress),
     /// Boards or rules in the ledger have changed.
     Definitions,
+    /// So many messages named another ledger, and were dropped.
+    Foreign {
+        messages: u64,
+    },
     /// Something may have been missed (a connection was lost): read what you need.
     Missed,
 }
@@ -322,6 +304,14 @@ pub trait Engine: Send + Sync + 'static {
     fn key_pattern(&self) -> Option<String>;
 
     // ------------------------------------------------------------ life
+
+    /// Names the ledger, by its id, whose messages this handle sends and hears from now on, as [`Self::open`] does: several
+    /// ledgers may work on one server. Listeners go on with the one that they began with.
+    fn speak_for(&self, ledger: &str);
+
+    /// Names the running store that this handle leads to: another process, database or prefix has another name. Empty where
+    /// that can't be told.
+    fn instance(&self) -> String;
 
     /// Answers when the engine does.
     async fn ping(&self) -> Result<()>;
@@ -345,7 +335,10 @@ pub trait Engine: Send + Sync + 'static {
     /// any opened before; in Redis, where another node may have opened a later one meanwhile, `Lost` if it is not. The
     /// ledger, by its id, is remembered, and taken to have come as far as (epoch, 0), until it is announced otherwise. An
     /// engine that was opened for another ledger is left as it is: `Lost`.
-    async fn open(&self, epoch: u64, ledger: &str) -> Result<()>;
+    ///
+    /// `history` is the ledger's number of this beginning of the epoch: two copies of a ledger have the same id and may begin
+    /// the same epoch, but not with the same history.
+    async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()>;
 
     // ------------------------------------------------------------ likes
 
@@ -378,6 +371,13 @@ pub trait Engine: Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<Option<Vec<Option<Timestamp>>>>;
 
+    /// A page of the users whose likes are held, in no order: `cursor` is 0 at first and then what the last page gave, which is 0
+    /// at the end. Who is held all the while comes at least once. For verification, as the next.
+    async fn loaded_users(&self, cursor: u64) -> Result<(Vec<UserId>, u64)>;
+
+    /// Users' likes as they are held, in the order asked, without touching the users; `None` for one not loaded.
+    async fn held_likes(&self, epoch: u64, users: &[UserId], at: Timestamp) -> Result<Vec<Option<Vec<ProductId>>>>;
+
     /// Forgets users' likes and answers, because the ledger knows better; they load again at the next touch.
     async fn forget_likes(&self, users: &[UserId]) -> Result<()>;
 
@@ -403,6 +403,10 @@ pub trait Engine: Send + Sync + 'static {
     /// back what the ledger counted. Each goes to the partition of its own id.
     async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()>;
 
+    /// Forgets all answers and events that are remembered, because the ledger has gone back: what was counted since must be
+    /// taken when it is sent again. Looks through everything that there is, in many steps.
+    async fn forget_remembered(&self) -> Result<()>;
+
     // ------------------------------------------------------------ journal
 
     /// A reader with a connection of its own, since reading waits.
@@ -411,8 +415,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Drops the entries of a partition up to and including `upto`. The position last written is kept.
     async fn trim(&self, partition: u16, upto: Position) -> Result<()>;
 
-    /// Tells every node. What [`Progress::Ledger`] says is also kept, for the age in [`EngineLimits`], where it is further
-    /// than what was known: nodes' announcements overtake each other.
+    /// Tells every node. What [`Progress::Ledger`] says is kept in the same step, where it is of the partition's epoch and
+    /// further than what was known, since nodes' announcements overtake each other. By it the age in [`EngineLimits`] is
+    /// measured, and a ledger is known to have gone back.
     async fn announce(&self, progress: &[Progress]) -> Result<()>;
 
     /// Tells every node that boards or rules have changed.
@@ -477,6 +482,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Takes or renews a background task for `ttl`, which is the same for all who ask for it; false while another owner has
     /// it. Of a holder that is gone it is free `ttl` after the next one who asks, whatever a clock did meanwhile.
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool>;
+
+    /// Who has a background task, if anybody.
+    async fn lease_owner(&self, name: &str, at: Timestamp) -> Result<Option<String>>;
 
     /// Gives a task back, if it is this owner's.
     async fn release(&self, name: &str, owner: &str) -> Result<()>;

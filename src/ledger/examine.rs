@@ -25,6 +25,7 @@ const PRIVILEGES: &[(&str, &str)] = &[
     ("cursors", "SELECT, INSERT, UPDATE"),
     ("meta", "SELECT, INSERT, UPDATE"),
     ("lease", "SELECT, UPDATE"),
+    ("heartbeats", "SELECT, INSERT, UPDATE, DELETE"),
     ("boards", "SELECT, INSERT, UPDATE, DELETE"),
     ("weight_rules", "SELECT, INSERT"),
     ("product_rules", "SELECT, INSERT"),

@@ -18,6 +18,7 @@ mod dead_letters;
 mod desk;
 mod error;
 mod examine;
+mod heartbeats;
 mod instant;
 mod lease;
 mod likes;
@@ -61,6 +62,7 @@ pub use desk::{
     SaveOutcome, StoredDeadLetter,
 };
 pub use error::{LedgerError, Result};
+pub use heartbeats::{Epoch, Heartbeat};
 pub use lease::{Lease, RENEW_EVERY};
 pub use lock::LedgerLock;
 pub use results::KEPT_PLACES;
@@ -99,6 +101,8 @@ pub struct LedgerState {
     /// A random name of its own; a copy, and what is restored from a backup, has it too.
     pub id: String,
     pub epoch: u64,
+    /// Drawn when the epoch began; `None` where an earlier version began it.
+    pub history: Option<u64>,
     pub epoch_began_at: Timestamp,
     /// One for each partition.
     pub cursors: Cursors,
@@ -303,8 +307,8 @@ impl Ledger {
         to_the_end(async move { state::state(&db, partitions).await }).await
     }
 
-    /// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
-    pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<()> {
+    /// Begins an epoch: it, a new history and all cursors at (epoch, 0), in one transaction; returns the history.
+    pub async fn begin_epoch(&self, epoch: u64, at: Timestamp) -> Result<u64> {
         let db = Arc::clone(&self.lanes.sync);
         to_the_end(async move { state::begin_epoch(&db, epoch, at).await }).await
     }
@@ -320,15 +324,16 @@ impl Ledger {
         to_the_end(async move { examine::examine(&db).await }).await
     }
 
-    /// Says that a node works in `epoch`, for [`Self::beats`]; false where the ledger is in another one.
-    pub async fn beat(&self, epoch: u64) -> Result<bool> {
+    /// Says that a node works in an epoch with an engine; false where the ledger is in another one, or another ledger.
+    pub async fn beat(&self, node: &str, engine: &str, epoch: &Epoch) -> Result<bool> {
         let db = Arc::clone(&self.lanes.sync);
-        to_the_end(async move { state::beat(&db, epoch).await }).await
+        let (node, engine, epoch) = (node.to_owned(), engine.to_owned(), epoch.clone());
+        to_the_end(async move { heartbeats::beat(&db, &node, &engine, &epoch).await }).await
     }
 
-    /// Grows while nodes work in the present epoch.
-    pub async fn beats(&self) -> Result<i64> {
-        state::beats(&self.lanes.sync).await
+    /// The heartbeats of an epoch.
+    pub async fn heartbeats(&self, epoch: u64) -> Result<Vec<Heartbeat>> {
+        heartbeats::list(&self.lanes.sync, epoch).await
     }
 
     /// Puts a journal's entries, some thousand at most, that are not among the events into the dead letters; returns how many.

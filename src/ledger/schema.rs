@@ -60,8 +60,15 @@ tables! {
         epoch -> BigInt,
         epoch_began_at -> Instant,
         partitions -> SmallInt,
-        beats -> BigInt,
         ledger_id -> Nullable<Text>,
+        history -> Nullable<BigInt>,
+    }
+    heartbeats (node) {
+        node -> Text,
+        engine -> Text,
+        epoch -> BigInt,
+        beats -> BigInt,
+        at -> Instant,
     }
     lease (id) {
         id -> SmallInt,

@@ -173,22 +173,31 @@ pub(super) async fn state(db: &Db, partitions: u16) -> Result<LedgerState> {
     read(db, partitions).await?.ok_or_else(|| LedgerError::Internal("its state was removed meanwhile".to_owned()))
 }
 
+/// Epoch and when it began, partitions, id and history.
+type MetaRow = (i64, At, i16, Option<String>, Option<i64>);
+
 /// `None` for a ledger that has no partitions or no id yet.
 async fn read(db: &Db, partitions: u16) -> Result<Option<LedgerState>> {
     let read = in_snapshot!(db, |conn| {
-        let columns = (meta::epoch, meta::epoch_began_at, meta::partitions, meta::ledger_id);
-        let meta: Option<(i64, At, i16, Option<String>)> = meta::table.select(columns).first(conn).await.optional()?;
+        let columns = (meta::epoch, meta::epoch_began_at, meta::partitions, meta::ledger_id, meta::history);
+        let meta: Option<MetaRow> = meta::table.select(columns).first(conn).await.optional()?;
         let cursors: Vec<(i16, i64, i64)> = cursors::table.load(conn).await?;
         Ok(meta.map(|meta| (meta, cursors)))
     })?;
-    let Some(((epoch, began_at, present, id), rows)) = read else { return Ok(None) };
+    let Some(((epoch, began_at, present, id, history), rows)) = read else { return Ok(None) };
     if present != partition_code(partitions) {
         return Err(LedgerError::Internal(format!(
             "it was begun with {present} partitions, and {partitions} are asked for; set the number of partitions to \
              {present}"
         )));
     }
-    Ok(id.map(|id| LedgerState { id, epoch: unsigned(epoch), epoch_began_at: began_at.0, cursors: to_cursors(rows) }))
+    Ok(id.map(|id| LedgerState {
+        id,
+        epoch: unsigned(epoch),
+        history: history.map(unsigned),
+        epoch_began_at: began_at.0,
+        cursors: to_cursors(rows),
+    }))
 }
 
 pub(super) fn to_cursors(rows: Vec<(i16, i64, i64)>) -> Cursors {
@@ -206,24 +215,14 @@ pub(super) fn partition_of_code(code: i16) -> u16 {
     u16::try_from(code).unwrap_or_default()
 }
 
-/// Says that somebody works in `epoch`; false where the ledger is in another one.
-pub(super) async fn beat(db: &Db, epoch: u64) -> Result<bool> {
-    in_tx!(db, |conn| {
-        let here = meta::table.filter(meta::epoch.eq(signed(epoch)));
-        Ok(diesel::update(here).set(meta::beats.eq(meta::beats + 1_i64)).execute(conn).await? > 0)
-    })
-}
-
-pub(super) async fn beats(db: &Db) -> Result<i64> {
-    with_conn!(db, |conn| Ok(meta::table.select(meta::beats).first(conn).await?))
-}
-
-/// Begins an epoch: it and all cursors at (epoch, 0), in one transaction.
-pub(super) async fn begin_epoch(db: &Db, epoch: u64, at: Timestamp) -> Result<()> {
+/// Begins an epoch: it, a new history and all cursors at (epoch, 0), in one transaction; returns the history.
+pub(super) async fn begin_epoch(db: &Db, epoch: u64, at: Timestamp) -> Result<u64> {
     let epoch = signed(epoch);
+    // 63 bits, since the column is signed. Two copies of a ledger that begin the same epoch draw different ones.
+    let history = rand::random::<u64>() >> 1;
     in_tx!(db, |conn| {
         let begun = diesel::update(meta::table.filter(meta::epoch.lt(epoch)))
-            .set((meta::epoch.eq(epoch), meta::epoch_began_at.eq(At(at))))
+            .set((meta::epoch.eq(epoch), meta::history.eq(signed(history)), meta::epoch_began_at.eq(At(at))))
             .execute(conn)
             .await?;
         if begun == 0 {
@@ -238,6 +237,6 @@ pub(super) async fn begin_epoch(db: &Db, epoch: u64, at: Timestamp) -> Result<()
                 .execute(conn)
                 .await?;
         }
-        Ok(())
+        Ok(history)
     })
 }

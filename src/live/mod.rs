@@ -174,7 +174,7 @@ impl Hub {
                 }
                 // Whatever moves the count of likes on moves every board.
                 Ok(Some(Notice::Progress(Progress::Likes { .. }))) => self.places.suspect(),
-                Ok(Some(Notice::Progress(_) | Notice::Definitions)) => {}
+                Ok(Some(Notice::Progress(_) | Notice::Definitions | Notice::Foreign { .. })) => {}
                 looks @ (Ok(Some(Notice::Missed)) | Err(_)) => {
                     if looks.is_ok() && std::mem::replace(&mut has_begun, true) {
                         self.app.metrics().feed_interrupted();

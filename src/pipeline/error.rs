@@ -60,7 +60,11 @@ impl From<Fault> for AppError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Ledger(error) => error.into(),
-            Fault::Engine(_) | Fault::LeftBehind { .. } | Fault::OtherLedger { .. } => {
+            Fault::Engine(_)
+            | Fault::LeftBehind { .. }
+            | Fault::WorkedElsewhere { .. }
+            | Fault::OtherCopy
+            | Fault::OtherLedger { .. } => {
                 Self::Unavailable { reason: fault.to_string(), retry_after_ms: RETRY_AFTER_MS }
             }
         }

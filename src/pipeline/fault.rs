@@ -21,6 +21,18 @@ pub enum Fault {
          to theirs"
     )]
     LeftBehind { here: u64, there: u64 },
+    /// This node's engine has nothing of the ledger's epoch, in which others work with another one.
+    #[error(
+        "other servers work on this ledger with another engine, and {here} has nothing of theirs: set REDIS_URL and \
+         --redis-prefix (ACCLAIM_REDIS_PREFIX) as they have them, or stop them first"
+    )]
+    WorkedElsewhere { here: &'static str },
+    /// Others work on this engine for another copy of the ledger.
+    #[error(
+        "other servers work on this Redis for another copy of this ledger: set REDIS_URL or --redis-prefix (ACCLAIM_REDIS_PREFIX) \
+         to what no other copy uses, or DATABASE_URL to theirs"
+    )]
+    OtherCopy,
     /// The engine belongs to another ledger than this node's.
     #[error(
         "this Redis holds another ledger's likes and boards: set another --redis-prefix (ACCLAIM_REDIS_PREFIX) or REDIS_URL, or \
@@ -40,6 +52,11 @@ pub fn expect_ours(engine: &dyn Engine, survey: &Survey, ledger_id: Option<&str>
 }
 
 impl Fault {
+    pub fn worked_elsewhere(engine: &dyn Engine) -> Self {
+        let here = if engine.kind() == "memory" { "this server's memory" } else { "this Redis" };
+        Self::WorkedElsewhere { here }
+    }
+
     /// Whether the node must recover before anything works again.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Engine(EngineError::Lost(_)))

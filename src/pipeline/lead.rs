@@ -20,7 +20,7 @@ use super::sync::sync;
 use crate::domain::{BoardId, Cursors, Position};
 use crate::engine::Backoff;
 
-const LEASE: &str = "pipeline";
+pub const LEASE: &str = "pipeline";
 /// A node that dies is followed by another within this and one renewal: 2.5 s, so that boards move again within 3 s.
 const LEASE_TTL: Duration = Duration::from_secs(2);
 /// How often the lease is renewed by its holder, and tried for by the others.
@@ -35,7 +35,7 @@ pub async fn run(app: Arc<App>) {
     let mut backoff = Backoff::default();
     while !app.stop.is_cancelled() {
         let Ok(epoch) = app.epoch() else {
-            match recover(app.engine.as_ref(), &app.ledger).await {
+            match recover(app.engine.as_ref(), &app.ledger, &app.node).await {
                 Ok(epoch) => {
                     backoff.reset();
                     app.begin(epoch).await;

@@ -90,6 +90,7 @@ pub struct Metrics {
     published: Counter,
     gaps: Counter,
     interruptions: Counter,
+    foreign: Counter,
     snapshots: Family<Reason, Counter>,
     resumes: Family<Outcome, Counter>,
     lagged: Counter,
@@ -124,6 +125,8 @@ impl Default for Metrics {
             published: all.of("published_states", "States of boards that this node published"),
             gaps: all.of("feed_gaps", "Times that published states did not reach this node, before a newer one did"),
             interruptions: all.of("feed_interruptions", "Times that this node's link to the feeds broke"),
+            foreign: all
+                .of("foreign_messages", "Messages of another ledger that this node heard from Redis, and dropped"),
             snapshots: all.of("snapshots", "Whole boards executed for subscribers, by why"),
             resumes: all.of("resumes", "Subscriptions resumed, by what led on from what the client held"),
             lagged: all.of("lagged_subscribers", "Times that a subscriber had missed steps and was given the whole"),
@@ -240,6 +243,10 @@ impl Metrics {
 
     pub fn feed_interrupted(&self) {
         self.interruptions.inc();
+    }
+
+    pub fn foreign_messages(&self, count: u64) {
+        self.foreign.inc_by(count);
     }
 
     pub fn snapshot(&self, reason: &'static str) {

@@ -6,6 +6,8 @@
 //!
 //! Invariant: nothing here writes to engine or ledger but by steps that compare a cursor, an epoch or a version first.
 
+mod agreement;
+mod alive;
 mod alone;
 mod between;
 mod catalogue;
@@ -13,6 +15,7 @@ mod chain;
 mod clock;
 mod desk;
 mod doubt;
+mod epoch;
 mod error;
 mod explain;
 mod fault;
@@ -33,6 +36,7 @@ mod sync;
 mod system;
 mod together;
 mod verify;
+mod verify_held;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -46,9 +50,9 @@ use tokio_util::task::TaskTracker;
 use crate::domain::{
     Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
 };
-use crate::engine::{Engine, EngineError, JournalReader};
+use crate::engine::{Engine, JournalReader};
 use crate::ledger::{
-    Definitions, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
+    Definitions, Epoch, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
 };
 pub use clock::ClockOffsets;
 pub use error::{AppError, Result};
@@ -214,6 +218,8 @@ pub struct BoardEntries {
 pub enum VerifyTarget {
     Likes,
     Activity,
+    /// Users' likes as the engine holds them.
+    LoadedLikes,
     Board,
 }
 
@@ -255,6 +261,8 @@ pub struct App {
     node: String,
     /// `None` while the node recovers.
     epoch: watch::Sender<Option<u64>>,
+    /// The epoch that this node took up last.
+    begun: std::sync::Mutex<Epoch>,
     epoch_began_at_ms: AtomicI64,
     definitions: watch::Sender<Arc<Definitions>>,
     waits: Waits,
@@ -293,7 +301,12 @@ impl App {
     /// by themselves.
     pub async fn open(engine: Arc<dyn Engine>, ledger: Ledger, settings: Settings) -> Result<Arc<Self>> {
         let lease = alone::take(engine.as_ref(), &ledger).await?;
-        let recovery = recover::recover(engine.as_ref(), &ledger);
+        let node = format!("{:016x}", rand::random::<u64>());
+        let recovery = async {
+            let id = ledger.state(engine.limits().partitions).await?.id;
+            engine.speak_for(&id);
+            recover::recover(engine.as_ref(), &ledger, &node).await
+        };
         let epoch = match name_long_wait("engine and ledger to be brought to one epoch", recovery).await {
             Ok(epoch) => epoch,
             Err(fault) => {
@@ -301,10 +314,8 @@ impl App {
                 return Err(fault.into());
             }
         };
-        let read = async {
-            Ok::<_, LedgerError>((ledger.state(engine.limits().partitions).await?.id, ledger.definitions().await?))
-        };
-        let (ledger_id, definitions) = name_long_wait("the ledger to tell its boards", read).await?;
+        let ledger_id = epoch.ledger.clone();
+        let definitions = name_long_wait("the ledger to tell its boards", ledger.definitions()).await?;
         let time = Time::new(settings.clock.clone(), settings.follows_ledger_clock);
         time.compare(engine.as_ref(), &ledger).await;
         let (loads, loading) = Together::new();
@@ -317,8 +328,9 @@ impl App {
             ledger_id,
             settings,
             time,
-            node: format!("{:016x}", rand::random::<u64>()),
+            node,
             epoch: watch::Sender::new(None),
+            begun: std::sync::Mutex::new(epoch.clone()),
             epoch_began_at_ms: AtomicI64::new(i64::MAX),
             definitions: watch::Sender::new(Arc::new(definitions)),
             sync_failing: AtomicBool::new(false),
@@ -455,26 +467,6 @@ impl App {
 
     fn epoch_began_at(&self) -> Timestamp {
         Timestamp::from_ms(self.epoch_began_at_ms.load(Ordering::Relaxed))
-    }
-
-    /// Takes up an epoch.
-    async fn begin(&self, epoch: u64) {
-        let began_at = self.ledger.state(self.engine.limits().partitions).await.map(|state| state.epoch_began_at);
-        // Where the ledger can't say, every event that names its time is looked up there.
-        self.epoch_began_at_ms.store(began_at.map_or(i64::MAX, Timestamp::as_ms), Ordering::Relaxed);
-        self.epoch.send_replace(Some(epoch));
-    }
-
-    /// What an engine's error means for the caller. A lost engine sends this node into recovery.
-    fn engine_error(&self, epoch: u64, error: EngineError) -> AppError {
-        if let EngineError::Lost(reason) = &error {
-            let lost = self.epoch.send_if_modified(|present| present.take_if(|it| *it == epoch).is_some());
-            if lost {
-                self.metrics.engine_lost();
-                tracing::warn!(epoch, "the engine must be recovered: {reason}");
-            }
-        }
-        AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
     }
 
     /// Reads boards and rules anew.

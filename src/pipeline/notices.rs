@@ -8,10 +8,11 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::App;
+use super::agreement::disagreement;
 use super::fault::{Fault, expect_ours};
-use crate::domain::{BoardId, Position};
-use crate::engine::{Backoff, EngineError, Notice, PartitionSurvey, Progress};
-use crate::ledger::LedgerError;
+use crate::domain::{BoardId, Cursors};
+use crate::engine::{Backoff, EngineError, Notice, Progress};
+use crate::ledger::{Epoch, LedgerError};
 
 /// How often a node looks whether the engine is still the one it works with, and whether definitions have changed: what
 /// it is not told, because a message was lost, it finds within this.
@@ -44,6 +45,7 @@ pub async fn listen(app: Arc<App>) {
                                 tracing::debug!("progress could not be read: {fault}");
                             }
                         }
+                        Notice::Foreign { messages } => app.metrics.foreign_messages(messages),
                         Notice::Feed(_) => {}
                     }
                 }
@@ -72,9 +74,9 @@ async fn catch_up(app: &App) -> Result<(), Fault> {
 /// definitions.
 pub async fn look(app: Arc<App>) {
     while app.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-        let epoch = app.epoch().ok();
+        let begun = app.epoch().ok().and(Some(app.begun()));
         // A ledger that hangs must not keep this from looking at the engine.
-        let looked = timeout(LOOK_EVERY, look_at_ledger(&app, epoch));
+        let looked = timeout(LOOK_EVERY, look_at_ledger(&app, begun.as_ref()));
         let (looked, ()) = tokio::join!(looked, app.time.compare(app.engine.as_ref(), &app.ledger));
         let is_silent = matches!(looked, Err(_) | Ok(Err(LedgerError::Unavailable(_) | LedgerError::Unanswered(_))));
         let was_silent = app.ledger_silent.swap(is_silent, Ordering::Relaxed);
@@ -84,35 +86,46 @@ pub async fn look(app: Arc<App>) {
             Ok(Ok(_)) if was_silent => tracing::info!("the ledger answers again"),
             _ => {}
         }
-        let Some(epoch) = epoch else { continue };
+        let Some(begun) = begun else { continue };
+        let epoch = begun.number;
         if let Ok(Ok(false)) = looked {
-            app.engine_error(epoch, EngineError::Lost("the ledger is in a later epoch".into()));
+            app.engine_error(epoch, EngineError::Lost("the ledger is in another epoch, or is another one".into()));
             continue;
         }
         // Before the survey: what is committed while that is under way may not be in it.
-        let committed: Vec<_> =
-            (0..app.engine.limits().partitions).map(|partition| app.waits.in_ledger(partition)).collect();
+        let committed = app.known_in_ledger();
         let Ok(survey) = app.engine.survey().await else { continue };
         // Recovery says why, and waits until it is ours again.
         if let Err(foreign) = expect_ours(app.engine.as_ref(), &survey, Some(&app.ledger_id)) {
             app.engine_error(epoch, EngineError::Lost(foreign.to_string()));
             continue;
         }
-        let is_whole = |(&committed, here): (&Position, &PartitionSurvey)| {
-            here.epoch == Some(epoch) && (committed.epoch != epoch || here.last.is_some_and(|last| last >= committed))
+        let state = match is_silent {
+            true => None,
+            false => {
+                timeout(LOOK_EVERY, app.ledger.state(app.engine.limits().partitions)).await.ok().and_then(Result::ok)
+            }
         };
-        if !survey.has_scripts || !committed.iter().zip(&survey.partitions).all(is_whole) {
-            app.engine_error(epoch, EngineError::Lost("its epoch, its scripts or part of its journal are gone".into()));
+        // Where another epoch has begun meanwhile, the next look says so.
+        let cursors = state.filter(|state| state.present_epoch() == begun).map(|state| state.cursors);
+        if let Some(why) = disagreement(&begun, &committed, &survey, cursors.as_ref()) {
+            app.engine_error(epoch, EngineError::Lost(why));
         }
     }
 }
 
 /// Reads definitions, and tells the ledger that this node works in its epoch; false where the ledger is in another one.
-async fn look_at_ledger(app: &App, epoch: Option<u64>) -> Result<bool, LedgerError> {
+async fn look_at_ledger(app: &App, epoch: Option<&Epoch>) -> Result<bool, LedgerError> {
     app.refresh_definitions().await?;
     match epoch {
-        // Nobody else can be there: an engine in memory has its ledger for itself.
-        Some(epoch) if app.engine.kind() != "memory" => app.ledger.beat(epoch).await,
-        _ => Ok(true),
+        Some(epoch) => app.beat(epoch).await,
+        None => Ok(true),
+    }
+}
+
+impl App {
+    /// How far this node knows the ledger to have come.
+    pub(super) fn known_in_ledger(&self) -> Cursors {
+        (0..self.engine.limits().partitions).map(|partition| (partition, self.waits.in_ledger(partition))).collect()
     }
 }

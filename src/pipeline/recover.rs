@@ -5,79 +5,120 @@
 //!
 //! Invariant: the old epoch is closed before it is drained, so nothing can enter a journal that nobody will read again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use super::agreement::{disagreement, newest_epoch};
+use super::alive;
 use super::fault::{Fault, expect_ours};
-use super::notices::LOOK_EVERY;
 use super::sync::Follower;
 use crate::domain::{Position, Timestamp};
-use crate::engine::{Engine, PartitionSurvey, Survey};
-use crate::ledger::{Commit, Ledger, LedgerState};
+use crate::engine::{Engine, Survey};
+use crate::ledger::{Commit, Epoch, Ledger, LedgerState};
 
-/// How long it is watched whether others work in the ledger's epoch: each says so at its every look, and may be late.
-const WATCH: Duration = LOOK_EVERY.saturating_mul(5).checked_div(2).expect("2 is not 0");
 /// Entries of a partition looked up in the ledger at once.
 const STRANDED_CHUNK: usize = 1_000;
 
 /// Brings engine and ledger to one epoch and returns it. Safe to call from any number of nodes at any time: a lock in
-/// the ledger lets one of them work, and the others find that nothing is left to do.
+/// the ledger lets one of them work, and the others find that nothing is left to do. `node` is the caller's name.
 ///
-/// An engine whose journal ended in an older epoch than the ledger's is one that others have left for another engine: an old
-/// primary, after its replica was promoted. It is closed, what the ledger does not have of it is reported, and as long as
-/// anybody works in the ledger's epoch it stays out. An engine of another ledger is not touched.
-pub async fn recover(engine: &dyn Engine, ledger: &Ledger) -> Result<u64, Fault> {
-    let mut deserted = None;
+/// Nobody is taken over from who is alive. An engine that has nothing of the ledger's epoch stays out while servers work in
+/// that epoch with another engine: it is empty, or was left for another one (an old primary, after its replica was promoted),
+/// or a copy's. An engine that servers work on for another copy of the ledger is left to them, and one of another ledger is
+/// not touched.
+pub async fn recover(engine: &dyn Engine, ledger: &Ledger, node: &str) -> Result<Epoch, Fault> {
+    let partitions = engine.limits().partitions;
+    let (mut unused, mut watched, mut is_told) = (false, None, false);
     loop {
         let lock = ledger.lock("recovery").await?;
+        let before = ledger.state(partitions).await?.cursors;
         let survey = engine.survey().await?;
-        let state = ledger.state(engine.limits().partitions).await?;
+        let state = ledger.state(partitions).await?;
         expect_ours(engine, &survey, Some(&state.id))?;
-        if agree(&survey, &state) {
-            return Ok(state.epoch);
+        let Some(why) = disagreement(&state.present_epoch(), &before, &survey, Some(&state.cursors)) else {
+            return Ok(state.present_epoch());
+        };
+        let here = newest_epoch(&survey);
+        if state.epoch > 0 && !is_told {
+            is_told = true;
+            tell(engine, &state, here, &why);
         }
-        if state.epoch > 0 && deserted.is_none() {
-            let epoch = state.epoch;
-            // The server's own memory is empty at each start.
-            if newest_epoch(&survey).is_none() && engine.kind() != "memory" {
-                tracing::warn!(
-                    epoch,
-                    "Redis has nothing of this ledger's: it was emptied, or REDIS_URL leads to another one than before; \
-                     servers that still work with another are taken over from"
-                );
-            } else {
-                tracing::info!(epoch, "the engine is not where the ledger is; what it still has is taken over");
-            }
-        }
-        engine.close().await?;
-        let newest = newest_epoch(&survey).unwrap_or(state.epoch);
-        if newest < state.epoch && deserted != Some(state.epoch) {
-            report_stranded(engine, ledger, &survey).await?;
-            // Those who work there may need it.
+        let is_open = survey.has_scripts && survey.partitions.iter().any(|partition| partition.epoch.is_some());
+        if is_open && !unused {
+            // Those who work there may need the lock to find that it is over.
             drop(lock);
-            let before = ledger.beats().await?;
-            tokio::time::sleep(WATCH).await;
-            if ledger.beats().await? != before {
-                return Err(Fault::LeftBehind { here: newest, there: state.epoch });
-            }
-            deserted = Some(state.epoch);
+            alive::until_unused(engine, node).await?;
+            unused = true;
             continue;
         }
+        let is_left = here.is_some_and(|here| here < state.epoch);
+        let is_other_history = here == Some(state.epoch) && is_of_other_history(&survey, &state);
+        if is_left {
+            engine.close().await?;
+            report_stranded(engine, ledger, &survey).await?;
+        }
+        let is_of_epoch = here == Some(state.epoch) && !is_other_history;
+        if state.epoch > 0 && !is_of_epoch && watched != Some(state.epoch) {
+            drop(lock);
+            // Whoever else works on an engine that was left has left it too.
+            let patience = if is_left { Duration::ZERO } else { alive::PATIENCE };
+            if alive::others_work(engine, ledger, node, state.epoch, patience).await? {
+                return Err(match here.filter(|_| is_left) {
+                    Some(here) => Fault::LeftBehind { here, there: state.epoch },
+                    None => Fault::worked_elsewhere(engine),
+                });
+            }
+            watched = Some(state.epoch);
+            continue;
+        }
+        engine.close().await?;
         // Of two ledgers on an empty engine the other may have been first.
         expect_ours(engine, &engine.survey().await?, Some(&state.id))?;
-        let drained = drain(engine, ledger, &state, &survey).await?;
-        let epoch = 1 + newest.max(state.epoch);
+        let drained = if is_other_history {
+            // Its positions say nothing about these cursors.
+            report_stranded(engine, ledger, &survey).await?;
+            0
+        } else {
+            drain(engine, ledger, &state, &survey).await?
+        };
+        if is_other_history || has_gone_back(&survey, &state) {
+            engine.forget_remembered().await?;
+        }
+        let number = 1 + here.unwrap_or_default().max(state.epoch);
         let now = ledger.clock().await?.unwrap_or_else(Timestamp::now);
-        ledger.begin_epoch(epoch, now).await?;
-        engine.open(epoch, &state.id).await?;
-        tracing::info!(epoch, drained, "an epoch begins; likes and events are taken");
-        return Ok(epoch);
+        let history = ledger.begin_epoch(number, now).await?;
+        engine.open(number, history, &state.id).await?;
+        tracing::info!(epoch = number, drained, "an epoch begins; likes and events are taken");
+        return Ok(Epoch { ledger: state.id, number, history: Some(history) });
     }
 }
 
-/// The newest epoch of which the engine has anything; `None` for an empty one.
-fn newest_epoch(survey: &Survey) -> Option<u64> {
-    let epochs = |partition: &PartitionSurvey| partition.epoch.max(partition.last.map(|last| last.epoch));
-    survey.partitions.iter().filter_map(epochs).max()
+/// Says why a new epoch is to begin.
+fn tell(engine: &dyn Engine, state: &LedgerState, here: Option<u64>, why: &str) {
+    let epoch = state.epoch;
+    // The server's own memory is empty at each start.
+    if here.is_none() && engine.kind() != "memory" {
+        tracing::warn!(
+            epoch,
+            "Redis has nothing of this ledger's: it was emptied, or REDIS_URL leads to another one than before"
+        );
+    } else {
+        tracing::info!(epoch, "the engine is not where the ledger is ({why}); what it still has is taken over");
+    }
+}
+
+/// Whether the ledger is behind what was announced as committed.
+fn has_gone_back(survey: &Survey, state: &LedgerState) -> bool {
+    let is_behind = |(partition, cursor): (&u16, &Position)| {
+        survey.partitions.get(usize::from(*partition)).is_some_and(|here| here.committed > Some(*cursor))
+    };
+    state.cursors.iter().any(is_behind)
+}
+
+/// Whether the engine was opened for the ledger's epoch by a copy of the ledger. Earlier versions did not keep histories.
+fn is_of_other_history(survey: &Survey, state: &LedgerState) -> bool {
+    let histories: HashSet<_> = survey.partitions.iter().filter_map(|partition| partition.history).collect();
+    state.history.is_some_and(|history| !histories.is_empty() && !histories.contains(&history))
 }
 
 /// Puts what a journal of an ended epoch holds and the ledger does not into the dead letters, and drops it from the journal.
@@ -100,21 +141,11 @@ async fn report_stranded(engine: &dyn Engine, ledger: &Ledger, survey: &Survey) 
     if stranded > 0 {
         tracing::error!(
             entries = stranded,
-            "likes and events were accepted by a Redis that the other servers had left; they are not in the ledger, and \
-             are kept in its dead_letters"
+            "likes and events were accepted by a Redis that the other servers had left, or for a copy of the ledger; they \
+             are not in the ledger, and are kept in its dead_letters"
         );
     }
     Ok(())
-}
-
-fn agree(survey: &Survey, state: &LedgerState) -> bool {
-    let current = |(partition, cursor): (&u16, &Position)| {
-        survey
-            .partitions
-            .get(usize::from(*partition))
-            .is_some_and(|here| here.epoch == Some(state.epoch) && here.last.is_some_and(|last| last >= *cursor))
-    };
-    state.epoch > 0 && survey.has_scripts && state.cursors.iter().all(current)
 }
 
 /// Takes what the journals still hold over into the ledger; returns how many entries.

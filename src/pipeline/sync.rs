@@ -152,9 +152,18 @@ impl Follower {
     }
 
     async fn from_ledger(app: &App, partitions: &[u16]) -> Result<Self, Fault> {
+        let known = app.known_in_ledger();
         let state = app.ledger.state(app.engine.limits().partitions).await?;
-        if !app.epoch().is_ok_and(|epoch| epoch == state.epoch) {
-            return Err(EngineError::Lost(format!("the ledger is in epoch {}", state.epoch)).into());
+        if app.epoch().is_err() || app.begun() != state.present_epoch() {
+            let why = format!("the ledger is in epoch {}, or is another one", state.epoch);
+            return Err(EngineError::Lost(why).into());
+        }
+        // What is missing there must not be taken for a gap in the journal.
+        let is_behind = |(partition, cursor): (&u16, &Position)| {
+            known.get(partition).is_some_and(|known| known.epoch == cursor.epoch && known > cursor)
+        };
+        if state.cursors.iter().any(is_behind) {
+            return Err(EngineError::Lost("the ledger has gone back behind what it had committed".to_owned()).into());
         }
         Ok(Self::new(state.cursors.into_iter().filter(|(partition, _)| partitions.contains(partition)).collect()))
     }

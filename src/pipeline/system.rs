@@ -9,6 +9,7 @@ use futures_util::future::try_join_all;
 use tokio::time::timeout;
 
 use super::App;
+use super::agreement::disagreement;
 use super::clock::ClockOffsets;
 use super::fault::{Fault, expect_ours};
 use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
@@ -215,6 +216,10 @@ pub async fn examine_lag(engine: &dyn Engine, ledger: &Ledger) -> Result<Finding
              a second; start one, or see why it does not",
             state.epoch
         );
+        return Ok(Finding::warn(subject, sentence));
+    }
+    if let Some(why) = disagreement(&state.present_epoch(), &Cursors::new(), &survey, Some(&state.cursors)) {
+        let sentence = format!("a server begins a new epoch at its start or within a second, since {why}");
         return Ok(Finding::warn(subject, sentence));
     }
     let pending = written_after(&survey, &state.cursors);

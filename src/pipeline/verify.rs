@@ -23,14 +23,16 @@ const ATTEMPTS: usize = 50;
 const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
 
 impl App {
-    /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity and every board. `Unavailable`
-    /// while it goes on for longer than a request may take: ask again for the result.
+    /// I3 and I4 for likes and activity, and I5: one board, or, with `None`, likes, activity, what the engine holds of users'
+    /// likes, and every board, the hidden count of likes among them. `Unavailable` while it goes on for longer than a request
+    /// may take: ask again for the result.
     pub async fn verify(self: &Arc<Self>, board: Option<&BoardId>) -> Result<VerifyReport> {
         let (app, key) = (self.clone(), board.cloned());
         self.verifying.ask(self, board.cloned(), || async move { app.verify_now(key.as_ref()).await }).await
     }
 
-    /// Sets likes and activity to what the events come to, and has every board computed anew. `Unavailable` as above.
+    /// Sets likes and activity to what the events come to, makes users whose likes the engine has otherwise load anew, and has
+    /// every board computed anew. `Unavailable` as above.
     pub async fn repair(self: &Arc<Self>, author: &Author) -> Result<Repaired> {
         let (app, author) = (self.clone(), author.clone());
         self.repairing.ask(self, (), || async move { app.repair_now(&author).await }).await
@@ -39,14 +41,24 @@ impl App {
     async fn repair_now(&self, author: &Author) -> Result<Repaired> {
         // Until it is recovered, the engine may be another ledger's.
         self.epoch()?;
-        let repaired = self.ledger.repair(author).await?;
+        let mut repaired = self.ledger.repair(author).await?;
         // Should the engine not hear of it, the ledger refuses what it takes for a change and is none.
         if !repaired.users.is_empty()
             && let Err(error) = self.engine.forget_likes(&repaired.users).await
         {
             tracing::warn!("users of repaired likes keep what they had loaded: {error}");
         }
-        tracing::warn!(likes = repaired.likes, activity = repaired.activity, "repaired; boards are computed anew");
+        let held = self.check_held(true).await?;
+        repaired.users.extend(held.users);
+        repaired.users.sort();
+        repaired.users.dedup();
+        let users = repaired.users.len();
+        tracing::warn!(
+            likes = repaired.likes,
+            activity = repaired.activity,
+            users,
+            "repaired; boards are computed anew"
+        );
         self.show_on(|_| true).await?;
         Ok(repaired)
     }
@@ -57,6 +69,7 @@ impl App {
         if board.is_none() {
             report.add_fold(VerifyTarget::Likes, self.ledger.check_likes().await?);
             report.add_fold(VerifyTarget::Activity, self.ledger.check_activity().await?);
+            report.add_fold(VerifyTarget::LoadedLikes, self.check_held(false).await?.check);
         }
         for definition in &self.definitions().boards {
             if board.is_none_or(|wanted| *wanted == definition.board.id) {

@@ -444,6 +444,11 @@ async fn bad_input_is_refused_and_writes_nothing(setup: Setup) {
     assert_eq!(stack.count("SELECT count(*) FROM events").await, 0);
 }
 
+/// The key of a user's likes.
+fn likes_key(user: &str) -> String {
+    format!("acc:{{p{}}}:likes:{user}", acclaim::domain::partition_of(user, 4))
+}
+
 async fn planted_differences_are_found(setup: Setup) {
     let stack = Stack::new(setup).await;
     let server = stack.serve().await;
@@ -455,8 +460,12 @@ async fn planted_differences_are_found(setup: Setup) {
 
     stack.sql("UPDATE likes SET liked = NOT liked WHERE user_id = 'ann'").await;
     let report = server.verify().await;
-    assert_eq!(report["differing"], 1, "{report:#}");
-    assert_eq!((&report["rows"][0]["target"], &report["rows"][0]["userId"]), (&json!("LIKES"), &json!("ann")));
+    assert_eq!(report["differing"], 2, "{report:#}");
+    // The events and the engine have it otherwise.
+    for (row, target) in ["LIKES", "LOADED_LIKES"].into_iter().enumerate() {
+        let row = &report["rows"][row];
+        assert_eq!((&row["target"], &row["userId"]), (&json!(target), &json!("ann")), "{report:#}");
+    }
     stack.sql("UPDATE likes SET liked = NOT liked WHERE user_id = 'ann'").await;
     server.assert_verified().await;
 
@@ -474,6 +483,28 @@ async fn planted_differences_are_found(setup: Setup) {
         let report = server.verify().await;
         assert_eq!(report["differing"], 1, "{report:#}");
         assert_eq!((&report["rows"][0]["board"], &report["rows"][0]["productId"]), (&json!("daily"), &json!("p0")));
+        redis.command(&["ZINCRBY", "acc:{daily}:scores", "-1000000", "p0"]);
+        server.assert_verified().await;
+
+        // The hidden count of likes, and what users are told that they like.
+        redis.command(&["ZINCRBY", "acc:{_likes}:scores", "1000000", "p1"]);
+        let report = server.verify().await;
+        assert_eq!(report["differing"], 1, "{report:#}");
+        assert_eq!((&report["rows"][0]["board"], &report["rows"][0]["productId"]), (&json!("_likes"), &json!("p1")));
+        redis.command(&["ZADD", &likes_key("ann"), "5", "p2"]);
+        redis.command(&["ZREM", &likes_key("bob"), "p1"]);
+        let report = server.verify().await;
+        assert_eq!(report["differing"], 3, "{report:#}");
+        let rows = report["rows"].as_array().unwrap().iter().filter(|row| row["target"] == "LOADED_LIKES");
+        let found: BTreeSet<_> = rows
+            .map(|row| {
+                let text = |name: &str| row[name].as_str().unwrap().to_owned();
+                (text("userId"), text("productId"), row["expected"].as_f64().unwrap() as i64)
+            })
+            .collect();
+        let planted =
+            [("ann", "p2", 0), ("bob", "p1", 1)].map(|(user, product, n)| (user.to_owned(), product.to_owned(), n));
+        assert_eq!(found, BTreeSet::from(planted));
     }
     let status = stack.command().args(["verify", "--url", &server.url]).status().unwrap();
     assert_eq!(status.code(), Some(i32::from(stack.redis.is_some())), "the command tells by its exit code");

@@ -56,6 +56,7 @@ async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_fa
     let engine = redis.engine("acc", EngineLimits::default()).await;
     let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
     let partitions = engine.limits().partitions;
+    engine.speak_for(&ledger.state(partitions).await.unwrap().id);
     let hasty = AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
             let cursors = ledger.state(partitions).await.unwrap().cursors.into_iter();

@@ -41,7 +41,7 @@ fn request(key: &str) -> LikeRequest {
 }
 
 async fn open(engine: &RedisEngine, epoch: u64) {
-    engine.open(epoch, LEDGER).await.unwrap();
+    engine.open(epoch, 7, LEDGER).await.unwrap();
     let loaded = UserLikes { user: ann(), likes: vec![], answers: vec![] };
     engine.load_likes(epoch, &[loaded], AT).await.unwrap();
 }
@@ -179,7 +179,7 @@ async fn what_an_earlier_version_wrote_is_understood() {
         assert_eq!((answer.liked, answer.changed, answer.position.seq), expected);
     }
     assert!(engine.survey().await.unwrap().ledgers.is_empty());
-    engine.open(2, "another ledger").await.unwrap();
+    engine.open(2, 7, "another ledger").await.unwrap();
     assert_eq!(engine.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>(), ["another ledger"]);
 }
 
@@ -296,8 +296,15 @@ async fn foreign_values_are_errors_and_no_panics() {
     let mut heard = engine.listen().await.unwrap();
     assert_eq!(heard.next().await, Some(Notice::Missed));
     for channel in ["feed", "progress"] {
-        shared().command(&["PUBLISH", &format!("{prefix}:{channel}"), "what is this?"]);
-        assert_eq!(tokio::time::timeout(DEADLINE, heard.next()).await.unwrap(), Some(Notice::Missed));
+        let channel = format!("{prefix}:0:{LEDGER}:{channel}");
+        for (message, notice) in [
+            (format!("{LEDGER}\nwhat is this?"), Notice::Missed),
+            ("another\nledger 0 1-9 1-0".to_owned(), Notice::Foreign { messages: 1 }),
+            ("nobody's".to_owned(), Notice::Foreign { messages: 1 }),
+        ] {
+            shared().command(&["PUBLISH", &channel, &message]);
+            assert_eq!(tokio::time::timeout(DEADLINE, heard.next()).await.unwrap(), Some(notice));
+        }
     }
     shared().command(&["SET", &format!("{prefix}:{{daily}}:top"), "[]"]);
     assert!(is_unavailable(engine.published(&board).await));
@@ -384,7 +391,7 @@ async fn every_key_has_a_hash_tag_and_no_generation_is_left_behind() {
 #[tokio::test]
 async fn large_users_boards_and_batches_pass() {
     let engine = shared().engine(&prefix(), limits()).await;
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     let products: Vec<_> = (0..20_001).map(|n| product(&format!("p{n:05}"))).collect();
     let likes = products.iter().map(|product| (product.clone(), AT)).collect();
     let small = UserLikes { user: UserId::new("small").unwrap(), likes: vec![], answers: vec![] };

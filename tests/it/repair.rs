@@ -52,11 +52,17 @@ async fn what_differs_from_the_events_is_repaired(setup: Setup) {
     stack.sql("DELETE FROM activity WHERE product_id = 'p0'").await;
     if let Some(redis) = &stack.redis {
         redis.command(&["ZINCRBY", "acc:{daily}:scores", "1000000", "p2"]);
+        redis.command(&["ZINCRBY", "acc:{_likes}:scores", "1000000", "p2"]);
+        let likes = format!("acc:{{p{}}}:likes:cid", acclaim::domain::partition_of("cid", 4));
+        redis.command(&["ZADD", &likes, "5", "p3"]);
     }
     let (mended, said) = repair(&stack, &server);
     assert!(mended.status.success(), "{said}");
     // Three of ann's, one of bob's that was gone, one of nobody's.
     assert!(said.contains("repaired: 5 likes,"), "{said}");
+    // And what the engine had otherwise of cid's.
+    let users = 3 + usize::from(stack.redis.is_some());
+    assert!(said.contains(&format!("{users} users load anew")), "{said}");
     assert!(said.lines().last().unwrap().ends_with(", 0 differ"), "{said}");
     server.assert_verified().await;
     assert_eq!(server.ranking(10).await[2], ("p2".to_owned(), 0.4));

@@ -3,9 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 
-use crate::support::stack::{Server, Setup, Stack, TOGGLE};
+use crate::support::live::Socket;
+use crate::support::stack::{RECORD, Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 
 /// Two ledgers, and the first one's Redis for both.
@@ -119,4 +121,77 @@ async fn a_running_server_hears_that_its_redis_has_become_another_ledgers() {
     until("the first works again", Duration::from_secs(30), async || !is_refused(&server).await).await;
     assert_commits(&server, "dan").await;
     server.assert_verified().await;
+}
+
+/// Orders of one product.
+async fn record_orders(server: &Server, round: &str, count: usize) {
+    let events: Vec<_> =
+        (0..count).map(|n| json!({ "id": format!("{round}-{n}"), "signal": "ORDER", "productId": "theirs" })).collect();
+    let answer = server.graphql("shop", RECORD, json!({ "events": events })).await;
+    assert_eq!(answer["recordEvents"]["recorded"], count, "{answer}");
+}
+
+/// Channels are the whole server's, whichever database the keys are in. The other shop's journals and feeds are ahead of
+/// ours, and ours commits nothing for a while: whatever was taken for ours would show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_databases_of_one_redis_never_hear_each_other() {
+    let (mut first, mut second) = stacks().await;
+    let url = first.redis.as_ref().unwrap().url();
+    (first.redis_url, second.redis_url) = (Some(format!("{url}1")), Some(format!("{url}2")));
+    first.ack_timeout_ms = 500;
+    let (ours, theirs) = (first.serve().await, second.serve().await);
+    ours.with_products(2).await;
+    let product =
+        "mutation { upsertProducts(input: { products: [{ id: \"theirs\", name: \"Theirs\" }] }) { upserted } }";
+    theirs.graphql("shop", product, json!({})).await;
+    let mut socket = Socket::connect(&ours.url, json!({})).await;
+    let mut view = socket.watch_board(10).await;
+    for round in 0..3 {
+        record_orders(&theirs, &format!("round-{round}"), 100).await;
+    }
+    until("they rank theirs", Duration::from_secs(30), async || {
+        theirs.ranking(10).await == [("theirs".to_owned(), 180.0)]
+    })
+    .await;
+
+    let users: Vec<_> = (0..12).map(|n| format!("user-{n}")).collect();
+    join_all(users.iter().map(|user| ours.toggle(user, "p0", None))).await;
+    until("all is committed", Duration::from_secs(30), async || {
+        first.count("SELECT COUNT(*) FROM events").await == users.len() as u64
+    })
+    .await;
+    let ledger = first.column("SELECT ledger_id AS value FROM meta").await.remove(0);
+    let locked = first.sql("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(5); ROLLBACK");
+    let meanwhile = async {
+        const HELD: &str = "SELECT COUNT(*) FROM pg_locks WHERE relation = 'events'::regclass AND granted
+            AND mode = 'AccessExclusiveLock'";
+        until("events is locked", Duration::from_secs(5), async || first.count(HELD).await == 1).await;
+        let likes = join_all(users.iter().map(|user| ours.toggle(user, "p1", None)));
+        let others = async {
+            record_orders(&theirs, "meanwhile", 100).await;
+            // Nor by a message on our own channel, if it is another ledger's.
+            let lines: Vec<_> = (0..4).map(|partition| format!("ledger {partition} 1-9999 1-0")).collect();
+            let message = format!("another\n{}", lines.join("\n"));
+            let channel = format!("acc:1:{ledger}:progress");
+            assert_eq!(first.redis.as_ref().unwrap().command(&["PUBLISH", &channel, &message]), redis::Value::Int(2));
+        };
+        let (likes, ()) = tokio::join!(likes, others);
+        let durable = |like: &Value| like["durability"] == "COMMITTED";
+        assert!(!likes.iter().any(durable), "COMMITTED, and the ledger took nothing: {likes:?}");
+    };
+    tokio::join!(locked, meanwhile);
+
+    let expected = [("p1", 2.4), ("p0", 2.4)].map(|(product, score)| (product.to_owned(), score));
+    until("ours ranks ours", Duration::from_secs(30), async || ours.ranking(10).await == expected).await;
+    view.follow_until(&mut socket, "subscribers see ours", async |shown| {
+        assert!(shown.iter().all(|(product, _)| product != "theirs"), "the other shop's board: {shown:?}");
+        *shown == expected
+    })
+    .await;
+    let text = ours.http.get(format!("{}/metrics", ours.url)).send().await.unwrap().text().await.unwrap();
+    assert!(text.lines().any(|line| line == "acclaim_foreign_messages_total 1"), "{text}");
+    for server in [&ours, &theirs] {
+        assert!(!server.log().contains("must be recovered"), "{}", server.log());
+        until("all is equal", Duration::from_secs(30), async || server.verify().await["differing"] == 0).await;
+    }
 }

@@ -36,6 +36,8 @@ pub struct Tally {
     pub events: usize,
     /// ACCEPTED, and lost with the engine.
     pub lost_accepted: usize,
+    /// COMMITTED, or on the way there, and gone with a ledger that went back.
+    pub lost_committed: usize,
     /// Operations that nobody knows the outcome of, but the ledger has them.
     pub unknown_found: usize,
     pub dead_letters: usize,
@@ -141,6 +143,7 @@ fn check_pair(world: &World, found: &Found, likes: &[&Like], tally: &mut Tally) 
         let answered_at = like.answers.iter().map(|answer| answer.at).max().expect("there are answers");
         let was_exposed = world.record.was_exposed(like.sent_at, answered_at);
         match row {
+            None if like.had_effect() && world.record.was_undone(answered_at) => tally.lost_committed += 1,
             None if like.had_effect() && like.is_committed() => {
                 world.record.violation(format!("a COMMITTED {} is not in the ledger", name()));
             }
@@ -150,7 +153,10 @@ fn check_pair(world: &World, found: &Found, likes: &[&Like], tally: &mut Tally) 
                     .violation(format!("an ACCEPTED {} is not in the ledger, though the engine was not lost", name()));
             }
             None if like.had_effect() => tally.lost_accepted += 1,
-            None => check_unchanged(world, like, is_all_known.then_some(is_liked), &name),
+            None => {
+                let is_known = is_all_known && !world.record.was_undone(answered_at);
+                check_unchanged(world, like, is_known.then_some(is_liked), &name);
+            }
             Some(row) => {
                 let is_as_answered = |liked: bool| liked == (row.count > 0);
                 let committed = like.answers.iter().filter(|answer| answer.durability == Durability::Committed);
@@ -196,6 +202,7 @@ fn check_events(world: &World, found: &Found, sent: &HashMap<String, Sent>, tall
         let row = found.events.get(id);
         let name = || format!("the event {id}: {event:?}");
         match (row, event.taken) {
+            (None, Some((at, _))) if world.record.was_undone(at) => tally.lost_committed += 1,
             (None, Some((_, Durability::Committed))) => {
                 world.record.violation(format!("COMMITTED, and not in the ledger: {}", name()));
             }

@@ -1,5 +1,6 @@
 //! What goes wrong, and how it is set right again. Each kind leaves everything running, reachable and with room.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -9,6 +10,7 @@ use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
+use crate::ledgers;
 use crate::proxy::Mode;
 use crate::redis::text;
 use crate::world::{PARTITIONS, Side, World};
@@ -74,6 +76,9 @@ kinds! {
     PostgresSlice "postgres-slice",
     PostgresBlackHole "postgres-black-hole",
     StalledReaders "stalled-readers",
+    Stranger "stranger",
+    ForeignMessages "foreign-messages",
+    OlderDump "older-dump",
 }
 
 impl Kind {
@@ -90,8 +95,8 @@ impl Kind {
     /// Whether what the engine had acknowledged may be gone afterwards. Redis that is only killed has everything in its
     /// AOF: what was written survives the process.
     fn loses_the_engine(self) -> bool {
-        use Kind::{RedisEmpty, RedisFlushall, RedisOldCopy, RedisPromote, RedisPromoteSplit};
-        matches!(self, RedisFlushall | RedisEmpty | RedisOldCopy | RedisPromote | RedisPromoteSplit)
+        use Kind::{OlderDump, RedisEmpty, RedisFlushall, RedisOldCopy, RedisPromote, RedisPromoteSplit};
+        matches!(self, RedisFlushall | RedisEmpty | RedisOldCopy | RedisPromote | RedisPromoteSplit | OlderDump)
     }
 }
 
@@ -110,9 +115,14 @@ fn some_nodes(random: &mut StdRng) -> &'static [usize] {
 /// Lets a fault happen, sets it right, and waits until every node works again.
 pub async fn strike(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Result<()> {
     let began = Instant::now();
+    world.faults_under_way.fetch_add(1, Ordering::Relaxed);
     happen(world, kind, random).await.with_context(|| kind.name())?;
     let lasted = began.elapsed();
     let recovered = world.probe().await;
+    world.faults_under_way.fetch_sub(1, Ordering::Relaxed);
+    if kind == Kind::OlderDump {
+        world.record.ledger_went_back(began, Instant::now());
+    }
     // What Redis was to keep for 10 minutes while its clock was behind by more is gone when that is right again.
     if matches!(kind, Kind::RedisClockForward | Kind::RedisClockBack) {
         world.record.lapsed(began, Instant::now());
@@ -157,6 +167,9 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
         ClockAhead => clock_step(&world.nodes[node].clock, random.random_range(1..40), short).await,
         ClockBehind => clock_step(&world.nodes[node].clock, -random.random_range(1..40), short).await,
         JournalPoison => poison(world, random).await,
+        Stranger => ledgers::stranger(world, node, random).await,
+        ForeignMessages => ledgers::foreign_messages(world, short).await,
+        OlderDump => ledgers::older_dump(world, short).await,
         StalledReaders => {
             world.stalled.send_replace(true);
             // Beyond 10 s a reader's connection is closed.

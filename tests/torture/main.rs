@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`world`] is what a run consists of ([`process`], [`redis`], [`postgres`], [`node`], each with a bad
 //! network, [`proxy`], a bad [`clock`] or a small [`disk`]); [`writers`], [`producers`] and [`subscribers`] are the load, and [`record`] what they were
-//! answered; [`faults`] is what goes wrong; [`phases`] is the order of it all; [`check`] and [`report`] are the verdict.
+//! answered; [`faults`] and [`ledgers`] are what goes wrong; [`phases`] is the order of it all; [`check`] and [`report`] are the verdict.
 //!
 //! The seed decides what is done, in which order, to whom; when a process answers it can't decide, so two runs with one
 //! seed are alike and not the same.
@@ -12,6 +12,7 @@ mod check;
 mod clock;
 mod disk;
 mod faults;
+mod ledgers;
 mod node;
 mod phases;
 mod postgres;
@@ -78,6 +79,10 @@ pub struct Options {
     /// A bug that the nodes are to have, to see whether it is found; they must be built with the feature `planted-bugs`
     #[arg(long, hide = true)]
     pub planted_bug: Option<String>,
+
+    /// Has what `foreign-messages` sends name our own ledger, to see whether it is found
+    #[arg(long, hide = true)]
+    pub forge_messages: bool,
 
     /// Said by the torture to itself, where mounts are its own and permitted
     #[arg(long, hide = true)]

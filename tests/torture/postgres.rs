@@ -121,6 +121,42 @@ impl PostgresServer {
         self.execute_in("torture", sql).await
     }
 
+    /// Dumps the database, in place of an earlier dump.
+    pub async fn dump(&self) -> anyhow::Result<()> {
+        self.run("pg_dump", "torture", &["--file", &self.dump_file()]).await
+    }
+
+    /// Puts the dump in place of the database. Whoever uses that loses its connections, and finds the restored one.
+    pub async fn restore(&self) -> anyhow::Result<()> {
+        self.execute_in("postgres", "DROP DATABASE IF EXISTS aside").await?;
+        self.execute_in("postgres", "CREATE DATABASE restored").await?;
+        self.run("psql", "restored", &["--quiet", "--set", "ON_ERROR_STOP=1", "--file", &self.dump_file()]).await?;
+        for statement in [
+            "ALTER DATABASE torture ALLOW_CONNECTIONS false",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = 'torture'",
+            "ALTER DATABASE torture RENAME TO aside",
+            "ALTER DATABASE restored RENAME TO torture",
+        ] {
+            self.execute_in("postgres", statement).await?;
+        }
+        Ok(())
+    }
+
+    fn dump_file(&self) -> String {
+        self.dir.path().join("dump.sql").display().to_string()
+    }
+
+    /// A program of Postgres on a database.
+    async fn run(&self, program: &str, database: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
+        let mut command = Command::new(self.binaries.join(program));
+        command.args(["--dbname", &url]).args(arguments);
+        self.as_user(&mut command);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     async fn execute_in(&self, database: &str, sql: &str) -> anyhow::Result<()> {
         let run = async { anyhow::Ok(self.client_of(database).await?.batch_execute(sql).await?) };
         timeout(STATEMENT_LIMIT, run).await.with_context(|| format!("no answer to {sql}"))??;

@@ -90,6 +90,8 @@ pub struct Record {
     outcomes: Mutex<BTreeMap<String, u64>>,
     /// Times at which the engine's state was taken back or away, each until service was back.
     losses: Mutex<Vec<(Instant, Instant)>>,
+    /// Times from a dump until the ledger that it was restored to works again.
+    undone: Mutex<Vec<(Instant, Instant)>>,
     /// Times at which Redis forgot what it should remember for 10 minutes.
     lapses: Mutex<Vec<(Instant, Instant)>>,
     violations: Mutex<Vec<String>>,
@@ -151,6 +153,16 @@ impl Record {
     pub fn was_exposed(&self, sent_at: Instant, answered_at: Instant) -> bool {
         let losses = self.losses.lock().expect("as above");
         losses.iter().any(|(from, until)| sent_at <= *until && *from <= answered_at + EXPOSED_FOR)
+    }
+
+    /// What was committed since `from` may be gone.
+    pub fn ledger_went_back(&self, from: Instant, until: Instant) {
+        self.undone.lock().expect("as above").push((from, until));
+    }
+
+    /// Whether something that was COMMITTED by then may be gone with a ledger that went back.
+    pub fn was_undone(&self, answered_at: Instant) -> bool {
+        self.undone.lock().expect("as above").iter().any(|(from, until)| *from <= answered_at && answered_at <= *until)
     }
 
     /// Redis forgot keys before their time.

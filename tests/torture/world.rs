@@ -48,6 +48,8 @@ pub struct World {
     /// Reads of rankings at nodes that are up: answered, and all.
     pub reads: [AtomicU64; 2],
     probes: AtomicU64,
+    /// Faults that have begun and are not set right yet.
+    pub faults_under_way: AtomicUsize,
     pub began: Instant,
     pub progress: ProgressBar,
 }
@@ -79,6 +81,7 @@ impl World {
             stalled: watch::Sender::new(false),
             reads: Default::default(),
             probes: AtomicU64::new(0),
+            faults_under_way: AtomicUsize::new(0),
             began: Instant::now(),
             progress: report::bar(),
         };

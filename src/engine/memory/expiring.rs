@@ -31,6 +31,11 @@ impl<K, V> Default for Expiring<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Expiring<K, V> {
+    /// Every key that stands here, some of which may be gone.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.slots.keys()
+    }
+
     pub fn get<Q>(&self, key: &Q, at: Timestamp) -> Option<&V>
     where
         K: Borrow<Q>,

@@ -20,22 +20,35 @@ pub struct Journal {
     epoch: Option<u64>,
     entries: VecDeque<Entry>,
     last: Option<Position>,
-    /// How far the ledger has announced that it has come.
-    committed: Position,
+    history: Option<u64>,
+    /// How far the ledger has announced that it has come. `None` before the first epoch.
+    committed: Option<Position>,
 }
 
 impl Journal {
     pub fn survey(&self) -> PartitionSurvey {
-        PartitionSurvey { epoch: self.epoch, last: self.last, len: self.entries.len() as u64 }
+        PartitionSurvey {
+            epoch: self.epoch,
+            history: self.history,
+            last: self.last,
+            len: self.entries.len() as u64,
+            committed: self.committed,
+        }
     }
 
     pub fn close(&mut self) {
         self.epoch = None;
     }
 
-    pub fn open(&mut self, epoch: u64) {
-        let beginning = Position::new(epoch, 0);
-        *self = Self { epoch: Some(epoch), entries: VecDeque::new(), last: Some(beginning), committed: beginning };
+    pub fn open(&mut self, epoch: u64, history: u64) {
+        let beginning = Some(Position::new(epoch, 0));
+        *self = Self {
+            epoch: Some(epoch),
+            history: Some(history),
+            entries: VecDeque::new(),
+            last: beginning,
+            committed: beginning,
+        };
     }
 
     pub fn expect_epoch(&self, epoch: u64) -> Result<()> {
@@ -57,7 +70,8 @@ impl Journal {
             EntryBody::Event(event) => at.since_ms(event.recorded_at) >= limits.journal_age_ms_max,
             EntryBody::Malformed { .. } => false,
         };
-        self.entries.len() as u64 >= limits.journal_len_max || self.after(self.committed).next().is_some_and(is_old)
+        self.entries.len() as u64 >= limits.journal_len_max
+            || self.after(self.committed.unwrap_or_default()).next().is_some_and(is_old)
     }
 
     pub fn append(&mut self, event: Event) -> Position {
@@ -77,7 +91,9 @@ impl Journal {
     }
 
     pub fn commit(&mut self, position: Position) {
-        self.committed = self.committed.max(position);
+        if self.epoch == Some(position.epoch) {
+            self.committed = self.committed.max(Some(position));
+        }
     }
 }
 

@@ -44,6 +44,8 @@ const NOTICES_MAX: usize = 1_024;
 pub struct MemoryEngine(Arc<Shared>);
 
 struct Shared {
+    /// A random name: no other process has this memory.
+    instance: String,
     limits: EngineLimits,
     state: Mutex<State>,
     /// Wakes the readers of all journals: few, and cheaper to wake in vain than to find one by one.
@@ -64,6 +66,7 @@ impl MemoryEngine {
     pub fn new(limits: EngineLimits) -> Self {
         let partitions = (0..limits.partitions).map(|_| Partition::new(limits)).collect();
         Self(Arc::new(Shared {
+            instance: format!("memory:{:016x}", rand::random::<u64>()),
             limits,
             state: Mutex::new(State { ledger: None, partitions, boards: HashMap::new(), leases: Expiring::default() }),
             appended: Notify::new(),
@@ -116,6 +119,10 @@ impl Engine for MemoryEngine {
         None
     }
 
+    fn instance(&self) -> String {
+        self.0.instance.clone()
+    }
+
     async fn ping(&self) -> Result<()> {
         Ok(())
     }
@@ -123,6 +130,9 @@ impl Engine for MemoryEngine {
     async fn used_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
     }
+
+    /// Nobody else hears what is told in this memory.
+    fn speak_for(&self, _ledger: &str) {}
 
     async fn survey(&self) -> Result<Survey> {
         let state = self.state();
@@ -135,12 +145,12 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
+    async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
         let mut state = self.state();
         if state.ledger.get_or_insert_with(|| ledger.to_owned()) != ledger {
             return Err(EngineError::Lost("it was opened for another ledger".to_owned()));
         }
-        state.partitions.iter_mut().for_each(|partition| partition.open(epoch));
+        state.partitions.iter_mut().for_each(|partition| partition.open(epoch, history));
         Ok(())
     }
 
@@ -165,6 +175,27 @@ impl Engine for MemoryEngine {
         at: Timestamp,
     ) -> Result<Option<Vec<Option<Timestamp>>>> {
         self.state().partition_of(user)?.viewer_likes(epoch, user, products, at)
+    }
+
+    /// A page is a partition.
+    async fn loaded_users(&self, cursor: u64) -> Result<(Vec<UserId>, u64)> {
+        let state = self.state();
+        let Some(partition) = usize::try_from(cursor).ok().and_then(|page| state.partitions.get(page)) else {
+            return Ok((Vec::new(), 0));
+        };
+        let next = cursor + 1;
+        let has_more = (next as usize) < state.partitions.len();
+        Ok((partition.likes.keys().cloned().collect(), if has_more { next } else { 0 }))
+    }
+
+    async fn held_likes(&self, epoch: u64, users: &[UserId], at: Timestamp) -> Result<Vec<Option<Vec<ProductId>>>> {
+        let mut state = self.state();
+        let held = |user: &UserId| {
+            let partition = state.partition_of(user)?;
+            partition.journal.expect_epoch(epoch)?;
+            Ok(partition.likes.get(user, at).map(|likes| likes.keys().cloned().collect()))
+        };
+        users.iter().map(held).collect()
     }
 
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
@@ -192,6 +223,13 @@ impl Engine for MemoryEngine {
         for (id, original) in events {
             let partition = partition_of(id.as_str(), partitions);
             state.partition(partition)?.remember(id.clone(), original.clone(), at);
+        }
+        Ok(())
+    }
+
+    async fn forget_remembered(&self) -> Result<()> {
+        for partition in &mut self.state().partitions {
+            (partition.answers, partition.events) = (Expiring::default(), Expiring::default());
         }
         Ok(())
     }
@@ -293,6 +331,10 @@ impl Engine for MemoryEngine {
             leases.put(name.to_owned(), owner.to_owned(), at, at.plus_ms(ttl_ms));
         }
         Ok(is_free)
+    }
+
+    async fn lease_owner(&self, name: &str, at: Timestamp) -> Result<Option<String>> {
+        Ok(self.state().leases.get(name, at).cloned())
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<()> {

@@ -31,8 +31,8 @@ impl Partition {
         }
     }
 
-    pub fn open(&mut self, epoch: u64) {
-        self.journal.open(epoch);
+    pub fn open(&mut self, epoch: u64, history: u64) {
+        self.journal.open(epoch, history);
         self.likes = Expiring::default();
     }
 }

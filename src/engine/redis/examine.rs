@@ -47,6 +47,7 @@ const COMMANDS: &[&str] = &[
     "PEXPIRE {key}:v 60000",
     "RENAME {key}:v {key}:w",
     "DEL {key}:w",
+    "SCAN 0 COUNT 1",
     "SCRIPT EXISTS 0",
     "SCRIPT LOAD return",
     "EVALSHA 63143b6f8007b98c53ca2149822777b3566f9241 0",

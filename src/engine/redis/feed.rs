@@ -3,7 +3,7 @@
 //! Invariant: a listener that nobody drains holds one slot for each board and each partition, where the newest wins, so
 //! it never grows; a published state is whole, so a state that was overtaken is not missed.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::keys::Keys;
+use super::keys::{Channels, Keys};
 use super::link::{Args, CONNECT_LIMIT, STEP_LIMIT, refusal};
 use super::reply::{flag, list, text, tuple, unexpected};
 use super::{RedisEngine, script};
@@ -33,12 +33,45 @@ const REFUSED_MAX: usize = 4_096;
 /// connection should have been replaced by then.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// For which ledger this node speaks and listens.
+#[derive(Clone)]
+pub struct Speaker {
+    ledger: Arc<str>,
+    channels: Arc<Channels>,
+}
+
+impl Speaker {
+    pub fn of(keys: &Keys, ledger: &str) -> Self {
+        Self { ledger: ledger.into(), channels: Arc::new(keys.channels(ledger)) }
+    }
+
+    /// A message as it is sent.
+    fn message(&self, text: &str) -> String {
+        format!("{}\n{text}", self.ledger)
+    }
+
+    /// What a message says; `None` for one that names another ledger.
+    fn heard<'a>(&self, message: &'a [u8]) -> Option<&'a str> {
+        let (ledger, text) = std::str::from_utf8(message).ok()?.split_once('\n')?;
+        (*ledger == *self.ledger).then_some(text)
+    }
+}
+
 impl RedisEngine {
+    pub(super) fn do_speak_for(&self, ledger: &str) {
+        *self.speaker.lock().expect("nothing panics while it holds the lock") = Speaker::of(&self.keys, ledger);
+    }
+
+    fn speaker(&self) -> Speaker {
+        self.speaker.lock().expect("as above").clone()
+    }
+
     pub(super) async fn do_publish(&self, state: &FeedState) -> Result<bool> {
         let json = serde_json::to_string(state).expect("a state is plain text and numbers");
         let keys = ["meta", "top", "feed"].map(|name| self.keys.board(&state.board, name));
         let mut args = Args::default();
-        args.push(state.generation).push(state.seq).push(HISTORY_LEN).push(self.keys.feed_channel()).push(json);
+        let Speaker { ledger, channels } = self.speaker();
+        args.push(state.generation).push(state.seq).push(HISTORY_LEN).push(&channels.feed).push(ledger).push(json);
         flag(&self.link.eval(&script::PUBLISH, &keys, &args, STEP_LIMIT).await?)
     }
 
@@ -65,26 +98,46 @@ impl RedisEngine {
         if progress.is_empty() {
             return Ok(());
         }
-        let kept = progress.iter().filter_map(|progress| match progress {
-            Progress::Ledger { partition, position, .. } => Some(self.keep_committed(*partition, *position)),
-            Progress::Likes { .. } | Progress::Refused { .. } => None,
+        let mut committed: BTreeMap<u16, (Position, Vec<String>)> = BTreeMap::new();
+        let mut others = Vec::new();
+        for progress in progress {
+            let line = encode_progress(progress);
+            match *progress {
+                Progress::Ledger { partition, position, .. } => {
+                    let (furthest, lines) = committed.entry(partition).or_default();
+                    *furthest = position.max(*furthest);
+                    lines.push(line);
+                }
+                // One message with, and before, the progress that passes it.
+                Progress::Refused { partition, .. } => committed.entry(partition).or_default().1.push(line),
+                Progress::Likes { .. } => others.push(line),
+            }
+        }
+        let speaker = self.speaker();
+        let committed = committed.into_iter().map(|(partition, (position, lines))| {
+            let message = speaker.message(&lines.join("\n"));
+            self.tell_committed(partition, position, &speaker.channels.progress, message)
         });
-        let lines = progress.iter().map(encode_progress).collect::<Vec<_>>().join("\n");
-        let told = self.tell(self.keys.progress_channel(), &lines);
-        tokio::try_join!(try_join_all(kept), told).map(drop)
+        let committed = try_join_all(committed);
+        if others.is_empty() {
+            return committed.await.map(drop);
+        }
+        let told = self.tell(&speaker.channels.progress, speaker.message(&others.join("\n")));
+        tokio::try_join!(committed, told).map(drop)
     }
 
-    async fn keep_committed(&self, partition: u16, position: Position) -> Result<()> {
+    async fn tell_committed(&self, partition: u16, upto: Position, channel: &str, message: String) -> Result<()> {
         let mut args = Args::default();
-        args.push(position.epoch).push(position.seq);
+        args.push(upto.epoch).push(upto.seq).push(channel).push(message);
         self.link.eval(&script::ANNOUNCE, &[self.keys.meta(partition)], &args, STEP_LIMIT).await.map(drop)
     }
 
     pub(super) async fn do_announce_definitions(&self) -> Result<()> {
-        self.tell(self.keys.definitions_channel(), "changed").await
+        let speaker = self.speaker();
+        self.tell(&speaker.channels.definitions, speaker.message("changed")).await
     }
 
-    async fn tell(&self, channel: String, message: &str) -> Result<()> {
+    async fn tell(&self, channel: &str, message: String) -> Result<()> {
         let mut cmd = redis::cmd("PUBLISH");
         cmd.arg(channel).arg(message);
         self.link.call(&cmd, STEP_LIMIT).await.map(drop)
@@ -92,11 +145,11 @@ impl RedisEngine {
 
     pub(super) async fn do_listen(&self) -> Result<BoxStream<'static, Notice>> {
         let client = self.link.client().clone();
-        let channels = Channels::of(&self.keys);
-        let pubsub = subscribe(&client, &channels).await.map_err(refusal)?;
+        let speaker = self.speaker();
+        let pubsub = subscribe(&client, &speaker.channels).await.map_err(refusal)?;
         let inbox = Arc::new(Inbox::default());
         inbox.put(|slots| slots.missed = true);
-        let task = tokio::spawn(follow(client, channels, pubsub, Arc::clone(&inbox)));
+        let task = tokio::spawn(follow(client, speaker, pubsub, Arc::clone(&inbox)));
         let state = (inbox, AbortOnDropHandle::new(task), VecDeque::new());
         let notices = stream::unfold(state, |(inbox, task, mut taken)| async move {
             while taken.is_empty() {
@@ -105,18 +158,6 @@ impl RedisEngine {
             taken.pop_front().map(|notice| (notice, (inbox, task, taken)))
         });
         Ok(notices.boxed())
-    }
-}
-
-struct Channels {
-    feed: String,
-    progress: String,
-    definitions: String,
-}
-
-impl Channels {
-    fn of(keys: &Keys) -> Self {
-        Self { feed: keys.feed_channel(), progress: keys.progress_channel(), definitions: keys.definitions_channel() }
     }
 }
 
@@ -131,6 +172,8 @@ struct Inbox {
 struct Slots {
     missed: bool,
     definitions: bool,
+    /// Messages that named another ledger.
+    foreign: u64,
     /// From where to where the ledger has come.
     ledger: HashMap<u16, (Position, Position)>,
     likes: HashMap<u16, Position>,
@@ -151,6 +194,7 @@ impl Inbox {
         let slots = std::mem::take(&mut *self.slots.lock().expect("nothing panics while it holds the lock"));
         let missed = slots.missed.then_some(Notice::Missed);
         let definitions = slots.definitions.then_some(Notice::Definitions);
+        let foreign = (slots.foreign > 0).then_some(Notice::Foreign { messages: slots.foreign });
         let ledger = slots.ledger.into_iter();
         let ledger = ledger.map(|(partition, (from, position))| Progress::Ledger { partition, from, position });
         let likes = slots.likes.into_iter().map(|(partition, position)| Progress::Likes { partition, position });
@@ -158,14 +202,17 @@ impl Inbox {
         // What was refused goes before the progress that passes it.
         let progress = refused.chain(ledger).chain(likes).map(Notice::Progress);
         let feeds = slots.feeds.into_values().map(Notice::Feed);
-        missed.into_iter().chain(definitions).chain(progress).chain(feeds).collect()
+        missed.into_iter().chain(foreign).chain(definitions).chain(progress).chain(feeds).collect()
     }
 }
 
 impl Slots {
-    fn hear(&mut self, channels: &Channels, message: &Msg) {
-        let channel = message.get_channel_name();
-        let heard = std::str::from_utf8(message.get_payload_bytes()).unwrap_or_default();
+    fn hear(&mut self, speaker: &Speaker, message: &Msg) {
+        let Some(heard) = speaker.heard(message.get_payload_bytes()) else {
+            self.foreign += 1;
+            return;
+        };
+        let (channel, channels) = (message.get_channel_name(), &speaker.channels);
         if channel == channels.feed {
             match serde_json::from_str::<FeedState>(heard) {
                 Ok(state) => {
@@ -240,13 +287,13 @@ async fn subscribe(client: &Client, channels: &Channels) -> Result<PubSub, Redis
 }
 
 /// Puts what is told into the inbox, and connects again for ever.
-async fn follow(client: Client, channels: Channels, mut pubsub: PubSub, inbox: Arc<Inbox>) {
+async fn follow(client: Client, speaker: Speaker, mut pubsub: PubSub, inbox: Arc<Inbox>) {
     loop {
-        hear_all(&channels, pubsub, &inbox).await;
+        hear_all(&speaker, pubsub, &inbox).await;
         let mut backoff = Backoff::default();
         pubsub = loop {
             backoff.wait().await;
-            match subscribe(&client, &channels).await {
+            match subscribe(&client, &speaker.channels).await {
                 Ok(pubsub) => break pubsub,
                 Err(error) => tracing::debug!(%error, "can not listen to Redis yet"),
             }
@@ -256,13 +303,13 @@ async fn follow(client: Client, channels: Channels, mut pubsub: PubSub, inbox: A
 }
 
 /// Returns when the connection is dead.
-async fn hear_all(channels: &Channels, pubsub: PubSub, inbox: &Inbox) {
+async fn hear_all(speaker: &Speaker, pubsub: PubSub, inbox: &Inbox) {
     let (mut sink, mut messages) = pubsub.split();
     let mut probe = tokio::time::interval_at(Instant::now() + PROBE_INTERVAL, PROBE_INTERVAL);
     loop {
         tokio::select! {
             message = messages.next() => match message {
-                Some(message) => inbox.put(|slots| slots.hear(channels, &message)),
+                Some(message) => inbox.put(|slots| slots.hear(speaker, &message)),
                 None => return,
             },
             _ = probe.tick() => {

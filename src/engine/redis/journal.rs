@@ -44,14 +44,14 @@ impl RedisEngine {
 
     async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Began)> {
         let mut meta = redis::cmd("HMGET");
-        meta.arg(self.keys.meta(partition)).arg("epoch").arg("server").arg("ledger");
+        meta.arg(self.keys.meta(partition));
+        meta.arg("epoch").arg("server").arg("ledger").arg("history").arg("committed");
         let meta = list(self.link.call(&meta, STEP_LIMIT).await?)?;
-        let [epoch, server, ledger] = meta.as_slice() else { return Err(unexpected(&Value::Array(meta))) };
-        let epoch = match epoch {
-            Value::Nil => None,
-            // An epoch that can't be read is none of ours.
-            epoch => parse(epoch).ok(),
+        let [epoch, server, ledger, history, committed] = meta.as_slice() else {
+            return Err(unexpected(&Value::Array(meta)));
         };
+        // What can't be read is none of ours.
+        let (epoch, history, committed) = (parse(epoch).ok(), parse(history).ok(), parse(committed).ok());
         let began = Began { server: word(server)?, ledger: word(ledger)? };
         let mut stream = redis::cmd("XINFO");
         stream.arg("STREAM").arg(self.keys.journal(partition));
@@ -60,7 +60,7 @@ impl RedisEngine {
             Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => (None, 0),
             Err(error) => return Err(refusal(error)),
         };
-        Ok((PartitionSurvey { epoch, last, len }, began))
+        Ok((PartitionSurvey { epoch, history, last, len, committed }, began))
     }
 
     pub(super) async fn do_close(&self) -> Result<()> {
@@ -72,7 +72,8 @@ impl RedisEngine {
         Ok(())
     }
 
-    pub(super) async fn do_open(&self, epoch: u64, ledger: &str) -> Result<()> {
+    pub(super) async fn do_open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
+        self.do_speak_for(ledger);
         for script in script::ALL {
             let mut cmd = redis::cmd("SCRIPT");
             cmd.arg("LOAD").arg(script.source);
@@ -86,7 +87,7 @@ impl RedisEngine {
         for partition in self.partitions() {
             let keys = [self.keys.meta(partition), self.keys.journal(partition)];
             let mut args = Args::default();
-            args.push(epoch).push(&server).push(ledger);
+            args.push(epoch).push(&server).push(ledger).push(history);
             let reply = self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
             match text(&reply)? {
                 "OK" => {}

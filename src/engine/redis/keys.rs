@@ -6,11 +6,22 @@ use crate::domain::{BoardId, EventId, UserId};
 #[derive(Clone)]
 pub struct Keys {
     prefix: String,
+    /// Number of the database. Keys live within it; channels are the whole server's, so their names say it.
+    database: i64,
+}
+
+/// Where one ledger's messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Published states, as JSON.
+    pub feed: String,
+    pub progress: String,
+    pub definitions: String,
 }
 
 impl Keys {
-    pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    pub fn new(prefix: &str, database: i64) -> Self {
+        Self { prefix: prefix.to_owned(), database }
     }
 
     fn of_partition(&self, partition: u16, rest: &str) -> String {
@@ -27,6 +38,25 @@ impl Keys {
 
     pub fn likes(&self, partition: u16, user: &UserId) -> String {
         self.of_partition(partition, &format!("likes:{user}"))
+    }
+
+    /// What every key of a partition matches whose name goes on with `rest`, and perhaps others.
+    pub fn partitions_pattern(&self, rest: &str) -> String {
+        let mut prefix = String::new();
+        for c in self.prefix.chars() {
+            if "*?[]^\\".contains(c) {
+                prefix.push('\\');
+            }
+            prefix.push(c);
+        }
+        format!("{prefix}:{{p*}}:{rest}*")
+    }
+
+    /// The partition that a key belongs to, and the rest of its name.
+    pub fn rest_of<'a>(&self, key: &'a str) -> Option<(u16, &'a str)> {
+        let rest = key.strip_prefix(self.prefix.as_str())?.strip_prefix(":{p")?;
+        let (partition, rest) = rest.split_once("}:")?;
+        Some((partition.parse().ok()?, rest))
     }
 
     pub fn answers(&self, partition: u16, user: &UserId) -> String {
@@ -50,6 +80,11 @@ impl Keys {
         format!("{}:lease:{name}", self.prefix)
     }
 
+    /// Names these keys on a server, by its run id.
+    pub fn instance(&self, server: &str) -> String {
+        format!("redis:{server}:{}:{}", self.database, self.prefix)
+    }
+
     /// What keys and channels begin with, as an ACL names them.
     pub fn pattern(&self) -> String {
         format!("{}:*", self.prefix)
@@ -60,16 +95,9 @@ impl Keys {
         format!("{}:{{doctor}}", self.prefix)
     }
 
-    /// Published states, as JSON.
-    pub fn feed_channel(&self) -> String {
-        format!("{}:feed", self.prefix)
-    }
-
-    pub fn progress_channel(&self) -> String {
-        format!("{}:progress", self.prefix)
-    }
-
-    pub fn definitions_channel(&self) -> String {
-        format!("{}:definitions", self.prefix)
+    /// Of a ledger, by its id, in this database.
+    pub fn channels(&self, ledger: &str) -> Channels {
+        let channel = |kind: &str| format!("{}:{}:{ledger}:{kind}", self.prefix, self.database);
+        Channels { feed: channel("feed"), progress: channel("progress"), definitions: channel("definitions") }
     }
 }

@@ -6,7 +6,8 @@
 //! ```text
 //! acc:{p3}:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
 //!                                 since, a time before which no entry was recorded that the ledger does not have;
-//!                                 ledger, the id of the ledger that it belongs to; server, where the epoch began
+//!                                 ledger, the id of the ledger that it belongs to, and history, its number of this beginning
+//!                                 of the epoch; server, where the epoch began
 //! acc:{p3}:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
 //!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
 //! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
@@ -25,8 +26,10 @@
 //! acc:lease:<name>        string  who does a background task; expires
 //! ```
 //!
-//! Channels: `acc:feed` (a state as JSON), `acc:progress` (a line each: `ledger|likes|refused <partition> <position>`),
-//! `acc:definitions`.
+//! Channels, which all databases of a Redis share: `acc:<database>:<ledger>:feed` (a state as JSON),
+//! `acc:<database>:<ledger>:progress` (a line each: `ledger|likes|refused <partition> <position>`) and
+//! `acc:<database>:<ledger>:definitions`. The first line of every message is the ledger's id; a message with another one is
+//! dropped.
 //!
 //! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in
 //! `likes`, `events`, `journal`, `boards` and `feed`. Points and times are whole numbers that a double holds exactly.
@@ -38,6 +41,7 @@ mod boards;
 mod events;
 mod examine;
 mod feed;
+mod held;
 mod journal;
 mod keys;
 mod likes;
@@ -47,12 +51,14 @@ mod script;
 mod settings;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, TlsCertificates};
+use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, Value};
 
+use self::feed::Speaker;
 use self::journal::RedisJournalReader;
 use self::keys::Keys;
 use self::link::{Args, Link, STEP_LIMIT};
@@ -78,6 +84,7 @@ pub struct RedisEngine {
     limits: EngineLimits,
     /// The limits as `like.lua` takes them.
     like_settings: String,
+    speaker: Arc<Mutex<Speaker>>,
 }
 
 /// Why there is no engine; says which address, without its password, and what to do.
@@ -120,6 +127,7 @@ impl RedisEngine {
         }
         let settings = url.into_connection_info().map_err(ConnectError::Url)?;
         let address = settings.addr().to_string();
+        let database = settings.redis_settings().db();
         let tcp = settings.tcp_settings().clone().set_nodelay(true);
         let settings = settings.set_tcp_settings(tcp);
         let client = match ca_file {
@@ -140,7 +148,9 @@ impl RedisEngine {
                 _ => ConnectError::Away { address, error },
             }
         })?;
-        Ok(Self { link, keys: Keys::new(prefix), limits, like_settings: likes::like_settings(&limits) })
+        let keys = Keys::new(prefix, database);
+        let speaker = Arc::new(Mutex::new(Speaker::of(&keys, "")));
+        Ok(Self { link, keys, limits, like_settings: likes::like_settings(&limits), speaker })
     }
 
     fn partitions(&self) -> std::ops::Range<u16> {
@@ -190,6 +200,13 @@ impl Engine for RedisEngine {
         Some(self.keys.pattern())
     }
 
+    fn instance(&self) -> String {
+        match &*self.link.server() {
+            "" => String::new(),
+            server => self.keys.instance(server),
+        }
+    }
+
     async fn ping(&self) -> Result<()> {
         self.link.call(&redis::cmd("PING"), STEP_LIMIT).await.map(drop)
     }
@@ -202,6 +219,10 @@ impl Engine for RedisEngine {
         Ok(self.read_clock().await?.ok())
     }
 
+    fn speak_for(&self, ledger: &str) {
+        self.do_speak_for(ledger);
+    }
+
     async fn survey(&self) -> Result<Survey> {
         self.do_survey().await
     }
@@ -210,8 +231,8 @@ impl Engine for RedisEngine {
         self.do_close().await
     }
 
-    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
-        self.do_open(epoch, ledger).await
+    async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
+        self.do_open(epoch, history, ledger).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
@@ -232,6 +253,14 @@ impl Engine for RedisEngine {
         self.do_viewer_likes(epoch, user, products).await
     }
 
+    async fn loaded_users(&self, cursor: u64) -> Result<(Vec<UserId>, u64)> {
+        self.do_loaded_users(cursor).await
+    }
+
+    async fn held_likes(&self, epoch: u64, users: &[UserId], _at: Timestamp) -> Result<Vec<Option<Vec<ProductId>>>> {
+        self.do_held_likes(epoch, users).await
+    }
+
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
         self.do_forget_likes(users).await
     }
@@ -248,6 +277,10 @@ impl Engine for RedisEngine {
 
     async fn remember_events(&self, events: &[(EventId, Original)], _at: Timestamp) -> Result<()> {
         self.do_remember_events(events).await
+    }
+
+    async fn forget_remembered(&self) -> Result<()> {
+        self.do_forget_remembered().await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {
@@ -326,6 +359,15 @@ impl Engine for RedisEngine {
         let mut args = Args::default();
         args.push(owner).push(ttl_ms(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
         flag(&self.link.eval(&script::LEASE, &[self.keys.lease(name)], &args, STEP_LIMIT).await?)
+    }
+
+    async fn lease_owner(&self, name: &str, _at: Timestamp) -> Result<Option<String>> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.keys.lease(name));
+        match self.link.call(&cmd, STEP_LIMIT).await? {
+            Value::Nil => Ok(None),
+            owner => Ok(Some(reply::text(&owner)?.to_owned())),
+        }
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<()> {

@@ -24,6 +24,7 @@ impl Script {
 pub static LIKE: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/like.lua")));
 pub static LOAD_LIKES: Script = Script::new(include_str!("lua/load_likes.lua"));
 pub static VIEWER_LIKES: Script = Script::new(include_str!("lua/viewer_likes.lua"));
+pub static HELD_LIKES: Script = Script::new(include_str!("lua/held_likes.lua"));
 pub static RECORD: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/record.lua")));
 pub static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 pub static BOARD: Script = Script::new(include_str!("lua/board.lua"));
@@ -42,10 +43,11 @@ pub static LEASE: Script = Script::new(include_str!("lua/lease.lua"));
 pub static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 
 /// All that `open` loads and `survey` looks for.
-pub static ALL: [&Script; 19] = [
+pub static ALL: [&Script; 20] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
+    &HELD_LIKES,
     &RECORD,
     &OPEN,
     &BOARD,

@@ -12,6 +12,8 @@ use crate::pipeline;
 pub enum VerifyTarget {
     Likes,
     Activity,
+    /// A user's likes as the server holds them for whoever has been there lately, against the ledger.
+    LoadedLikes,
     Board,
 }
 
@@ -63,17 +65,24 @@ pub struct RepairPayload {
     likes: Long,
     /// Counts of a product's signal in a quarter of an hour.
     activity: Long,
+    /// Users whose likes are loaded anew from the ledger.
+    users: Long,
     user_errors: Vec<UserError>,
 }
 
 impl RepairPayload {
     pub fn refused(error: UserError) -> Self {
-        Self { likes: Long(0), activity: Long(0), user_errors: vec![error] }
+        Self { likes: Long(0), activity: Long(0), users: Long(0), user_errors: vec![error] }
     }
 }
 
 impl From<Repaired> for RepairPayload {
     fn from(repaired: Repaired) -> Self {
-        Self { likes: repaired.likes.into(), activity: repaired.activity.into(), user_errors: Vec::new() }
+        Self {
+            likes: repaired.likes.into(),
+            activity: repaired.activity.into(),
+            users: (repaired.users.len() as u64).into(),
+            user_errors: Vec::new(),
+        }
     }
 }

@@ -135,7 +135,7 @@ pub async fn remembers_across_epochs(make: Make) {
     record(engine, &[order("e1", 5, -100), order("e2", 1, 0)], 0).await;
     engine.close().await.unwrap();
     assert!(is_lost(engine.record(1, 0, &[order("e3", 1, 0)], at(1)).await));
-    engine.open(2, LEDGER).await.unwrap();
+    engine.open(2, 7, LEDGER).await.unwrap();
     assert!(is_lost(engine.record(1, 0, &[order("e3", 1, 0)], at(2)).await));
     let batch = [order("e1", 5, -100), reversal("r1", "e1", None), order("e3", 1, 0), reversal("r2", "e1", None)];
     let outcomes = engine.record(2, 0, &batch, at(3)).await.unwrap();

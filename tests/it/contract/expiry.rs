@@ -35,7 +35,7 @@ fn in_time(renewed: Instant) -> Option<()> {
 
 pub async fn likes_stay_while_touched(make: Make) {
     let engine = &*make(EngineLimits { likes_idle_ms: SPAN_MS, ..plain() }).await;
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     unhurried(async |n| {
         let who = user(&format!("user{n}"));
         let likes = vec![(product("cup"), at(-1))];
@@ -82,7 +82,7 @@ pub async fn likes_stay_while_touched(make: Make) {
 
 pub async fn answers_go_when_idle(make: Make) {
     let engine = &*make(EngineLimits { answers_idle_ms: SPAN_MS, ..plain() }).await;
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     let ann = UserLikes { user: user("ann"), likes: vec![], answers: vec![] };
     engine.load_likes(1, &[ann], Timestamp::now()).await.unwrap();
     unhurried(async |n| {
@@ -156,7 +156,10 @@ pub async fn events_are_forgotten(make: Make) {
 pub async fn leases(make: Make) {
     let engine = &*make(plain()).await;
     let lease = async |name: &str, owner: &str, ttl| engine.lease(name, owner, ttl, Timestamp::now()).await.unwrap();
+    let owner = async || engine.lease_owner("project", Timestamp::now()).await.unwrap();
+    assert_eq!(owner().await, None);
     assert!(lease("project", "one", DEADLINE).await);
+    assert_eq!(owner().await.as_deref(), Some("one"));
     assert!(lease("project", "one", DEADLINE).await, "renewed");
     assert!(!lease("project", "two", DEADLINE).await);
     assert!(lease("roll", "two", DEADLINE).await, "another task");

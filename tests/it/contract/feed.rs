@@ -46,7 +46,7 @@ pub async fn publishes_in_sequence(make: Make) {
     assert_eq!(show(engine, &[("cup", 6)]).await, 2);
     assert_eq!(engine.published(&board).await.unwrap(), Some(state(1, 1)));
     assert!(!engine.publish(&state(1, 2)).await.unwrap(), "no longer shown");
-    engine.open(2, LEDGER).await.unwrap();
+    engine.open(2, 7, LEDGER).await.unwrap();
     assert!(engine.publish(&state(2, 2)).await.unwrap());
     assert_eq!(engine.published(&board).await.unwrap(), Some(state(2, 2)));
     let page = engine.page(&board, &PageStart::Rank(1), 1).await.unwrap().unwrap();
@@ -128,7 +128,7 @@ pub async fn a_slow_listener_hears_the_end(make: Make) {
                 }
             }
             Notice::Missed => {}
-            Notice::Definitions => panic!("never announced"),
+            Notice::Definitions | Notice::Foreign { .. } => panic!("never announced"),
         }
         if seqs.last() == Some(&LAST) {
             awaited.remove("feed");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use acclaim::domain::{Signal, partition_of};
-use acclaim::engine::RecordRequest;
+use acclaim::engine::{Progress, RecordRequest};
 
 use super::*;
 
@@ -32,6 +32,36 @@ fn positions_of(entries: &[Entry]) -> Vec<Position> {
     entries.iter().map(|entry| entry.position).collect()
 }
 
+/// A partition that was opened for history 7, and of which no commit was announced.
+fn surveyed(epoch: Option<u64>, last: Position, len: u64) -> PartitionSurvey {
+    PartitionSurvey { epoch, history: Some(7), last: Some(last), len, committed: Some(Position::new(last.epoch, 0)) }
+}
+
+/// Histories are kept until another one is opened; commits that are announced belong to the epoch that is open.
+pub async fn keeps_whose_it_is_and_what_was_announced(make: Make) {
+    let engine = &*make(EngineLimits { partitions: 2, ..plain() }).await;
+    let announce = async |partition, position| {
+        engine.announce(&[Progress::Ledger { partition, from: Position::default(), position }]).await.unwrap();
+    };
+    let kept = async || {
+        let kept = partition_surveys(engine).await;
+        kept.iter().map(|here| (here.history, here.committed)).collect::<Vec<_>>()
+    };
+    assert_eq!(kept().await, [(None, None); 2]);
+    engine.open(1, 11, LEDGER).await.unwrap();
+    announce(0, Position::new(1, 5)).await;
+    announce(0, Position::new(1, 3)).await;
+    announce(0, Position::new(2, 9)).await;
+    announce(1, Position::new(0, 9)).await;
+    let told = [(Some(11), Some(Position::new(1, 5))), (Some(11), Some(Position::new(1, 0)))];
+    assert_eq!(kept().await, told);
+    engine.close().await.unwrap();
+    announce(0, Position::new(1, 6)).await;
+    assert_eq!(kept().await, told);
+    engine.open(2, 12, LEDGER).await.unwrap();
+    assert_eq!(kept().await, [(Some(12), Some(Position::new(2, 0))); 2]);
+}
+
 pub async fn is_closed_and_empty_at_first(make: Make) {
     let engine = &*make(EngineLimits { partitions: 3, ..plain() }).await;
     engine.ping().await.unwrap();
@@ -41,10 +71,10 @@ pub async fn is_closed_and_empty_at_first(make: Make) {
     engine.close().await.unwrap();
     engine.trim(0, Position::new(5, 5)).await.unwrap();
     assert_eq!(partition_surveys(engine).await, [PartitionSurvey::default(); 3]);
-    engine.open(7, LEDGER).await.unwrap();
+    engine.open(7, 7, LEDGER).await.unwrap();
     let survey = engine.survey().await.unwrap();
     assert!(survey.has_scripts);
-    assert_eq!(survey.partitions, [PartitionSurvey { epoch: Some(7), last: Some(Position::new(7, 0)), len: 0 }; 3]);
+    assert_eq!(survey.partitions, [surveyed(Some(7), Position::new(7, 0), 0); 3]);
     assert_eq!(entries(engine, 2).await, []);
 }
 
@@ -52,20 +82,20 @@ pub async fn belongs_to_one_ledger(make: Make) {
     let engine = &*make(EngineLimits { partitions: 2, ..plain() }).await;
     let ledgers = async || engine.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>();
     assert!(ledgers().await.is_empty());
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     assert_eq!(ledgers().await, [LEDGER]);
     record(engine, 0, 0..3).await;
     // Another's is refused whole, whether this one works or is closed.
     let before = partition_surveys(engine).await;
-    assert!(is_lost(engine.open(2, "another").await));
+    assert!(is_lost(engine.open(2, 7, "another").await));
     assert_eq!(partition_surveys(engine).await, before);
     engine.close().await.unwrap();
     assert_eq!(ledgers().await, [LEDGER]);
     let closed = partition_surveys(engine).await;
-    assert!(is_lost(engine.open(2, "another").await));
+    assert!(is_lost(engine.open(2, 7, "another").await));
     assert_eq!((partition_surveys(engine).await, ledgers().await), (closed, vec![LEDGER.to_owned()]));
     assert_eq!(entries(engine, 0).await.len(), 3);
-    engine.open(2, LEDGER).await.unwrap();
+    engine.open(2, 7, LEDGER).await.unwrap();
     assert_eq!((ledgers().await, entries(engine, 0).await.len()), (vec![LEDGER.to_owned()], 0));
 }
 
@@ -81,13 +111,13 @@ pub async fn fences_epochs(make: Make) {
             && is_lost(engine.record(epoch, 0, &[], at(0)).await)
     };
     assert!(all_lost(0).await && all_lost(1).await, "never opened");
-    engine.open(3, LEDGER).await.unwrap();
+    engine.open(3, 7, LEDGER).await.unwrap();
     assert!(all_lost(2).await && all_lost(4).await);
     assert_eq!(engine.viewer_likes(3, &ann.user, &[product("jug")], at(0)).await.unwrap(), None);
     engine.load_likes(3, std::slice::from_ref(&ann), at(0)).await.unwrap();
     engine.close().await.unwrap();
     assert!(all_lost(3).await, "closed");
-    engine.open(4, LEDGER).await.unwrap();
+    engine.open(4, 7, LEDGER).await.unwrap();
     assert!(all_lost(3).await);
     assert_eq!(engine.like(4, &request).await.unwrap(), LikeOutcome::NotLoaded);
     assert_eq!(entries(engine, 0).await, []);
@@ -106,7 +136,7 @@ pub async fn numbers_each_partition(make: Make) {
     assert_eq!(positions_of(&entries(engine, bob).await), positions(1, 1..=3));
     let counts: Vec<_> = events(engine, bob).await.into_iter().map(|(_, event)| (event.signal, event.count)).collect();
     assert_eq!(counts, [(Signal::Like, 1), (Signal::View, 1), (Signal::View, 2)]);
-    let untouched = PartitionSurvey { epoch: Some(1), last: Some(Position::new(1, 0)), len: 0 };
+    let untouched = surveyed(Some(1), Position::new(1, 0), 0);
     let mut expected = vec![untouched; 4];
     for partition in [ann, bob] {
         let here = &mut expected[usize::from(partition)];
@@ -235,14 +265,14 @@ pub async fn closes_and_opens(make: Make) {
     engine.close().await.unwrap();
     engine.close().await.unwrap();
     // What is there can still be read and trimmed: recovery drains it.
-    let survey = PartitionSurvey { epoch: None, last: Some(Position::new(1, 3)), len: 3 };
+    let survey = surveyed(None, Position::new(1, 3), 3);
     assert_eq!(partition_surveys(engine).await, [survey]);
     engine.trim(0, Position::new(1, 1)).await.unwrap();
     assert_eq!(positions_of(&entries(engine, 0).await), positions(1, 2..=3));
     assert_eq!(partition_surveys(engine).await[0].len, 2);
 
-    engine.open(5, LEDGER).await.unwrap();
-    let survey = PartitionSurvey { epoch: Some(5), last: Some(Position::new(5, 0)), len: 0 };
+    engine.open(5, 7, LEDGER).await.unwrap();
+    let survey = surveyed(Some(5), Position::new(5, 0), 0);
     assert_eq!(partition_surveys(engine).await, [survey]);
     assert_eq!(entries(engine, 0).await, []);
     load(engine, 5, "ann", &[]).await;

@@ -1,6 +1,6 @@
 //! Likes: one effect for each key, bounds that write nothing, and users who are loaded, read and forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use acclaim::domain::Signal;
 use acclaim::engine::Progress;
@@ -115,7 +115,7 @@ pub async fn replays_before_anything_else(make: Make) {
     assert_eq!(toggle(engine, "ann", "cup", "other", 5_000).await, LikeOutcome::Busy);
     assert_eq!(toggle(engine, "ann", "cup", "k", 0).await, replayed(&first));
     // Answers outlive the epoch, likes do not.
-    engine.open(2, LEDGER).await.unwrap();
+    engine.open(2, 7, LEDGER).await.unwrap();
     let again = |id| LikeRequest {
         user: user("ann"),
         product: product("cup"),
@@ -264,7 +264,7 @@ pub async fn busy_by_age(make: Make) {
     committed(1, 4).await;
     assert_eq!(toggle(engine, "ann", "cup", "k5", 1_000_000).await, done(true, true, 1_000_000, 5));
     // A new epoch begins with nothing to wait for.
-    engine.open(2, LEDGER).await.unwrap();
+    engine.open(2, 7, LEDGER).await.unwrap();
     load(engine, 2, "ann", &[]).await;
     let late = LikeRequest {
         user: user("ann"),
@@ -292,6 +292,62 @@ pub async fn shows_a_viewer_their_likes(make: Make) {
     assert_eq!(liked("cat", &["pot", "cup", "jug", "tin", "pot"]).await, Some(expected));
 }
 
+/// Every user who is loaded, and what each likes.
+async fn held(engine: &dyn Engine) -> BTreeMap<String, Vec<String>> {
+    let (mut users, mut cursor) = (BTreeSet::new(), 0);
+    loop {
+        let (page, next) = engine.loaded_users(cursor).await.unwrap();
+        users.extend(page);
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let users: Vec<_> = users.into_iter().collect();
+    let likes = engine.held_likes(1, &users, at(0)).await.unwrap();
+    let of_user = |(user, likes): (&UserId, Option<Vec<ProductId>>)| {
+        let mut likes: Vec<_> = likes.expect("loaded").iter().map(ToString::to_string).collect();
+        likes.sort();
+        (user.to_string(), likes)
+    };
+    users.iter().zip(likes).map(of_user).collect()
+}
+
+pub async fn shows_what_it_holds(make: Make) {
+    let engine = &*opened(make, EngineLimits { partitions: 3, ..plain() }).await;
+    let many: Vec<_> =
+        (0..2_500).map(|n| (format!("user-{n}"), vec![format!("p{}", n % 7), "cup".to_owned()])).collect();
+    for (who, likes) in &many {
+        let likes: Vec<_> = likes.iter().map(|product| (product.as_str(), 0)).collect();
+        load(engine, 1, who, &likes).await;
+    }
+    toggle(engine, "ann", "jug", "k", 1).await;
+    let mut expected: BTreeMap<_, _> = many
+        .into_iter()
+        .map(|(who, mut likes)| {
+            likes.sort();
+            (who, likes)
+        })
+        .collect();
+    expected.insert("ann".to_owned(), vec!["jug".to_owned()]);
+    expected.insert("bob".to_owned(), vec![]);
+    assert_eq!(held(engine).await, expected);
+    assert_eq!(engine.held_likes(1, &[user("nobody"), user("bob")], at(0)).await.unwrap(), [None, Some(vec![])]);
+    assert!(is_lost(engine.held_likes(2, &[user("bob")], at(0)).await));
+    // More than one reply has room for.
+    let much: Vec<_> = (0..7_000).map(|n| format!("p{n}")).collect();
+    let much: Vec<_> = much.iter().map(|product| (product.as_str(), 0)).collect();
+    let heavy = ["heavy-1", "heavy-2", "heavy-3"];
+    for who in heavy {
+        load(engine, 1, who, &much).await;
+    }
+    let likes = engine.held_likes(1, &heavy.map(user), at(0)).await.unwrap();
+    let lens: Vec<_> = likes.iter().map(|likes| likes.as_ref().map(Vec::len)).collect();
+    assert_eq!(lens, [Some(7_000); 3]);
+    engine.open(2, 8, LEDGER).await.unwrap();
+    assert_eq!(engine.held_likes(2, &[user("ann")], at(0)).await.unwrap(), [None]);
+}
+
 pub async fn forgets(make: Make) {
     let engine = &*opened(make, plain()).await;
     toggle(engine, "ann", "cup", "k1", 1).await;
@@ -308,7 +364,7 @@ pub async fn forgets(make: Make) {
 /// effect, and the events of each (user, product) alternate from +1.
 pub async fn many_at_once_alternate(make: Make) {
     let engine = make(EngineLimits { like_rate: 0, ..EngineLimits::default() }).await;
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     for id in ["ann", "bob", "cat"] {
         load(&*engine, 1, id, &[]).await;
     }

@@ -33,11 +33,12 @@ macro_rules! contract {
                     refuses_a_key_of_another_product,
                     replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, rate_survives_a_clock_set_back,
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
-                    shows_a_viewer_their_likes, forgets, many_at_once_alternate;
+                    shows_a_viewer_their_likes, shows_what_it_holds, forgets, many_at_once_alternate;
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
                     refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
                     busy_stands_alone;
                 journal: is_closed_and_empty_at_first, fences_epochs, belongs_to_one_ledger,
+                    keeps_whose_it_is_and_what_was_announced,
                     numbers_each_partition, reads_in_pieces, waits_no_longer_than_asked, wakes_every_reader, loses_no_wake_up, trims, closes_and_opens;
                 boards: begins_empty, builds_and_switches, drops_what_was_never_shown, applies_once,
                     applies_to_both_generations, points_stop_and_vanish, keeps_what_a_generation_was_built_under,
@@ -82,7 +83,7 @@ fn plain() -> EngineLimits {
 /// An engine open in epoch 1, in which ann and bob are loaded and like nothing.
 async fn opened(make: Make, limits: EngineLimits) -> Arc<dyn Engine> {
     let engine = make(limits).await;
-    engine.open(1, LEDGER).await.unwrap();
+    engine.open(1, 7, LEDGER).await.unwrap();
     load(&*engine, 1, "ann", &[]).await;
     load(&*engine, 1, "bob", &[]).await;
     engine

@@ -72,12 +72,20 @@ impl Engine for Counted {
         self.engine.key_pattern()
     }
 
+    fn instance(&self) -> String {
+        self.engine.instance()
+    }
+
     async fn ping(&self) -> Result<()> {
         self.engine.ping().await
     }
 
     async fn used_bytes(&self) -> Result<Option<u64>> {
         self.engine.used_bytes().await
+    }
+
+    fn speak_for(&self, ledger: &str) {
+        self.engine.speak_for(ledger);
     }
 
     async fn survey(&self) -> Result<Survey> {
@@ -91,8 +99,8 @@ impl Engine for Counted {
         self.engine.close().await
     }
 
-    async fn open(&self, epoch: u64, ledger: &str) -> Result<()> {
-        self.engine.open(epoch, ledger).await
+    async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
+        self.engine.open(epoch, history, ledger).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
@@ -116,6 +124,14 @@ impl Engine for Counted {
         self.engine.viewer_likes(epoch, user, products, at).await
     }
 
+    async fn loaded_users(&self, cursor: u64) -> Result<(Vec<UserId>, u64)> {
+        self.engine.loaded_users(cursor).await
+    }
+
+    async fn held_likes(&self, epoch: u64, users: &[UserId], at: Timestamp) -> Result<Vec<Option<Vec<ProductId>>>> {
+        self.engine.held_likes(epoch, users, at).await
+    }
+
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
         self.engine.forget_likes(users).await
     }
@@ -133,6 +149,10 @@ impl Engine for Counted {
 
     async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()> {
         self.engine.remember_events(events, at).await
+    }
+
+    async fn forget_remembered(&self) -> Result<()> {
+        self.engine.forget_remembered().await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {
@@ -212,6 +232,10 @@ impl Engine for Counted {
 
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool> {
         self.engine.lease(name, owner, ttl, at).await
+    }
+
+    async fn lease_owner(&self, name: &str, at: Timestamp) -> Result<Option<String>> {
+        self.engine.lease_owner(name, at).await
     }
 
     async fn release(&self, name: &str, owner: &str) -> Result<()> {

@@ -41,6 +41,49 @@ pub async fn column(url: &str, query: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// A database as it was, as a dump keeps it.
+pub struct Backup(tempfile::NamedTempFile);
+
+/// Takes a backup of a database that may be in use.
+pub fn backup(url: &str) -> Backup {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    run("pg_dump", url, &["--file", file.path().to_str().unwrap()]);
+    Backup(file)
+}
+
+impl Backup {
+    /// Puts it in place of a database that may be in use: those who use it lose their connections, and find this one.
+    pub async fn restore(&self, url: &str) {
+        let (server, name) = url.rsplit_once('/').unwrap();
+        let owner = format!("{server}/postgres");
+        execute(&owner, &format!("CREATE DATABASE {name}_restored")).await;
+        let restored = format!("{server}/{name}_restored");
+        run("psql", &restored, &["--quiet", "--set", "ON_ERROR_STOP=1", "--file", self.0.path().to_str().unwrap()]);
+        let aside = format!("{name}_before_{:08x}", rand::random::<u32>());
+        for statement in [
+            format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
+            format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'"),
+            format!("ALTER DATABASE {name} RENAME TO {aside}"),
+            format!("ALTER DATABASE {name}_restored RENAME TO {name}"),
+        ] {
+            execute(&owner, &statement).await;
+        }
+    }
+}
+
+/// Runs a program of Postgres on a database.
+fn run(program: &str, url: &str, arguments: &[&str]) {
+    let output = Command::new(BINARIES.join(program)).args(["--dbname", url]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where Postgres has its programs.
+static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let asked = Command::new("pg_config").arg("--bindir").output();
+    let asked = asked.expect("pg_config runs; Debian has it in the packages postgresql and libpq-dev");
+    PathBuf::from(String::from_utf8(asked.stdout).unwrap().trim())
+});
+
 /// Has a server ask all but its owner for passwords, as SCRAM does.
 pub async fn ask_for_passwords(owner: &str) {
     admit(owner, "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256").await;
@@ -198,11 +241,6 @@ impl Drop for Server {
 
 /// A program of Postgres, run by a user it accepts: it refuses root.
 fn command(program: &str, folder: &Path) -> Command {
-    static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
-        let asked = Command::new("pg_config").arg("--bindir").output();
-        let asked = asked.expect("pg_config runs; Debian has it in the packages postgresql and libpq-dev");
-        PathBuf::from(String::from_utf8(asked.stdout).unwrap().trim())
-    });
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let mut command = Command::new(BINARIES.join(program));
     command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);

@@ -159,7 +159,7 @@ impl Pair {
             Op::Close => drop(both!(self, close())?),
             Op::Open { skipped } => {
                 self.epoch += 1 + skipped;
-                both!(self, open(self.epoch, LEDGER))?;
+                both!(self, open(self.epoch, 7, LEDGER))?;
             }
             Op::Like { .. } | Op::Load { .. } | Op::ViewerLikes { .. } | Op::Forget { .. } => {
                 self.step_likes(op).await?
