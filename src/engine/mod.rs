@@ -335,7 +335,6 @@ pub trait Engine: Send + Sync + 'static {
     /// any opened before; in Redis, where another node may have opened a later one meanwhile, `Lost` if it is not. The
     /// ledger, by its id, is remembered, and taken to have come as far as (epoch, 0), until it is announced otherwise. An
     /// engine that was opened for another ledger is left as it is: `Lost`.
-    ///
     /// `history` is the ledger's number of this beginning of the epoch: two copies of a ledger have the same id and may begin
     /// the same epoch, but not with the same history.
     async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()>;

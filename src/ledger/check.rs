@@ -9,7 +9,6 @@ use super::db::{Db, unsigned, with_conn};
 use super::error::Result;
 use super::schema::dead_letters;
 use super::statement::Statement;
-use super::{Difference, FoldCheck};
 use crate::domain::{ProductId, UserId};
 
 /// Differences listed; the rest are only counted.
@@ -31,6 +30,24 @@ macro_rules! TIMED_SQLITE {
 }
 
 pub(super) use {TIMED_POSTGRES, TIMED_SQLITE};
+
+/// A difference between what the ledger holds and the fold of its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub product: ProductId,
+    pub user: Option<UserId>,
+    pub expected: i64,
+    pub actual: i64,
+}
+
+/// What a check of one fold found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FoldCheck {
+    pub checked: u64,
+    pub differing: u64,
+    /// The first 100.
+    pub rows: Vec<Difference>,
+}
 
 #[derive(QueryableByName)]
 struct Row {

@@ -53,6 +53,7 @@ use crate::domain::{
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
 pub use boards::BOARDS_MAX;
+pub use check::{Difference, FoldCheck};
 pub use closed::{ClosedPeriod, StoredEntries};
 pub use db::missing_file;
 use db::{Db, Lanes, WHOLE_BOARDS_MAX, to_the_end};
@@ -218,24 +219,6 @@ pub struct Repaired {
     pub activity: u64,
     /// Whose likes they were.
     pub users: Vec<UserId>,
-}
-
-/// A difference between what the ledger holds and the fold of its events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    pub product: ProductId,
-    pub user: Option<UserId>,
-    pub expected: i64,
-    pub actual: i64,
-}
-
-/// What a check of one fold found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FoldCheck {
-    pub checked: u64,
-    pub differing: u64,
-    /// The first 100.
-    pub rows: Vec<Difference>,
 }
 
 impl Ledger {

@@ -11,9 +11,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::ledgers;
+use crate::poison;
 use crate::proxy::Mode;
-use crate::redis::text;
-use crate::world::{PARTITIONS, Side, World};
+use crate::world::{Side, World};
 
 macro_rules! kinds {
     ($($kind:ident $name:literal),+ $(,)?) => {
@@ -166,7 +166,7 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
         }
         ClockAhead => clock_step(&world.nodes[node].clock, random.random_range(1..40), short).await,
         ClockBehind => clock_step(&world.nodes[node].clock, -random.random_range(1..40), short).await,
-        JournalPoison => poison(world, random).await,
+        JournalPoison => poison::poison(world, random).await,
         Stranger => ledgers::stranger(world, node, random).await,
         ForeignMessages => ledgers::foreign_messages(world, short).await,
         OlderDump => ledgers::older_dump(world, short).await,
@@ -375,51 +375,6 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
             }
         }
         other => anyhow::bail!("{} is not one of Redis", other.name()),
-    }
-    Ok(())
-}
-
-/// Puts entries into the journal that can not be events.
-async fn poison(world: &World, random: &mut StdRng) -> anyhow::Result<()> {
-    const POISON: [&[&str]; 5] = [
-        &["poison", "x"],
-        &["id", "poison", "signal", "99", "product", "p0"],
-        &["id", "poison", "signal", "4", "product", "p0", "user", "", "count", "one and a half", "recorded_at", "1"],
-        &["poison", "\u{0}\u{1}\u{fffd}"],
-        // The database can not keep this product.
-        &[
-            "id",
-            "poison",
-            "signal",
-            "4",
-            "product",
-            "p\u{0}0",
-            "user",
-            "",
-            "count",
-            "1",
-            "occurred_at",
-            "1",
-            "recorded_at",
-            "1",
-            "reverses",
-            "",
-        ],
-    ];
-    let mut pair = world.redis.lock().await;
-    let primary = pair.primary();
-    for _ in 0..random.random_range(1..6) {
-        let partition = random.random_range(0..PARTITIONS);
-        let epoch = primary.command(&["HGET", &format!("acc:{{p{partition}}}:meta"), "epoch"]).await?;
-        // Closed, while it is recovered.
-        if text(&epoch).is_empty() {
-            continue;
-        }
-        let (journal, id) = (format!("acc:{{p{partition}}}:journal"), format!("{}-*", text(&epoch)));
-        let mut words = vec!["XADD", &journal, &id];
-        words.extend(POISON[random.random_range(0..POISON.len())]);
-        primary.command(&words).await?;
-        world.record.poisoned.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
     Ok(())
 }

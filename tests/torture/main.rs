@@ -15,6 +15,7 @@ mod faults;
 mod ledgers;
 mod node;
 mod phases;
+mod poison;
 mod postgres;
 mod process;
 mod producers;
