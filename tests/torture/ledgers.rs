@@ -68,6 +68,10 @@ pub async fn foreign_messages(world: &World, lasts: Duration) -> anyhow::Result<
             state["seq"] = (state["seq"].as_u64().unwrap_or_default() + 1_000_000).into();
             state["places"] = serde_json::json!([]);
             for (kind, message) in [("progress", commits.join("\n")), ("feed", state.to_string())] {
+                // Forged commits would only begin new epochs, which set views right again.
+                if world.options.forge_messages && kind == "progress" {
+                    continue;
+                }
                 // As it is named now, and as it was when channels named no ledger.
                 for channel in [format!("acc:0:{ledger}:{kind}"), format!("acc:{kind}")] {
                     primary.command(&["PUBLISH", &channel, &format!("{name}\n{message}")]).await?;
