@@ -2,6 +2,15 @@
 
 use super::{Bucket, EventId, InvalidId, Position, ProductId, Signal, Timestamp, UserId};
 
+/// Why an event can be neither stored nor counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct InvalidEvent {
+    /// The field of [`Event`] that is at fault.
+    pub field: &'static str,
+    pub reason: String,
+}
+
 /// One recorded signal.
 ///
 /// An unlike or a reversal is an event of its own with a negative count and the `occurred_at` of what it takes back, so
@@ -26,7 +35,47 @@ impl Event {
     /// Counts per event: one, up to what a producer that counts by the hour sends.
     pub const COUNT_MAX: i64 = 1_000_000;
 
-    /// The event that the fields of a journal entry are, or why they are none. `field` gives a field's text, or why there is
+    /// 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999Z, the range of RFC 3339, which both databases hold.
+    pub const TIMES_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+    /// Whether any ledger can store the event and any board count it. The edge lets only such events in, the journal's
+    /// readers take everything else for malformed, and a commit puts it into the dead letters.
+    pub fn validate(&self) -> Result<(), InvalidEvent> {
+        let wrong = |field, reason: String| Err(InvalidEvent { field, reason });
+        let ids = [
+            ("id", EventId::check(self.id.as_str())),
+            ("product", ProductId::check(self.product.as_str())),
+            ("user", self.user.as_ref().map_or(Ok(()), |user| UserId::check(user.as_str()))),
+            ("reverses", self.reverses.as_ref().map_or(Ok(()), |id| EventId::check(id.as_str()))),
+        ];
+        for (field, checked) in ids {
+            if let Err(error) = checked {
+                return wrong(field, error.to_string());
+            }
+        }
+        if self.count == 0 || self.count.unsigned_abs() > Self::COUNT_MAX.unsigned_abs() {
+            let reason = format!("the count {} is not 1 to {} or what takes that back", self.count, Self::COUNT_MAX);
+            return wrong("count", reason);
+        }
+        for (field, at) in [("occurred_at", self.occurred_at), ("recorded_at", self.recorded_at)] {
+            if !Self::TIMES_MS.contains(&at.as_ms()) {
+                return wrong(field, "a time is not within the years 1 to 9999".to_owned());
+            }
+        }
+        if self.id.is_of_like() && !self.is_like() {
+            let reason = "the id is a like's, and the event is not one like or unlike of that user".to_owned();
+            return wrong("id", reason);
+        }
+        Ok(())
+    }
+
+    /// Whether this is one like or unlike of the user that its id names.
+    fn is_like(&self) -> bool {
+        let is_own = self.user.as_ref().is_some_and(|user| self.id.like_of(user).is_some());
+        self.signal == Signal::Like && self.count.abs() == 1 && is_own
+    }
+
+    /// The event that the fields of a journal entry are, or why they are none that [`Self::validate`] lets pass. `field` gives a field's text, or why there is
     /// none.
     pub fn from_fields<'a>(field: impl Fn(&str) -> Result<&'a str, String>) -> Result<Self, String> {
         let number = |name: &str| {
@@ -37,7 +86,7 @@ impl Event {
         let signal = number("signal")?;
         let signal_code = i16::try_from(signal).ok().and_then(Signal::from_code);
         let optional = |name: &str| field(name).map(|text| (!text.is_empty()).then_some(text));
-        Ok(Self {
+        let event = Self {
             id: EventId::new(field("id")?).map_err(invalid)?,
             signal: signal_code.ok_or_else(|| format!("there is no signal {signal}"))?,
             product: ProductId::new(field("product")?).map_err(invalid)?,
@@ -46,7 +95,9 @@ impl Event {
             occurred_at: Timestamp::from_ms(number("occurred_at")?),
             recorded_at: Timestamp::from_ms(number("recorded_at")?),
             reverses: optional("reverses")?.map(EventId::new).transpose().map_err(invalid)?,
-        })
+        };
+        event.validate().map_err(|invalid| invalid.reason)?;
+        Ok(event)
     }
 
     pub fn bucket(&self) -> Bucket {

@@ -42,9 +42,14 @@ macro_rules! id {
             /// The longest id, in bytes.
             pub const LEN_MAX: usize = $max;
 
+            /// Whether a text can be such an id.
+            pub fn check(text: &str) -> Result<(), InvalidId> {
+                check(text, $what, $max)
+            }
+
             /// Takes an id from outside.
             pub fn new(text: &str) -> Result<Self, InvalidId> {
-                check(text, $what, $max)?;
+                Self::check(text)?;
                 Ok(Self(text.into()))
             }
 
@@ -111,9 +116,25 @@ impl EventId {
 
     /// The idempotency key, where this is the id of a like.
     pub fn like_key(&self) -> Option<IdempotencyKey> {
+        self.like_parts().map(|(key, _)| IdempotencyKey(key.into()))
+    }
+
+    /// Whether the id is in the name space of likes.
+    pub fn is_of_like(&self) -> bool {
+        self.0.starts_with(Self::LIKE_PREFIX)
+    }
+
+    /// The idempotency key, where this is exactly what [`Self::of_like`] makes of it and this user.
+    pub fn like_of(&self, user: &UserId) -> Option<&str> {
+        let (key, rest) = self.like_parts()?;
+        let is_canonical = self.0.strip_prefix(Self::LIKE_PREFIX)?.split_once(':')?.0 == key.len().to_string();
+        (is_canonical && rest.strip_prefix(':')? == user.as_str()).then_some(key)
+    }
+
+    /// The key, and what stands behind it.
+    fn like_parts(&self) -> Option<(&str, &str)> {
         let (len, rest) = self.0.strip_prefix(Self::LIKE_PREFIX)?.split_once(':')?;
-        let key = rest.get(..len.parse().ok()?)?;
-        Some(IdempotencyKey(key.into()))
+        rest.split_at_checked(len.parse().ok()?)
     }
 }
 

@@ -19,11 +19,13 @@
 //! comparable step by step.
 
 mod backoff;
+mod limits;
 pub mod memory;
 pub mod redis;
 mod survey;
 
 pub use backoff::Backoff;
+pub use limits::EngineLimits;
 pub use survey::{PartitionSurvey, Survey};
 
 use std::time::Duration;
@@ -46,57 +48,16 @@ pub enum EngineError {
     /// The engine is known to be away, or has refused the step before it began. Nothing was written.
     #[error("the engine does not answer: {0}")]
     Unavailable(String),
+    /// The engine has no memory left for the step. Nothing was written. Steps that free memory, or lead to it, never answer
+    /// this.
+    #[error("the engine's memory is full: {0}")]
+    Full(String),
     /// The step was asked for, and its answer did not come, or can't be read. Whether it took place is unknown.
     #[error("the engine's answer is lost: {0}")]
     Unanswered(String),
 }
 
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
-
-/// Bounds that both engines keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineLimits {
-    /// Partitions of the journal.
-    pub partitions: u16,
-    /// Likes a second that a user may send for long; 0 for no limit.
-    pub like_rate: u32,
-    /// Likes that a user may send at once before `like_rate` counts; 0 is taken for 1.
-    pub like_burst: u32,
-    /// Entries that a partition's journal may hold (markers of epochs not counted) before it answers BUSY: bounds the
-    /// engine's memory while the ledger is away.
-    pub journal_len_max: u64,
-    /// Age (`at` less the entry's `recorded_at`) of the oldest entry that the ledger does not have, in milliseconds, from
-    /// which on a partition answers BUSY.
-    pub journal_age_ms_max: i64,
-    /// How long a user's likes stay without being touched. Must be well over `journal_age_ms_max`, so that nothing
-    /// expires before it is in the ledger.
-    pub likes_idle_ms: i64,
-    /// How long the answers to a user's last idempotency keys are kept after the last one was saved.
-    pub answers_idle_ms: i64,
-    /// How long an event is remembered for dedupe and reversal.
-    pub event_memory_ms: i64,
-}
-
-impl EngineLimits {
-    /// Idempotency keys remembered for a user: more than a browser has in flight, and bounded for a user who sends
-    /// thousands.
-    pub const ANSWERS_MAX: usize = 16;
-}
-
-impl Default for EngineLimits {
-    fn default() -> Self {
-        Self {
-            partitions: 4,
-            like_rate: 10,
-            like_burst: 20,
-            journal_len_max: 1_000_000,
-            journal_age_ms_max: 6 * 3_600_000,
-            likes_idle_ms: 24 * 3_600_000,
-            answers_idle_ms: 600_000,
-            event_memory_ms: 600_000,
-        }
-    }
-}
 
 /// What a like should become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +108,8 @@ pub enum LikeOutcome {
     NotLoaded,
     /// The journal is too long, or too old. Nothing was written.
     Busy,
+    /// The user likes [`EngineLimits::likes_max`] products. Nothing was written.
+    TooMany,
 }
 
 /// A user's likes as the ledger has them, and the answers of recent keys so that a retry is harmless across a lost engine.
@@ -195,6 +158,16 @@ pub enum RecordOutcome {
     Mismatch,
     /// The journal is too long, or too old. Nothing was written.
     Busy,
+}
+
+/// Memory of the engine's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineMemory {
+    pub used_bytes: u64,
+    /// What it may use; `None` for no limit of its own.
+    pub max_bytes: Option<u64>,
+    /// Whether it refuses likes and events for want of memory.
+    pub is_full: bool,
 }
 
 /// What a generation of a board was built for. Where this differs from what is wanted now, the board is rebuilt.
@@ -316,8 +289,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Answers when the engine does.
     async fn ping(&self) -> Result<()>;
 
-    /// Memory that the engine's server uses; `None` for one without a server, or that does not say.
-    async fn used_bytes(&self) -> Result<Option<u64>>;
+    /// Memory of the engine's server; `None` for one without a server, or that does not say.
+    async fn memory(&self) -> Result<Option<EngineMemory>>;
 
     /// The time that the engine's server has; `None` for one without a server, or that does not say. It only alerts.
     async fn clock(&self) -> Result<Option<Timestamp>> {
@@ -342,7 +315,7 @@ pub trait Engine: Send + Sync + 'static {
     // ------------------------------------------------------------ likes
 
     /// In this order: epoch, else `Lost`; key seen, the saved answer, or `Conflict` if it is another product's; rate limit;
-    /// user loaded; journal below its bounds; then, if it changes anything, the entry; then the set, the rate and the saved answer.
+    /// user loaded; journal below its bounds; for a new like, fewer likes than `likes_max`; then, if it changes anything, the entry; then the set, the rate and the saved answer.
     ///
     /// The entry is an event named [`EventId::of_like`]: +1 that occurred at `at`, or -1 that occurred when the like it
     /// takes back did. A like that is done starts the idle time of the user's likes and answers again; the last
@@ -405,6 +378,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Forgets all answers and events that are remembered, because the ledger has gone back: what was counted since must be
     /// taken when it is sent again. Looks through everything that there is, in many steps.
     async fn forget_remembered(&self) -> Result<()>;
+
+    /// Forgets events that the ledger does not have, each in a partition: the same ids sent again are recorded anew.
+    async fn forget_events(&self, events: &[(u16, EventId)]) -> Result<()>;
 
     // ------------------------------------------------------------ journal
 

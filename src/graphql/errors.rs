@@ -117,6 +117,10 @@ pub fn name(error: &mut ServerError, request_id: &str) {
                 "whether this took effect is not known; send it again after retryAfterMs with the same idempotencyKey or \
                  ids, and look first where it has neither"
             }
+            Some(AppError::Full { .. }) => {
+                "this can't be taken now: the journal or the engine's memory is full; try again after retryAfterMs, with the \
+                 same key or ids"
+            }
             _ => "this can't be answered now; try again after retryAfterMs, with the same key or ids",
         }
         .to_owned();
@@ -129,6 +133,10 @@ pub fn name(error: &mut ServerError, request_id: &str) {
     set(error, "requestId", request_id.into());
     match error.source::<AppError>().cloned() {
         Some(AppError::RateLimited { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
+        Some(AppError::Full { retry_after_ms, .. }) => {
+            set(error, "retryAfterMs", scattered(retry_after_ms).into());
+            set(error, "reason", "FULL".into());
+        }
         Some(AppError::Unavailable { retry_after_ms, .. }) => {
             set(error, "retryAfterMs", scattered(retry_after_ms).into());
         }
@@ -188,7 +196,7 @@ fn code_of(error: &ServerError) -> Code {
         };
     }
     match error.source::<AppError>() {
-        Some(AppError::Unavailable { .. } | AppError::Unknown { .. }) => Code::Unavailable,
+        Some(AppError::Unavailable { .. } | AppError::Full { .. } | AppError::Unknown { .. }) => Code::Unavailable,
         Some(AppError::RateLimited { .. }) => Code::RateLimited,
         Some(AppError::TooMuch { .. }) => Code::LimitExceeded,
         Some(AppError::Internal(_)) => Code::Internal,
@@ -210,7 +218,7 @@ pub enum UserErrorCode {
 
 /// What a caller can mend is answered here. Everything else is a top-level error whose
 /// extensions.code is UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED (with retryAfterMs),
-/// UNAVAILABLE (with retryAfterMs; of a like or events nothing was written, unless outcome
+/// UNAVAILABLE (with retryAfterMs, and reason FULL where there is no room; of a like or events nothing was written, unless outcome
 /// is UNKNOWN: then send them again with the same idempotencyKey or ids, and look before
 /// anything that has neither is sent again), BAD_USER_INPUT, LIMIT_EXCEEDED or INTERNAL.
 /// Each has a requestId, which finds it in the log.
@@ -233,6 +241,14 @@ impl UserError {
 
     pub fn conflict(path: &str, message: impl ToString) -> Self {
         Self::new(UserErrorCode::Conflict, path, message)
+    }
+
+    /// Of a like or an event that the ledger's database can't store.
+    pub fn dead_lettered(path: &str, what: &str) -> Self {
+        Self::invalid(
+            path,
+            format!("the ledger can't store this {what}: it is not counted, and stands among the dead letters"),
+        )
     }
 
     fn new(code: UserErrorCode, path: &str, message: impl ToString) -> Self {
@@ -291,6 +307,9 @@ mod tests {
         assert_eq!(extension(&error, "code"), Some("UNAVAILABLE".into()));
         assert_eq!(extension(&error, "outcome"), Some("UNKNOWN".into()));
         assert_eq!(extension(&error, "idempotencyKey"), Some("k1".into()));
+        let full = told_of(AppError::Full { reason: "no room".into(), retry_after_ms: 500 });
+        assert_eq!(extension(&full, "code"), Some("UNAVAILABLE".into()));
+        assert_eq!(extension(&full, "reason"), Some("FULL".into()));
         let away = told_of(AppError::Unavailable { reason: "no Redis".into(), retry_after_ms: 500 });
         assert_eq!((extension(&away, "outcome"), extension(&away, "idempotencyKey")), (None, None));
         let Some(Value::Number(retry)) = extension(&away, "retryAfterMs") else { panic!() };

@@ -44,7 +44,7 @@ impl Mutation {
             return Ok(checked.answered(Vec::new(), None));
         }
         let (outcomes, durability) = app(ctx).record(&checked.events).await?;
-        Ok(checked.answered(outcomes, Some(durability)))
+        Ok(checked.answered(outcomes, durability))
     }
 
     /// INGEST role. At most 500 products; inserts or replaces by id.

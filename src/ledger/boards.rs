@@ -9,7 +9,7 @@ use super::db::{Db, in_snapshot, in_tx, with_conn};
 use super::error::{LedgerError, Result};
 use super::instant::At;
 use super::rules::{ProductRuleRow, RuleRow, cancel, cancel_all_of, to_product_rule, to_rule};
-use super::schema::{boards, closed_periods, period_results, product_rules, weight_rules};
+use super::schema::{boards, closed_periods, period_results, product_rules, versions, weight_rules};
 use super::{Author, BoardDefinition, Definitions, ReopenOutcome, SaveOutcome};
 use crate::domain::{
     Board, BoardId, Factor, HalfLife, Period, ProductRule, Rules, Scope, Timestamp, Window, time_zone,
@@ -84,21 +84,36 @@ macro_rules! take_back {
 
 /// Boards and rules, read together.
 pub(super) async fn definitions(db: &Db) -> Result<Definitions> {
-    type Rows = (Vec<BoardRow>, Vec<RuleRow>, Vec<ProductRuleRow>);
-    let (boards, weights, products): Rows = in_snapshot!(db, |conn| {
+    let nothing = Definitions { boards: Vec::new(), rules: Rules::default() };
+    Ok(definitions_since(db, &nothing).await?.unwrap_or(nothing))
+}
+
+/// Boards, and what is known of the rules with those that are newer; `None` where nothing has changed. Rules are only ever
+/// added, each with a version above all others, so only those above what is known are read; all of them where the ledger
+/// is behind it, as one that was restored from a backup.
+pub(super) async fn definitions_since(db: &Db, known: &Definitions) -> Result<Option<Definitions>> {
+    let known_version = known.rules.version();
+    type Rows = (i32, Vec<BoardRow>, Vec<RuleRow>, Vec<ProductRuleRow>);
+    let (since, boards, weights, products): Rows = in_snapshot!(db, |conn| {
+        let newest: i32 = versions::table.select(versions::rules).first(conn).await?;
+        let since = if newest < known_version { 0 } else { known_version };
         let shown = boards::table.filter(boards::deleted.eq(false)).order(boards::id);
         let boards = shown.select(BoardRow::as_select()).load(conn).await?;
-        let weights = weight_rules::table.order(weight_rules::version).load(conn).await?;
-        let products = product_rules::table.order(product_rules::version).load(conn).await?;
-        Ok((boards, weights, products))
+        if newest == since {
+            return Ok((since, boards, Vec::new(), Vec::new()));
+        }
+        let weights = weight_rules::table.filter(weight_rules::version.gt(since)).order(weight_rules::version);
+        let products = product_rules::table.filter(product_rules::version.gt(since)).order(product_rules::version);
+        Ok((since, boards, weights.load(conn).await?, products.load(conn).await?))
     })?;
-    Ok(Definitions {
-        boards: boards.into_iter().map(to_definition).collect::<Result<_>>()?,
-        rules: Rules {
-            weights: weights.into_iter().map(to_rule).collect::<Result<_>>()?,
-            products: products.into_iter().map(to_product_rule).collect(),
-        },
-    })
+    let boards = boards.into_iter().map(to_definition).collect::<Result<Vec<_>>>()?;
+    if since == known_version && weights.is_empty() && products.is_empty() && boards == known.boards {
+        return Ok(None);
+    }
+    let mut rules = if since == known_version { known.rules.clone() } else { Rules::default() };
+    rules.weights.extend(weights.into_iter().map(to_rule).collect::<Result<Vec<_>>>()?);
+    rules.products.extend(products.into_iter().map(to_product_rule));
+    Ok(Some(Definitions { boards, rules }))
 }
 
 fn to_definition(row: BoardRow) -> Result<BoardDefinition> {

@@ -17,7 +17,8 @@ fenced AS MATERIALIZED (
 -- Everything below happens only if all cursors do, and the lease, if there is one, is ours.
 gate AS MATERIALIZED (
     SELECT
-        ({fence} = 0 OR EXISTS (SELECT 1 FROM fenced)) AND COUNT(*) = {batches} AS is_open, {events} AS events
+        ({fence} = 0 OR EXISTS (SELECT 1 FROM fenced)) AND COUNT(*) = {batches} AS is_open, {events} AS events,
+        {dead_lettered} AS dead_lettered
     FROM held
 ),
 moved AS (
@@ -93,7 +94,7 @@ liked AS (
     SET liked = EXCLUDED.liked, liked_at = EXCLUDED.liked_at, epoch = EXCLUDED.epoch, seq = EXCLUDED.seq
     WHERE (likes.epoch, likes.seq) < (EXCLUDED.epoch, EXCLUDED.seq)
 ),
-buried AS (
+dead_lettered AS (
     INSERT INTO dead_letters (id, partition, epoch, seq, entry, error, at)
     SELECT letter.*, {now}
     FROM UNNEST({ids}, {partitions}, {epochs}, {seqs}, {entries}, {errors}) AS letter
@@ -101,13 +102,27 @@ buried AS (
     -- A gap takes the position before it, where a letter may be already.
     ON CONFLICT DO NOTHING
 ),
--- A refused event has been counted by the boards already.
+-- What was rejected or dead-lettered stands in the engine as if it had been committed, until somebody corrects that.
+noted AS (
+    INSERT INTO rejections (partition, epoch, seq, event_id, user_id, reverses)
+    SELECT sent.partition, sent.epoch, sent.seq, sent.id, sent.user_id, sent.reverses
+    FROM sent
+    WHERE (SELECT COUNT(*) FROM kept) < (SELECT events FROM gate)
+        AND (sent.partition, sent.epoch, sent.seq) NOT IN (SELECT partition, epoch, seq FROM kept)
+    UNION ALL
+    SELECT letter.*
+    FROM UNNEST({partitions}, {epochs}, {seqs}, {ids}, {users}, {reverses}) AS letter
+    WHERE (SELECT is_open FROM gate)
+    ON CONFLICT DO NOTHING
+),
+-- And boards have counted it.
 revised AS (
     UPDATE boards
     SET revision = revision + 1
-    WHERE (SELECT is_open FROM gate) AND (SELECT COUNT(*) FROM kept) < (SELECT events FROM gate)
+    FROM gate
+    WHERE gate.is_open AND (gate.dead_lettered > 0 OR (SELECT COUNT(*) FROM kept) < gate.events)
 )
--- One row; or, only where some were refused, one for each event that was kept.
+-- One row; or, only where some were rejected, one for each event that was kept.
 SELECT gate.is_open, (SELECT COUNT(*) FROM kept) AS kept_count, kept.partition, kept.epoch, kept.seq
 FROM gate
 LEFT JOIN kept ON (SELECT COUNT(*) FROM kept) < gate.events

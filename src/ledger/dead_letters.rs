@@ -17,7 +17,7 @@ use super::instant::At;
 use super::schema::{boards, cursors, dead_letters};
 use super::state::{partition_of_code, to_cursors};
 use super::statement::Statement;
-use super::sync::{Attempt, Run, TakesOver, flaw};
+use super::sync::{Attempt, Run, TakesOver};
 use super::{Author, Batch, KeysetPage, Replayed, StoredDeadLetter};
 use crate::domain::{Event, EventId, Position, ProductId, Signal, Timestamp, UserId};
 
@@ -120,7 +120,7 @@ fn event_of(entry: &str) -> Result<Event, String> {
             }
         }
     };
-    flaw(&event).map_or(Ok(event), |flaw| Err(invalid(&flaw)))
+    event.validate().map(|()| event).map_err(|error| invalid(&error))
 }
 
 type LetterRow = (String, i16, i64, i64, String, String, At);
@@ -277,14 +277,14 @@ async fn replay_together(db: &Db, ids: &[String], author: &Author) -> Result<Rep
         }
         batches.values_mut().for_each(|batch| batch.events.sort_by_key(|(position, _)| *position));
         let runs: Vec<_> = batches.values().map(Run::of).collect();
-        let refused: HashSet<_> = match conn.take_over(&runs).await? {
-            Attempt::Done { refused } => refused.into_iter().map(|(partition, at, _)| (partition, at)).collect(),
+        let rejected: HashSet<_> = match conn.take_over(&runs).await? {
+            Attempt::Done { rejected } => rejected.into_iter().map(|(partition, at, _)| (partition, at)).collect(),
             Attempt::CursorMoved => {
                 return Err(LedgerError::Internal("a cursor moved while it was held".to_owned()).into());
             }
         };
         let (known, taken): (Vec<_>, Vec<_>) =
-            events.into_iter().partition(|(letter, _)| refused.contains(&(letter.partition, letter.position)));
+            events.into_iter().partition(|(letter, _)| rejected.contains(&(letter.partition, letter.position)));
         let nothing_new = "the ledger has the event, or a reversal of the same one, or the like would change nothing";
         replayed.refuse(known.into_iter().map(|(letter, _)| (letter.id, nothing_new.to_owned())));
         if taken.is_empty() {

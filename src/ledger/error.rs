@@ -20,6 +20,9 @@ pub enum LedgerError {
     /// The database refuses these very rows (SQLSTATE classes 22 and 23): the same call will never work.
     #[error("the ledger refuses the rows: {0}")]
     Rejected(String),
+    /// The ledger holds as many as it may; `limit` is the bound's name, and `value` what it is.
+    #[error("{message}")]
+    TooMany { limit: &'static str, value: usize, message: &'static str },
     /// Anything else: a fault in Acclaim, or in the database's set-up.
     #[error("the ledger failed: {0}")]
     Internal(String),

@@ -33,6 +33,7 @@ const PRIVILEGES: &[(&str, &str)] = &[
     ("closed_periods", "SELECT, INSERT, UPDATE, DELETE"),
     ("period_results", "SELECT, INSERT, UPDATE, DELETE"),
     ("dead_letters", "SELECT, INSERT, DELETE"),
+    ("rejections", "SELECT, INSERT, DELETE"),
     ("audit_log", "SELECT, INSERT"),
 ];
 

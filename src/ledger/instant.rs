@@ -1,7 +1,6 @@
 //! The SQL type of instants: `timestamptz` on Postgres, whole microseconds since 1970 in an INTEGER on SQLite.
 //!
-//! Invariant: what is stored is exactly the millisecond that was given. Both databases hold the years 1 to 9999, the
-//! range of RFC 3339; an instant outside them is taken for the nearest one, so it may only stand in a comparison.
+//! Invariant: what is stored is exactly the millisecond that was given. Both databases hold [`Event::TIMES_MS`]; an instant outside them is taken for the nearest one, so it may only stand in a comparison.
 
 use diesel::deserialize::{self, FromSql};
 use diesel::expression::AsExpression;
@@ -10,7 +9,7 @@ use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::BigInt;
 use diesel::sqlite::Sqlite;
 
-use crate::domain::Timestamp;
+use crate::domain::{Event, Timestamp};
 
 /// 1184 and 1185 are the fixed oids of `timestamptz` and its array.
 #[derive(diesel::sql_types::SqlType, diesel::query_builder::QueryId, Clone, Copy, Debug)]
@@ -23,21 +22,12 @@ pub struct Instant;
 #[diesel(sql_type = Instant)]
 pub struct At(pub Timestamp);
 
-/// 0001-01-01T00:00:00Z.
-const MS_MIN: i64 = -62_135_596_800_000;
-/// 9999-12-31T23:59:59.999Z.
-const MS_MAX: i64 = 253_402_300_799_999;
 /// Postgres counts from 2000-01-01T00:00:00Z.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
-/// Whether both databases can hold the instant.
-pub fn can_be_stored(at: Timestamp) -> bool {
-    (MS_MIN..=MS_MAX).contains(&at.as_ms())
-}
-
 /// Microseconds since 1970, as SQLite stores them.
 pub fn microseconds(at: Timestamp) -> i64 {
-    at.as_ms().clamp(MS_MIN, MS_MAX) * 1000
+    at.as_ms().clamp(*Event::TIMES_MS.start(), *Event::TIMES_MS.end()) * 1000
 }
 
 impl ToSql<Instant, Sqlite> for At {

@@ -16,7 +16,7 @@ use crate::domain::{EventId, Position, ProductId, Signal, Timestamp, UserId};
 use crate::engine::{EngineLimits, LikeAnswer, Original, UserLikes};
 
 /// What each user of a list likes, and the user's last likes and unlikes: for each user a short walk through `likes_by_user`
-/// and one back through `events_by_user`. As joins they might be planned over whole tables, from which OFFSET 0 keeps
+/// and one back through `events_by_user`. As joins they might be planned over whole tables, from which LIMIT keeps
 /// Postgres.
 const LOADED_POSTGRES: &str = "
     SELECT asked.user_id, own.*
@@ -27,7 +27,7 @@ const LOADED_POSTGRES: &str = "
                 CAST(0 AS BIGINT) AS epoch, CAST(0 AS BIGINT) AS seq
             FROM likes
             WHERE likes.user_id = asked.user_id AND liked
-            OFFSET 0
+            LIMIT {likes}
         )
         UNION ALL
         (
@@ -39,12 +39,16 @@ const LOADED_POSTGRES: &str = "
         )
     ) AS own";
 
-/// The same in the words of SQLite, which has no LATERAL and numbers the rows instead.
+/// The same in the words of SQLite, which has no LATERAL: it joins a list made for each user, or numbers the rows.
 const LOADED_SQLITE: &str = "
     WITH asked AS (SELECT value AS user_id FROM json_each({users}))
-    SELECT user_id, product_id, liked_at AS at, NULL AS id, 0 AS count, 0 AS epoch, 0 AS seq
-    FROM likes
-    WHERE user_id IN (SELECT user_id FROM asked) AND liked
+    SELECT user_id, own.value ->> 0 AS product_id, own.value ->> 1 AS at, NULL AS id, 0 AS count, 0 AS epoch, 0 AS seq
+    FROM asked, json_each((
+        SELECT json_group_array(json_array(product_id, liked_at))
+        FROM (
+            SELECT product_id, liked_at FROM likes WHERE likes.user_id = asked.user_id AND liked LIMIT {likes}
+        )
+    )) AS own
     UNION ALL
     SELECT user_id, product_id, at, id, count, epoch, seq FROM (
         SELECT user_id, product_id, recorded_at AS at, id, count, epoch, seq,
@@ -73,8 +77,8 @@ struct Loaded {
     seq: i64,
 }
 
-/// One query for all likes and all answers.
-pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
+/// One query for all answers, and at most `likes_max` likes of each.
+pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp, likes_max: i64) -> Result<Vec<UserLikes>> {
     let text = db.either(LOADED_POSTGRES, LOADED_SQLITE);
     // Each user once: a row for each would come for each time that one is named.
     let names: BTreeSet<&str> = users.iter().map(UserId::as_str).collect();
@@ -82,6 +86,7 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp) -> R
     let rows: Vec<Loaded> = with_conn!(db, |conn| {
         let query = Statement::new(text)
             .bind::<Text, _>(&names)
+            .bind::<BigInt, _>(likes_max)
             .bind::<Instant, _>(At(since))
             .bind::<BigInt, _>(EngineLimits::ANSWERS_MAX as i64);
         Ok(query.load(conn).await?)

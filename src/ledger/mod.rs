@@ -25,6 +25,7 @@ mod likes;
 mod lock;
 mod postgres;
 mod postgres_url;
+mod rejections;
 mod repair;
 mod results;
 mod rules;
@@ -47,8 +48,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::domain::{
-    Basis, Board, BoardId, Bucket, Cursors, Entry, Event, EventId, Finding, IdempotencyKey, Money, Period, Place,
-    Position, Product, ProductId, Rules, Timestamp, UserId,
+    Basis, Board, BoardId, Bucket, Cursors, Entry, EventId, Finding, IdempotencyKey, Money, Period, Place, Position,
+    Product, ProductId, Rules, Timestamp, UserId,
 };
 use crate::engine::{LikeAnswer, Original, UserLikes};
 
@@ -66,8 +67,10 @@ pub use error::{LedgerError, Result};
 pub use heartbeats::{Epoch, Heartbeat};
 pub use lease::{Lease, RENEW_EVERY};
 pub use lock::LedgerLock;
+pub use rejections::{EventState, Rejection};
 pub use results::KEPT_PLACES;
 pub use snapshot::{ActivityRow, Pace, Snapshot, Wanted};
+pub use sync::{Batch, Commit, DeadLetter, Refused};
 pub use wait::name_long_wait;
 
 /// Which database, from a URL.
@@ -107,44 +110,6 @@ pub struct LedgerState {
     pub epoch_began_at: Timestamp,
     /// One for each partition.
     pub cursors: Cursors,
-}
-
-/// A partition's entries, to be committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    pub partition: u16,
-    /// The cursor that these entries follow.
-    pub from: Position,
-    /// Position of the last entry.
-    pub to: Position,
-    pub events: Vec<(Position, Event)>,
-    /// Entries that can't be events, and gaps in the journal.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    pub position: Position,
-    pub entry: String,
-    pub error: String,
-}
-
-/// An event that the ledger did not take, and where in the journal it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub partition: u16,
-    pub position: Position,
-    pub event: Event,
-}
-
-/// What a commit did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Commit {
-    /// Everything is in. `refused` are events whose id (or whose original's reversal) the ledger had already, and likes
-    /// that would change nothing; they changed nothing.
-    Done { refused: Vec<Refused> },
-    /// A cursor was not where the batch begins: somebody else has committed; nothing was changed.
-    CursorMoved,
 }
 
 /// A board with what tells whether its generation is up to date.
@@ -342,10 +307,31 @@ impl Ledger {
 
     // ------------------------------------------------------------ likes and events
 
+    /// What the ledger has not taken of what the engine has, and the engine was not corrected of yet; the oldest 4,000.
+    pub async fn rejections(&self) -> Result<Vec<Rejection>> {
+        rejections::pending(&self.lanes.sync).await
+    }
+
+    /// Says that the engine is corrected of these.
+    pub async fn settle_rejections(&self, settled: &[Rejection]) -> Result<()> {
+        let (db, settled) = (Arc::clone(&self.lanes.sync), settled.to_vec());
+        to_the_end(async move { rejections::settle(&db, &settled).await }).await
+    }
+
+    /// What the ledger has of entries that its cursors have passed, in the order asked.
+    pub async fn event_states(&self, entries: &[(EventId, u16, Position)]) -> Result<Vec<EventState>> {
+        rejections::states(&self.lanes.intake, entries).await
+    }
+
     /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query.
     /// `answers` are the last 16 of each user.
     pub async fn user_likes(&self, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
-        likes::user_likes(&self.lanes.intake, users, since).await
+        likes::user_likes(&self.lanes.intake, users, since, i64::MAX).await
+    }
+
+    /// As [`Self::user_likes`], at most so many likes of each.
+    pub async fn first_user_likes(&self, users: &[UserId], since: Timestamp, first: usize) -> Result<Vec<UserLikes>> {
+        likes::user_likes(&self.lanes.intake, users, since, i64::try_from(first).unwrap_or(i64::MAX)).await
     }
 
     /// What the user likes, newest first (then by product id, high to low), after a place in that order.
@@ -395,6 +381,11 @@ impl Ledger {
 
     pub async fn definitions(&self) -> Result<Definitions> {
         boards::definitions(&self.lanes.sync).await
+    }
+
+    /// As [`Self::definitions`], read as far as they differ from those that are known; `None` where they do not.
+    pub async fn definitions_since(&self, known: &Definitions) -> Result<Option<Definitions>> {
+        boards::definitions_since(&self.lanes.sync, known).await
     }
 
     /// The boards that were deleted, and not made anew since.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::audit::{Deed, enter, next_version, take_turn, time_told, told};
 use super::boards::raise;
 use super::db::{Db, in_tx, with_conn};
-use super::error::{LedgerError, Result};
+use super::error::{Failure, LedgerError, Result};
 use super::instant::At;
 use super::schema::{product_rules, weight_rules};
 use super::{Author, CancelOutcome, KeysetPage, NewProductRule, NewWeightRule, RuleOutcome};
@@ -19,6 +19,19 @@ use crate::domain::{BoardId, Factor, Hours, ProductId, ProductRule, Signal, Weig
 pub(super) type RuleRow =
     (i32, Option<String>, String, String, At, String, Option<At>, Option<At>, Option<String>, Option<i32>);
 pub(super) type ProductRuleRow = (i32, String, Option<String>, bool, Option<i64>, Option<At>, String, At, String);
+
+/// The newest version that a rule may get: every node keeps all rules, some 300 bytes each, and looks through them for each
+/// board that it computes. A change an hour reaches it after eleven years. Rules can be taken back beyond it.
+const VERSION_MAX: i32 = 100_000;
+
+/// Fails where a rule would be one too many.
+fn expect_room(version: i32) -> Result<(), Failure> {
+    if version <= VERSION_MAX {
+        return Ok(());
+    }
+    let message = "there are as many rules of weights and products as there may be";
+    Err(LedgerError::TooMany { limit: "rules", value: VERSION_MAX as usize, message }.into())
+}
 
 /// Adds a rule under the next version.
 pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcome> {
@@ -35,6 +48,7 @@ pub(super) async fn add_rule(db: &Db, rule: &NewWeightRule) -> Result<RuleOutcom
             return Ok(RuleOutcome::Conflict { present });
         }
         let version = next_version!(conn);
+        expect_room(version)?;
         let row = (
             weight_rules::version.eq(version),
             weight_rules::board.eq(board),
@@ -163,6 +177,7 @@ pub(super) async fn set_product_rule(db: &Db, rule: &NewProductRule) -> Result<P
             return Ok(known.clone());
         }
         let version = next_version!(conn);
+        expect_room(version)?;
         let row = (
             product_rules::version.eq(version),
             product_rules::product_id.eq(rule.product.as_str()),

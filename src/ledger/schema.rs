@@ -154,6 +154,14 @@ tables! {
         error -> Text,
         at -> Instant,
     }
+    rejections (partition, epoch, seq) {
+        partition -> SmallInt,
+        epoch -> BigInt,
+        seq -> BigInt,
+        event_id -> Text,
+        user_id -> Nullable<Text>,
+        reverses -> Nullable<Text>,
+    }
 }
 
 diesel::allow_tables_to_appear_in_same_query!(period_results, products);

@@ -1,16 +1,60 @@
 //! Taking the journal over: batches of entries into events, likes, activity and cursors, all or nothing.
 //!
-//! Entries that no database could hold go to the dead letters before it is asked, so that both refuse the same ones.
+//! An event is committed, rejected (the ledger has it, or it changes nothing) or dead-lettered (it can't be stored).
+//! Events that are not valid go to the dead letters before the database is asked, so that both refuse the same ones.
 //! Should one refuse rows all the same, the batch is halved, with a cursor in between, until the bad entry stands alone.
-//! What is refused as a duplicate raises the revision of every board in the same step, so that the boards, which have
-//! counted it, are rebuilt even if the answer to the commit never arrives.
+//!
+//! The engine has taken what was rejected or dead-lettered, and boards have counted it. So the same step raises the
+//! revision of every board, which has them rebuilt, and leaves a row in `rejections` until the engine is corrected:
+//! both happen even if the answer to the commit never arrives.
 
 use super::db::Db;
 use super::dead_letters::entry_of;
 use super::error::{Failure, LedgerError, Result};
-use super::instant::can_be_stored;
-use super::{Batch, Commit, Refused, sync_postgres, sync_sqlite};
-use crate::domain::{Event, EventId, Position, ProductId, Signal, UserId};
+use super::{sync_postgres, sync_sqlite};
+use crate::domain::{Event, Position};
+
+/// A partition's entries, to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub partition: u16,
+    /// The cursor that these entries follow.
+    pub from: Position,
+    /// Position of the last entry.
+    pub to: Position,
+    pub events: Vec<(Position, Event)>,
+    /// Entries that can't be events, and gaps in the journal.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub position: Position,
+    pub entry: String,
+    pub error: String,
+}
+
+/// An event that the ledger did not take, and where in the journal it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub partition: u16,
+    pub position: Position,
+    pub event: Event,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Commit {
+    /// The cursors have moved, and all events but these are committed.
+    Done {
+        /// The ledger had their ids (or a reversal of the same original) already, or they are likes that change nothing.
+        rejected: Vec<Refused>,
+        /// The database can't store them. They stand among the dead letters.
+        dead_lettered: Vec<Refused>,
+    },
+    /// A cursor was not where the batch begins: somebody else has committed; nothing was changed.
+    CursorMoved,
+}
 
 /// A run of one partition's entries, sorted into what they become.
 #[derive(Clone, Default)]
@@ -19,16 +63,18 @@ pub(super) struct Run<'a> {
     pub(super) from: Position,
     pub(super) to: Position,
     pub(super) events: Vec<(Position, &'a Event)>,
-    pub(super) letters: Vec<Letter>,
+    pub(super) letters: Vec<Letter<'a>>,
 }
 
 /// A row of the dead letters.
 #[derive(Clone)]
-pub(super) struct Letter {
+pub(super) struct Letter<'a> {
     pub(super) id: String,
     pub(super) position: Position,
     pub(super) entry: String,
     pub(super) error: String,
+    /// The event that the entry is, where it is one.
+    pub(super) event: Option<&'a Event>,
 }
 
 /// An event with its partition and position.
@@ -36,7 +82,7 @@ pub(super) type Placed<'a> = (u16, Position, &'a Event);
 
 /// What one attempt did.
 pub(super) enum Attempt<'a> {
-    Done { refused: Vec<Placed<'a>> },
+    Done { rejected: Vec<Placed<'a>> },
     CursorMoved,
 }
 
@@ -46,7 +92,8 @@ pub(super) trait TakesOver {
 }
 
 pub(super) async fn commit(db: &Db, batches: &[Batch]) -> Result<Commit> {
-    let mut all_refused = Vec::new();
+    let (mut all_rejected, mut dead_lettered) = (Vec::new(), Vec::new());
+    let refused = |(partition, position, event): Placed<'_>| Refused { partition, position, event: event.clone() };
     // The runs still to be committed, the next one last. Nearly always it is one item: all of them together.
     let mut waiting = vec![batches.iter().map(Run::of).collect::<Vec<_>>()];
     while let Some(runs) = waiting.pop() {
@@ -55,18 +102,16 @@ pub(super) async fn commit(db: &Db, batches: &[Batch]) -> Result<Commit> {
             Db::Sqlite(sqlite) => sync_sqlite::commit(sqlite, &runs).await,
         };
         match attempt {
-            Ok(Attempt::Done { refused }) => {
-                all_refused.extend(refused.into_iter().map(|(partition, position, event)| {
-                    let event = event.clone();
-                    Refused { partition, position, event }
-                }));
+            Ok(Attempt::Done { rejected }) => {
+                all_rejected.extend(rejected.into_iter().map(refused));
+                dead_lettered.extend(runs.iter().flat_map(Run::dead_lettered).map(refused));
             }
             Ok(Attempt::CursorMoved) => return Ok(Commit::CursorMoved),
             Err(LedgerError::Rejected(reason)) => waiting.extend(halve(runs, &reason)?),
             Err(error) => return Err(error),
         }
     }
-    Ok(Commit::Done { refused: all_refused })
+    Ok(Commit::Done { rejected: all_rejected, dead_lettered })
 }
 
 /// Two smaller attempts in place of one that was rejected, the second half first; or one in which the last entry left is
@@ -95,7 +140,7 @@ fn halve<'a>(mut runs: Vec<Run<'a>>, reason: &str) -> Result<Vec<Vec<Run<'a>>>> 
         return Err(rejected());
     }
     for (position, event) in std::mem::take(&mut run.events) {
-        run.bury(position, entry_of(event), reason);
+        run.dead_letter(position, entry_of(event), reason, Some(event));
     }
     Ok(vec![vec![run]])
 }
@@ -104,52 +149,30 @@ impl<'a> Run<'a> {
     pub(super) fn of(batch: &'a Batch) -> Self {
         let mut run = Self { partition: batch.partition, from: batch.from, to: batch.to, ..Self::default() };
         for letter in &batch.dead_letters {
-            run.bury(letter.position, letter.entry.clone(), &letter.error);
+            run.dead_letter(letter.position, letter.entry.clone(), &letter.error, None);
         }
         for (position, event) in &batch.events {
-            match flaw(event) {
-                None => run.events.push((*position, event)),
-                Some(flaw) => run.bury(*position, entry_of(event), &flaw),
+            match event.validate() {
+                Ok(()) => run.events.push((*position, event)),
+                Err(invalid) => run.dead_letter(*position, entry_of(event), &invalid.reason, Some(event)),
             }
         }
         run
     }
 
-    fn bury(&mut self, position: Position, entry: String, error: &str) {
+    /// The events among the dead letters.
+    pub(super) fn dead_lettered(&self) -> impl Iterator<Item = Placed<'a>> {
+        self.letters.iter().filter_map(|letter| Some((self.partition, letter.position, letter.event?)))
+    }
+
+    fn dead_letter(&mut self, position: Position, entry: String, error: &str, event: Option<&'a Event>) {
         let others = self.letters.iter().filter(|letter| letter.position == position).count();
         let id = match others {
             0 => format!("{}:{position}", self.partition),
             n => format!("{}:{position}.{n}", self.partition),
         };
-        self.letters.push(Letter { id, position, entry: storable(&entry), error: storable(error) });
+        self.letters.push(Letter { id, position, entry: storable(&entry), error: storable(error), event });
     }
-}
-
-/// Why an event can't be counted. The edge lets no such event in; the journal may hold what others wrote to it.
-pub(super) fn flaw(event: &Event) -> Option<String> {
-    let ids = [
-        EventId::new(event.id.as_str()).err(),
-        ProductId::new(event.product.as_str()).err(),
-        event.user.as_ref().and_then(|user| UserId::new(user.as_str()).err()),
-        event.reverses.as_ref().and_then(|id| EventId::new(id.as_str()).err()),
-    ];
-    if let Some(error) = ids.into_iter().flatten().next() {
-        return Some(error.to_string());
-    }
-    if event.count == 0 || event.count.unsigned_abs() > Event::COUNT_MAX.unsigned_abs() {
-        return Some(format!("the count {} is not 1 to {} or what takes that back", event.count, Event::COUNT_MAX));
-    }
-    if !can_be_stored(event.occurred_at) || !can_be_stored(event.recorded_at) {
-        return Some("a time is not within the years 1 to 9999".to_owned());
-    }
-    let is_sound_like = || {
-        let named = |user| event.id.like_key().is_some_and(|key| EventId::of_like(user, &key) == event.id);
-        event.signal == Signal::Like && event.count.abs() == 1 && event.user.as_ref().is_some_and(named)
-    };
-    if event.id.as_str().starts_with("like:") && !is_sound_like() {
-        return Some("the id is a like's, and the event is not one like or unlike of that user".to_owned());
-    }
-    None
 }
 
 /// Postgres stores no U+0000 in a text.

@@ -12,7 +12,7 @@ use super::instant::{At, Instant};
 use super::lease;
 use super::state::{partition_code, partition_of_code};
 use super::statement::Statement;
-use super::sync::{Attempt, Run, TakesOver};
+use super::sync::{Attempt, Run, TakesOver, storable};
 use crate::domain::{Event, Position, Timestamp};
 
 #[derive(diesel::QueryableByName)]
@@ -51,11 +51,11 @@ async fn take_over<'a>(conn: &mut AsyncPgConnection, runs: &[Run<'a>], fence: i6
     };
     let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run.partition, *at, *event)));
     if kept_count == events().count() as i64 {
-        return Ok(Attempt::Done { refused: Vec::new() });
+        return Ok(Attempt::Done { rejected: Vec::new() });
     }
     let kept: HashSet<_> = answers.iter().filter_map(Answer::place).collect();
-    let refused = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
-    Ok(Attempt::Done { refused: refused.collect() })
+    let rejected = events().filter(|(partition, at, _)| !kept.contains(&(*partition, *at)));
+    Ok(Attempt::Done { rejected: rejected.collect() })
 }
 
 impl Answer {
@@ -71,6 +71,7 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
     let partitions = || runs.iter().map(|run| partition_code(run.partition)).collect::<Vec<_>>();
     let events = || runs.iter().flat_map(|run| run.events.iter().map(move |(at, event)| (run, *at, *event)));
     let letters = || runs.iter().flat_map(|run| run.letters.iter().map(move |letter| (run, letter)));
+    let dead_lettered = || runs.iter().flat_map(Run::dead_lettered);
     let texts = |value: fn(&Event) -> &str| events().map(|(_, _, event)| value(event)).collect::<Vec<_>>();
     let times = |value: fn(&Event) -> Timestamp| events().map(|(_, _, event)| At(value(event))).collect::<Vec<_>>();
     Statement::new(include_str!("commit.sql"))
@@ -84,6 +85,7 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<BigInt, _>(fence)
         .bind::<BigInt, _>(runs.len() as i64)
         .bind::<BigInt, _>(events().count() as i64)
+        .bind::<BigInt, _>(dead_lettered().count() as i64)
         // moved
         .bind::<Array<SmallInt>, _>(partitions())
         .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.to.epoch)))
@@ -104,7 +106,7 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<Nullable<Text>>, _>(
             events().map(|(.., event)| event.reverses.as_ref().map(|id| id.as_str())).collect::<Vec<_>>(),
         )
-        // buried
+        // dead_lettered
         .bind::<Instant, _>(At(Timestamp::now()))
         .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.id.as_str()).collect::<Vec<_>>())
         .bind::<Array<SmallInt>, _>(letters().map(|(run, _)| partition_code(run.partition)).collect::<Vec<_>>())
@@ -112,4 +114,21 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<BigInt>, _>(letters().map(|(_, letter)| signed(letter.position.seq)).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.entry.as_str()).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.error.as_str()).collect::<Vec<_>>())
+        // noted
+        .bind::<Array<SmallInt>, _>(
+            dead_lettered().map(|(partition, ..)| partition_code(partition)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<BigInt>, _>(dead_lettered().map(|(_, at, _)| signed(at.epoch)).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(dead_lettered().map(|(_, at, _)| signed(at.seq)).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(dead_lettered().map(|(.., event)| storable(event.id.as_str())).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>, _>(
+            dead_lettered()
+                .map(|(.., event)| event.user.as_ref().map(|user| storable(user.as_str())))
+                .collect::<Vec<_>>(),
+        )
+        .bind::<Array<Nullable<Text>>, _>(
+            dead_lettered()
+                .map(|(.., event)| event.reverses.as_ref().map(|id| storable(id.as_str())))
+                .collect::<Vec<_>>(),
+        )
 }

@@ -65,14 +65,23 @@ const DEAD_LETTERS: &str = "
     WHERE true
     ON CONFLICT DO NOTHING";
 
+const REJECTIONS: &str = "
+    INSERT INTO rejections (partition, epoch, seq, event_id, user_id, reverses)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+    FROM json_each({rows})
+    WHERE true
+    ON CONFLICT DO NOTHING";
+
 /// What one transaction is made of, owned, since it runs on another thread.
 struct Rows {
     cursors: Vec<(i16, Position, Position)>,
     events: Vec<(u16, Position, Event)>,
     letters: Vec<Value>,
+    /// The events among the dead letters, as rows of `rejections`.
+    dead_lettered: Vec<Value>,
 }
 
-/// `None` for moved cursors; else the places in `events` of those that were refused.
+/// `None` for moved cursors; else the places in `events` of those that were rejected.
 type Outcome = Option<Vec<usize>>;
 
 pub(super) async fn commit<'a>(sqlite: &Sqlite, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
@@ -96,7 +105,12 @@ fn placed<'a>(runs: &[Run<'a>]) -> impl Iterator<Item = Placed<'a>> {
 fn attempt<'a>(runs: &[Run<'a>], outcome: Outcome) -> Attempt<'a> {
     let Some(places) = outcome else { return Attempt::CursorMoved };
     let all: Vec<_> = placed(runs).collect();
-    Attempt::Done { refused: places.into_iter().map(|place| all[place]).collect() }
+    Attempt::Done { rejected: places.into_iter().map(|place| all[place]).collect() }
+}
+
+/// A row of `rejections`.
+fn rejection((partition, at, event): (u16, Position, &Event)) -> Value {
+    json!([partition, signed(at.epoch), signed(at.seq), event.id, event.user, event.reverses])
 }
 
 impl Rows {
@@ -112,6 +126,7 @@ impl Rows {
             cursors: runs.iter().map(|run| (partition_code(run.partition), run.from, run.to)).collect(),
             events: placed(runs).map(|(partition, at, event)| (partition, at, event.clone())).collect(),
             letters: letters.collect(),
+            dead_lettered: runs.iter().flat_map(Run::dead_lettered).map(rejection).collect(),
         }
     }
 }
@@ -135,14 +150,20 @@ fn write(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
     if !rows.letters.is_empty() {
         run(conn, DEAD_LETTERS, &rows.letters)?;
     }
-    let refused = insert_events(conn, &rows.events)?;
-    if !refused.is_empty() {
+    let rejected = insert_events(conn, &rows.events)?;
+    let noted = rejected.iter().map(|place| {
+        let (partition, at, event) = &rows.events[*place];
+        rejection((*partition, *at, event))
+    });
+    let noted: Vec<_> = noted.chain(rows.dead_lettered.iter().cloned()).collect();
+    if !noted.is_empty() {
+        run(conn, REJECTIONS, &noted)?;
         diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn)?;
     }
-    let refused_set: HashSet<_> = refused.iter().copied().collect();
-    let kept = rows.events.iter().enumerate().filter(|(place, _)| !refused_set.contains(place)).map(|(_, row)| row);
+    let rejected_set: HashSet<_> = rejected.iter().copied().collect();
+    let kept = rows.events.iter().enumerate().filter(|(place, _)| !rejected_set.contains(place)).map(|(_, row)| row);
     fold(conn, kept)?;
-    Ok(Some(refused))
+    Ok(Some(rejected))
 }
 
 fn move_cursors(conn: &mut SqliteConnection, moves: &[(i16, Position, Position)]) -> QueryResult<bool> {
@@ -189,10 +210,10 @@ fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)])
     }
     let kept: HashSet<(i16, i64, i64)> =
         list(KEPT, &rows)?.load::<Place>(conn)?.into_iter().map(|row| (row.partition, row.epoch, row.seq)).collect();
-    let is_refused = |(partition, at, _): &(u16, Position, Event)| {
+    let is_rejected = |(partition, at, _): &(u16, Position, Event)| {
         !kept.contains(&(partition_code(*partition), signed(at.epoch), signed(at.seq)))
     };
-    Ok(events.iter().enumerate().filter(|(_, row)| is_refused(row)).map(|(place, _)| place).collect())
+    Ok(events.iter().enumerate().filter(|(_, row)| is_rejected(row)).map(|(place, _)| place).collect())
 }
 
 /// New likes that change nothing, by their places in the list: the engine, having forgotten a key, may have taken the

@@ -53,7 +53,7 @@ impl Doubt {
     pub async fn asks_again(&mut self, failure: &AppError) -> bool {
         match failure {
             AppError::Unknown { .. } => self.may_have_written = true,
-            AppError::Unavailable { .. } if self.may_have_written => {}
+            AppError::Unavailable { .. } | AppError::Full { .. } if self.may_have_written => {}
             _ => return false,
         }
         let next = Instant::now() + self.backoff.after_failure();
@@ -67,7 +67,9 @@ impl Doubt {
     /// The failure as the caller is told of it, with the key to ask again with.
     pub fn told(&self, failure: AppError, key: Option<&IdempotencyKey>) -> AppError {
         match failure {
-            AppError::Unavailable { reason, retry_after_ms } if self.may_have_written => {
+            AppError::Unavailable { reason, retry_after_ms } | AppError::Full { reason, retry_after_ms }
+                if self.may_have_written =>
+            {
                 AppError::Unknown { reason, retry_after_ms, key: key.cloned() }
             }
             AppError::Unknown { reason, retry_after_ms, .. } => {
@@ -81,7 +83,9 @@ impl Doubt {
 /// A failure after something was written.
 pub fn unknown(failure: AppError) -> AppError {
     match failure {
-        AppError::Unavailable { reason, retry_after_ms } => AppError::Unknown { reason, retry_after_ms, key: None },
+        AppError::Unavailable { reason, retry_after_ms } | AppError::Full { reason, retry_after_ms } => {
+            AppError::Unknown { reason, retry_after_ms, key: None }
+        }
         other => other,
     }
 }

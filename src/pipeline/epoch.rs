@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::error::RETRY_AFTER_MS;
+use super::intake::FULL_RETRY_MS;
 use super::{App, AppError};
 use crate::domain::Timestamp;
 use crate::engine::EngineError;
@@ -26,6 +27,10 @@ impl App {
         let began_at = self.ledger.state(self.engine.limits().partitions).await.map(|state| state.epoch_began_at);
         // Where the ledger can't say, every event that names its time is looked up there.
         self.epoch_began_at_ms.store(began_at.map_or(i64::MAX, Timestamp::as_ms), Ordering::Relaxed);
+        // All of them: a ledger that was restored may have other rules under versions that are known.
+        if let Ok(definitions) = self.ledger.definitions().await {
+            self.take_definitions(definitions);
+        }
         let number = epoch.number;
         *self.begun.lock().expect("as above") = epoch;
         self.epoch.send_replace(Some(number));
@@ -40,6 +45,9 @@ impl App {
                 tracing::warn!(epoch, "the engine must be recovered: {reason}");
             }
         }
-        AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS }
+        match error {
+            EngineError::Full(_) => AppError::Full { reason: error.to_string(), retry_after_ms: FULL_RETRY_MS },
+            _ => AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS },
+        }
     }
 }

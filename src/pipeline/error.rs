@@ -14,6 +14,10 @@ pub enum AppError {
     /// was written.
     #[error("{reason}")]
     Unavailable { reason: String, retry_after_ms: u64 },
+    /// There is no room for it: the engine's memory, or the journal, is full. Nothing was written; the reason is for the
+    /// client too.
+    #[error("{reason}")]
+    Full { reason: String, retry_after_ms: u64 },
     /// The same, but it may have been written. Sent again with this key, or the same ids, likes and events count once.
     #[error("{reason}")]
     Unknown { reason: String, retry_after_ms: u64, key: Option<IdempotencyKey> },
@@ -32,6 +36,7 @@ impl AppError {
     pub(super) const fn outcome(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "unavailable",
+            Self::Full { .. } => "full",
             Self::Unknown { .. } => "unknown",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooMuch { .. } => "too_much",
@@ -50,6 +55,9 @@ impl From<LedgerError> for AppError {
             }
             LedgerError::Unanswered(_) => {
                 Self::Unknown { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS, key: None }
+            }
+            LedgerError::TooMany { limit, value, message } => {
+                Self::TooMuch { limit, value, message: message.to_owned() }
             }
             LedgerError::Rejected(_) | LedgerError::Internal(_) => Self::Internal(error.to_string()),
         }

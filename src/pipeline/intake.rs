@@ -1,6 +1,5 @@
-//! The ways into the journal: likes and producers' events, up to their acknowledgement.
+//! The way into the journal for likes, up to their acknowledgement. That of producers' events is `record`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
@@ -8,30 +7,42 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::doubt::{Doubt, unknown};
 use super::fault::{before_write, write_wait};
 use super::progress::End;
-use super::{App, AppError, Durability, EventResult, LikeResult, NewEvent, RETRY_AFTER_MS, Result};
+use super::{App, AppError, Durability, RETRY_AFTER_MS, Result};
 #[cfg(feature = "planted-bugs")]
 use crate::domain::planted::Bug;
-use crate::domain::{EventId, IdempotencyKey, Position, ProductId, UserId, partition_of};
-use crate::engine::{
-    Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest, Original, RecordOutcome, RecordRequest,
-};
-use crate::ledger::LedgerError;
+use crate::domain::{EventId, IdempotencyKey, Position, ProductId, Timestamp, UserId, partition_of};
+use crate::engine::{Desired, EngineError, LikeAnswer, LikeOutcome, LikeRequest};
+use crate::ledger::{EventState, LedgerError};
 
-/// How soon to try again when the journal is full: it empties as soon as the ledger answers.
-const BUSY_RETRY_MS: u64 = 1_000;
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LikeResult {
+    Done {
+        liked: bool,
+        changed: bool,
+        at: Timestamp,
+        like_count: Option<u64>,
+        durability: Durability,
+    },
+    UnknownProduct,
+    /// The key was used for another product. Nothing was written that lasts.
+    KeyConflict,
+    /// The ledger can't store it; it stands among the dead letters.
+    DeadLettered,
+}
+
+/// How soon to try again when the journal, or the engine's memory, is full: they empty as soon as the ledger answers, or
+/// somebody has made room.
+pub(super) const FULL_RETRY_MS: u64 = 1_000;
 
 /// How long an answer waits for the count of likes once all else is known: a page can do without it.
 const COUNT_TIME_MAX: Duration = Duration::from_millis(50);
 
-fn busy() -> AppError {
-    AppError::Unavailable {
-        reason: "the journal is full, because the ledger is behind".into(),
-        retry_after_ms: BUSY_RETRY_MS,
-    }
+pub(super) fn busy() -> AppError {
+    AppError::Full { reason: "the journal is full, because the ledger is behind".into(), retry_after_ms: FULL_RETRY_MS }
 }
 
 /// What an entry has come to.
-enum Acknowledged {
+pub(super) enum Acknowledged {
     Accepted,
     Committed,
     /// The ledger has passed it and did not take it.
@@ -50,6 +61,8 @@ enum InLedger {
     OtherProduct,
     /// Nothing of it.
     Nothing,
+    /// Its dead letter.
+    DeadLetter,
 }
 
 impl App {
@@ -68,6 +81,7 @@ impl App {
             Ok(LikeResult::Done { durability: Durability::Accepted, .. }) => ("accepted", true),
             Ok(LikeResult::UnknownProduct) => ("unknown_product", false),
             Ok(LikeResult::KeyConflict) => ("key_conflict", false),
+            Ok(LikeResult::DeadLettered) => ("dead_lettered", false),
             Err(error) => (error.outcome(), false),
         };
         self.metrics.like(outcome, is_done.then(|| began.elapsed()));
@@ -116,9 +130,15 @@ impl App {
         // Side by side: the count of likes is there well before the ledger.
         let committed = async {
             match is_settled {
-                true if answer.changed => Ok(self.untold()),
+                true if answer.changed => Ok::<_, AppError>(self.untold()),
                 true => Ok(Acknowledged::Committed),
-                false => self.until_committed(partition, answer.position, deadline).await,
+                false => match self.until_committed(partition, answer.position, deadline).await? {
+                    // What it found there already may be what the ledger refused.
+                    Acknowledged::Committed if !answer.changed && self.waits.has_refused(partition) => {
+                        Ok(self.untold())
+                    }
+                    acknowledged => Ok(acknowledged),
+                },
             }
         };
         let counted = async {
@@ -147,6 +167,7 @@ impl App {
                         }
                         InLedger::Earlier(earlier) => (earlier, true, Durability::Committed),
                         InLedger::OtherProduct => return Ok(LikeResult::KeyConflict),
+                        InLedger::DeadLetter => return Ok(LikeResult::DeadLettered),
                     }
                 }
                 Err(_) if matches!(acknowledged, Acknowledged::Untold) => (answer, is_replay, Durability::Accepted),
@@ -173,7 +194,14 @@ impl App {
             Some((_, own)) if own.position == answer.position => InLedger::Own,
             // The engine had forgotten the key; this is the answer that it was given then.
             Some((_, earlier)) => InLedger::Earlier(earlier),
-            None if answer.changed => InLedger::Nothing,
+            None if answer.changed => {
+                let partition = partition_of(user.as_str(), self.engine.limits().partitions);
+                let entry = (EventId::of_like(user, key), partition, answer.position);
+                match before_write(self, self.ledger.event_states(&[entry])).await?[..] {
+                    [EventState::DeadLettered] => InLedger::DeadLetter,
+                    _ => InLedger::Nothing,
+                }
+            }
             // It changed nothing, so its position is that of an entry before it, which may be anybody's. What the ledger has
             // from later says nothing about it.
             None => match before_write(self, self.ledger.last_like(user, product)).await? {
@@ -192,7 +220,7 @@ impl App {
         let known = async || engine.viewer_likes(epoch, &request.user, products, at).await;
         let mut liked_at = known().await.map_err(|error| self.engine_error(epoch, error))?;
         if liked_at.is_none() {
-            self.loads.ask(request.user.clone()).await?;
+            self.load(&request.user).await?;
             liked_at = known().await.map_err(|error| self.engine_error(epoch, error))?;
         }
         let is_liked = liked_at.is_some_and(|liked_at| liked_at[0].is_some());
@@ -216,9 +244,14 @@ impl App {
                 LikeOutcome::Conflict => return Ok(None),
                 LikeOutcome::RateLimited { retry_after_ms } => return Err(AppError::RateLimited { retry_after_ms }),
                 LikeOutcome::Busy => return Err(busy()),
+                LikeOutcome::TooMany => {
+                    let value = self.engine.limits().likes_max as usize;
+                    let message = format!("nobody may like more than {value} products at a time");
+                    return Err(AppError::TooMuch { limit: "likes", value, message });
+                }
                 LikeOutcome::NotLoaded => {
                     // Others may be asked for first.
-                    let loaded = timeout(write_wait(self), self.loads.ask(request.user.clone())).await;
+                    let loaded = timeout(write_wait(self), self.load(&request.user)).await;
                     loaded.unwrap_or_else(|_| Err(LedgerError::late(write_wait(self)).into()))?;
                 }
             }
@@ -227,7 +260,7 @@ impl App {
     }
 
     /// What an engine's error means for a caller whose step writes.
-    fn write_error(&self, epoch: u64, error: EngineError) -> AppError {
+    pub(super) fn write_error(&self, epoch: u64, error: EngineError) -> AppError {
         let is_unanswered = matches!(error, EngineError::Unanswered(_));
         let failure = self.engine_error(epoch, error);
         if is_unanswered { unknown(failure) } else { failure }
@@ -235,7 +268,12 @@ impl App {
 
     /// `Unknown` where the epoch ended meanwhile: whether the entry was saved is not known here, and to say ACCEPTED
     /// would be a promise.
-    async fn until_committed(&self, partition: u16, position: Position, deadline: Instant) -> Result<Acknowledged> {
+    pub(super) async fn until_committed(
+        &self,
+        partition: u16,
+        position: Position,
+        deadline: Instant,
+    ) -> Result<Acknowledged> {
         let deadline = if self.is_ledger_away() { Instant::now() } else { deadline };
         match timeout_at(deadline, self.waits.ledger(partition, position)).await {
             Ok(End::Passed) => Ok(Acknowledged::Committed),
@@ -250,150 +288,7 @@ impl App {
         }
     }
 
-    fn untold(&self) -> Acknowledged {
+    pub(super) fn untold(&self) -> Acknowledged {
         if self.is_ledger_away() { Acknowledged::Accepted } else { Acknowledged::Untold }
-    }
-
-    /// Records events; one result each, in order. The durability is that of all that were recorded.
-    pub async fn record(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
-        let recorded = self.record_all(events).await;
-        match &recorded {
-            Ok((results, _)) => results.iter().for_each(|result| self.metrics.events(result.outcome(), 1)),
-            Err(error) => self.metrics.events(error.outcome(), events.len()),
-        }
-        recorded
-    }
-
-    async fn record_all(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Durability)> {
-        self.epoch()?;
-        let now = self.now();
-        let products: Vec<_> = events.iter().map(|event| event.product.clone()).collect();
-        let rows = before_write(self, self.catalogue.products(&products)).await?;
-        let earlier = self.earlier(events).await?;
-
-        let mut results = vec![EventResult::UnknownProduct; events.len()];
-        let mut requests: BTreeMap<u16, Vec<(usize, RecordRequest)>> = BTreeMap::new();
-        for (index, event) in events.iter().enumerate() {
-            if rows[index].is_none() {
-                continue;
-            }
-            if earlier.contains_key(&event.id) {
-                results[index] = EventResult::Duplicate;
-                continue;
-            }
-            let home = event.reverses.as_ref().unwrap_or(&event.id);
-            let partition = partition_of(home.as_str(), self.engine.limits().partitions);
-            let request = RecordRequest {
-                id: event.id.clone(),
-                signal: event.signal,
-                product: event.product.clone(),
-                user: event.user.clone(),
-                count: event.count,
-                occurred_at: event.occurred_at.unwrap_or(now),
-                reverses: event.reverses.clone().map(|id| (id, None)),
-            };
-            requests.entry(partition).or_default().push((index, request));
-        }
-
-        let mut positions = Vec::new();
-        let mut doubt = Doubt::new();
-        for (partition, indexed) in requests {
-            let last = loop {
-                match self.record_in(partition, &indexed, &mut results, &mut doubt).await {
-                    Err(failure) if doubt.asks_again(&failure).await => {}
-                    result => break result.map_err(|failure| doubt.told(failure, None))?,
-                }
-            };
-            positions.extend(last.map(|last| (partition, last)));
-        }
-        let deadline = doubt.answer_by(self.settings.ack_timeout);
-        let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
-        let ends = futures_util::future::try_join_all(waits).await?;
-        let is_accepted = ends.iter().any(|end| matches!(end, Acknowledged::Accepted));
-        Ok((results, if is_accepted { Durability::Accepted } else { Durability::Committed }))
-    }
-
-    async fn last_written(&self, epoch: u64, partition: u16) -> Result<Option<Position>> {
-        let survey = self.engine.survey().await.map_err(|error| self.engine_error(epoch, error))?;
-        Ok(survey.partitions.get(usize::from(partition)).and_then(|here| here.last))
-    }
-
-    /// Records one partition's events; returns a position at which all of them are written, if any is.
-    async fn record_in(
-        &self,
-        partition: u16,
-        indexed: &[(usize, RecordRequest)],
-        results: &mut [EventResult],
-        doubt: &mut Doubt,
-    ) -> Result<Option<Position>> {
-        let epoch = self.epoch()?;
-        let places: Vec<_> = indexed.iter().map(|(index, _)| *index).collect();
-        let mut indexed = indexed.to_vec();
-        let mut last = None;
-        // The second time with what the ledger knows of the originals that the engine does not remember.
-        for is_first in [true, false] {
-            let requests: Vec<_> = indexed.iter().map(|(_, request)| request.clone()).collect();
-            let outcomes = self.engine.record(epoch, partition, &requests, self.now()).await;
-            let outcomes = outcomes.map_err(|error| self.write_error(epoch, error))?;
-            let mut unknown = Vec::new();
-            for ((index, request), outcome) in indexed.into_iter().zip(outcomes) {
-                results[index] = match outcome {
-                    RecordOutcome::Recorded(position) => {
-                        last = last.max(Some(position));
-                        doubt.has_written();
-                        EventResult::Recorded
-                    }
-                    RecordOutcome::Duplicate => EventResult::Duplicate,
-                    RecordOutcome::Mismatch => EventResult::Mismatch,
-                    RecordOutcome::Busy => return Err(busy()),
-                    RecordOutcome::UnknownOriginal => {
-                        unknown.push((index, request));
-                        EventResult::UnknownOriginal
-                    }
-                };
-            }
-            if unknown.is_empty() || !is_first {
-                break;
-            }
-            indexed = self.with_originals(unknown).await?;
-        }
-        if places.iter().any(|place| results[*place] == EventResult::Duplicate) {
-            // The call that recorded it may not be durable yet; it is once all that is there by now is.
-            last = last.max(self.last_written(epoch, partition).await?);
-        }
-        Ok(last)
-    }
-
-    /// Those of the requests whose originals the ledger knows, with them.
-    async fn with_originals(&self, unknown: Vec<(usize, RecordRequest)>) -> Result<Vec<(usize, RecordRequest)>> {
-        let ids: Vec<_> =
-            unknown.iter().filter_map(|(_, request)| Some(request.reverses.as_ref()?.0.clone())).collect();
-        let originals: HashMap<EventId, Original> =
-            before_write(self, self.ledger.originals(&ids)).await?.into_iter().collect();
-        let known = unknown.into_iter().filter_map(|(index, mut request)| {
-            let (id, original) = request.reverses.as_mut()?;
-            *original = Some(originals.get(id)?.clone());
-            Some((index, request))
-        });
-        Ok(known.collect())
-    }
-
-    /// What the ledger knows of reversals, and of events that claim to be older than the engine's memory.
-    async fn earlier(&self, events: &[NewEvent]) -> Result<HashMap<EventId, Original>> {
-        let (began_at, memory_ms) = (self.epoch_began_at(), self.engine.limits().event_memory_ms);
-        let horizon = self.now().minus_ms(memory_ms).max(began_at);
-        // A reversal is at home where its original is, so only the ledger knows its id from any other place.
-        let is_old = |event: &&NewEvent| event.reverses.is_some() || event.occurred_at.is_some_and(|at| at <= horizon);
-        // An engine that was lost has forgotten what came just before; while the ledger is away, that is left to its commit.
-        let is_young = began_at.plus_ms(memory_ms) > self.now() && !self.is_ledger_away();
-        let ids: Vec<_> =
-            events.iter().filter(|event| is_young || is_old(event)).map(|event| event.id.clone()).collect();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        match before_write(self, self.ledger.originals(&ids)).await {
-            Err(_) if self.is_ledger_away() && !events.iter().any(|event| is_old(&event)) => Ok(HashMap::new()),
-            known => Ok(known?.into_iter().collect()),
-        }
     }
 }

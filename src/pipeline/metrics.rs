@@ -40,7 +40,7 @@ labels! {
     Transport, transport: &'static str;
 }
 
-const FAILURES: [&str; 4] = ["unavailable", "unknown", "rate_limited", "internal"];
+const FAILURES: [&str; 5] = ["unavailable", "full", "unknown", "rate_limited", "internal"];
 const CODES: [&str; 9] = [
     "OK",
     "UNAUTHENTICATED",
@@ -82,6 +82,7 @@ pub struct Metrics {
     events: Family<Outcome, Counter>,
     committed: Counter,
     refused: Counter,
+    dead_lettered: Counter,
     commit_times: Histogram,
     commit_failures: Counter,
     losses: Counter,
@@ -112,6 +113,7 @@ impl Default for Metrics {
             events: all.of("events", "Producers' events, by what became of them"),
             committed: all.of("committed_entries", "Journal entries that this node committed to the ledger"),
             refused: all.of("refused_entries", "Of these, entries that the ledger had, or that changed nothing there"),
+            dead_lettered: all.of("dead_lettered_entries", "Of these, events that the ledger could not store"),
             commit_times: all.times("commit_duration", "A commit into the ledger"),
             commit_failures: all.of("commit_failures", "Commits that failed and were tried again"),
             losses: all.of("engine_losses", "Times that this node found the engine's state lost"),
@@ -139,8 +141,11 @@ impl Default for Metrics {
         let also_failures = |outcomes: &[&'static str]| [outcomes, FAILURES.as_slice()].concat();
         begin(&known.responses, [200]);
         begin(&known.operations, CODES);
-        begin(&known.likes, also_failures(&["committed", "accepted", "unknown_product", "key_conflict"]));
-        begin(&known.events, also_failures(&["recorded", "duplicate", "rejected"]));
+        begin(
+            &known.likes,
+            also_failures(&["committed", "accepted", "unknown_product", "key_conflict", "dead_lettered"]),
+        );
+        begin(&known.events, also_failures(&["recorded", "duplicate", "rejected", "dead_lettered"]));
         begin(&known.rebuild_times, SNAPSHOTS[3..].iter().map(|reason| reason.name()));
         begin(&known.snapshots, SNAPSHOTS.iter().map(|reason| reason.name()));
         begin(&known.resumes, ["nothing", "delta", "snapshot", "unavailable"]);
@@ -210,9 +215,10 @@ impl Metrics {
         self.events.get_or_create(&Outcome { outcome }).inc_by(count as u64);
     }
 
-    pub fn commit(&self, entries: usize, refused: usize, took: Duration) {
+    pub fn commit(&self, entries: usize, refused: usize, dead_lettered: usize, took: Duration) {
         self.committed.inc_by(entries as u64);
         self.refused.inc_by(refused as u64);
+        self.dead_lettered.inc_by(dead_lettered as u64);
         self.commit_times.observe(took.as_secs_f64());
     }
 
@@ -309,7 +315,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.like("committed", Some(Duration::from_millis(3)));
         metrics.like("rate_limited", None);
-        metrics.commit(5, 1, Duration::from_millis(2));
+        metrics.commit(5, 1, 0, Duration::from_millis(2));
         let open = metrics.connected("websocket");
         let text = metrics.text();
         for line in [

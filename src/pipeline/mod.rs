@@ -1,6 +1,6 @@
 //! What follows the journal, and the ways in and out of it.
 //!
-//! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes and events), `read` (boards and
+//! [`App`] is a node's state. Its methods are what the API calls: `intake` (likes), `record` (events), `read` (boards and
 //! counts), `periods` (closed ones), `explain`, `preview`, `desk` (what admins do), `system` and `verify`. Beside it runs
 //! the background work that `lead` owns: `recover`, `sync`, `project` with `rebuild` and `roll`.
 //!
@@ -30,6 +30,7 @@ mod progress;
 mod project;
 mod read;
 mod rebuild;
+mod record;
 mod recover;
 mod roll;
 mod sync;
@@ -38,8 +39,8 @@ mod together;
 mod verify;
 mod verify_held;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -47,9 +48,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{
-    Basis, Board, BoardId, Cursors, EventId, Period, Points, Product, ProductId, Rows, Signal, Timestamp, UserId,
-};
+use crate::domain::{Basis, Board, BoardId, Cursors, Period, Points, Product, ProductId, Rows, Timestamp, UserId};
 use crate::engine::{Engine, JournalReader};
 use crate::ledger::{
     Definitions, Epoch, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
@@ -57,11 +56,13 @@ use crate::ledger::{
 pub use clock::ClockOffsets;
 pub use error::{AppError, Result};
 pub use explain::{Moment, Tally};
+pub use intake::LikeResult;
 pub use metrics::{Counted, Metrics};
 pub use periods::{Found, Meant};
 pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
+pub use record::{EventResult, NewEvent};
 pub use sync::sync;
 pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag, examine_owner};
 
@@ -72,7 +73,7 @@ use lengthy::Lengthy;
 use periods::ClosedBoards;
 use progress::Waits;
 use read::LedgerBoards;
-use together::Together;
+use together::{BATCH_LEN_MAX, Loaded, Together};
 
 /// Where the node has the time from; tests set their own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -104,55 +105,6 @@ impl Default for Settings {
 pub enum Durability {
     Accepted,
     Committed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LikeResult {
-    Done {
-        liked: bool,
-        changed: bool,
-        at: Timestamp,
-        like_count: Option<u64>,
-        durability: Durability,
-    },
-    UnknownProduct,
-    /// The key was used for another product. Nothing was written that lasts.
-    KeyConflict,
-}
-
-/// An event as a producer sends it; its numbers and times are within the limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEvent {
-    pub id: EventId,
-    pub signal: Signal,
-    pub product: ProductId,
-    pub user: Option<UserId>,
-    pub count: i64,
-    /// `None` for now.
-    pub occurred_at: Option<Timestamp>,
-    pub reverses: Option<EventId>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventResult {
-    Recorded,
-    Duplicate,
-    UnknownProduct,
-    /// The event to be reversed is not known.
-    UnknownOriginal,
-    /// The event to be reversed has another product or signal.
-    Mismatch,
-}
-
-impl EventResult {
-    /// As it is counted.
-    const fn outcome(self) -> &'static str {
-        match self {
-            Self::Recorded => "recorded",
-            Self::Duplicate => "duplicate",
-            Self::UnknownProduct | Self::UnknownOriginal | Self::Mismatch => "rejected",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,15 +194,19 @@ pub struct VerifyReport {
     pub rows: Vec<VerifyRow>,
 }
 
-/// Whether a part answers, and if not, why.
+/// Whether a part answers and takes what is written, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     pub engine: Result<(), String>,
+    /// Whether the engine answers and has no memory left.
+    pub is_full: bool,
     pub ledger: Result<(), String>,
 }
 
 /// A node's state. Shared behind an `Arc`.
 pub struct App {
+    /// For tasks that outlive the call which begins them.
+    me: Weak<Self>,
     engine: Arc<dyn Engine>,
     ledger: Ledger,
     /// As [`crate::ledger::LedgerState::id`].
@@ -271,7 +227,9 @@ pub struct App {
     /// Whether the ledger did not answer this node's last look: another node may be the one that commits.
     ledger_silent: AtomicBool,
     /// Users on their first touch, to be loaded into the engine.
-    loads: Together<UserId, ()>,
+    loads: Together<UserId, Loaded>,
+    /// Those of them who like so much that they would hold up the others.
+    heavy_loads: Together<UserId, ()>,
     /// Products whose count of likes an answer waits for.
     counts: Together<ProductId, u64>,
     catalogue: Catalogue,
@@ -319,8 +277,10 @@ impl App {
         let time = Time::new(settings.clock.clone(), settings.follows_ledger_clock);
         time.compare(engine.as_ref(), &ledger).await;
         let (loads, loading) = Together::new();
+        let (heavy_loads, loading_heavy) = Together::new();
         let (counts, counting) = Together::new();
-        let app = Arc::new(Self {
+        let app = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             waits: Waits::new(engine.limits().partitions),
             catalogue: Catalogue::new(ledger.clone()),
             engine,
@@ -336,6 +296,7 @@ impl App {
             sync_failing: AtomicBool::new(false),
             ledger_silent: AtomicBool::new(false),
             loads,
+            heavy_loads,
             counts,
             metrics: Arc::default(),
             ledger_boards: LedgerBoards::default(),
@@ -348,8 +309,9 @@ impl App {
             lease,
         });
         app.begin(epoch).await;
-        app.spawn(together::answer(app.clone(), loading, together::load_users));
-        app.spawn(together::answer(app.clone(), counting, together::count_likes));
+        app.spawn(together::answer(app.clone(), loading, BATCH_LEN_MAX, together::load_users));
+        app.spawn(together::answer(app.clone(), loading_heavy, 1, together::load_heavy_users));
+        app.spawn(together::answer(app.clone(), counting, BATCH_LEN_MAX, together::count_likes));
         app.spawn(notices::listen(app.clone()));
         app.spawn(notices::look(app.clone()));
         if app.lease.is_some() {
@@ -377,12 +339,19 @@ impl App {
     pub async fn readiness(&self, limit: Duration) -> Readiness {
         let silent = |_| Err(format!("no answer within {} ms", limit.as_millis()));
         let engine = async {
-            self.engine.ping().await.map_err(|error| error.to_string())?;
-            self.epoch().map(drop).map_err(|error| error.to_string())
+            let memory = self.engine.memory().await.map_err(|error| error.to_string())?;
+            self.epoch().map_err(|error| error.to_string())?;
+            Ok(memory.is_some_and(|memory| memory.is_full))
         };
         let ledger = async { self.ledger.ping().await.map_err(|error| error.to_string()) };
         let (engine, ledger) = tokio::join!(timeout(limit, engine), timeout(limit, ledger));
-        Readiness { engine: engine.unwrap_or_else(silent), ledger: ledger.unwrap_or_else(silent) }
+        let engine = engine.unwrap_or_else(|late| silent(late).map(|()| false));
+        let is_full = engine == Ok(true);
+        let engine = engine.and_then(|is_full| match is_full {
+            true => Err("its memory is full: likes and events are refused".to_owned()),
+            false => Ok(()),
+        });
+        Readiness { engine, is_full, ledger: ledger.unwrap_or_else(silent) }
     }
 
     pub fn engine(&self) -> &Arc<dyn Engine> {
@@ -469,9 +438,16 @@ impl App {
         Timestamp::from_ms(self.epoch_began_at_ms.load(Ordering::Relaxed))
     }
 
-    /// Reads boards and rules anew.
+    /// Reads boards, and rules that are not known yet.
     async fn refresh_definitions(&self) -> Result<(), LedgerError> {
-        let definitions = self.ledger.definitions().await?;
+        let known = self.definitions();
+        if let Some(definitions) = self.ledger.definitions_since(&known).await? {
+            self.take_definitions(definitions);
+        }
+        Ok(())
+    }
+
+    fn take_definitions(&self, definitions: Definitions) {
         self.definitions.send_if_modified(|known| {
             let changed = **known != definitions;
             if changed {
@@ -479,6 +455,5 @@ impl App {
             }
             changed
         });
-        Ok(())
     }
 }

@@ -24,8 +24,8 @@ pub enum End {
     Unknown,
 }
 
-/// Refused entries that a line remembers, for those who begin to wait after the line has passed: more than a partition
-/// has requests in flight.
+/// Refused entries that a line remembers, for those who begin to wait after the line has passed: a commit's, of which
+/// hardly any is refused. What is before those remembered counts as untold.
 const REFUSED_MAX: usize = 4_096;
 
 /// One line for each partition, of the ledger and of the count of likes.
@@ -65,6 +65,17 @@ impl Waits {
         self.ledger[usize::from(partition)].wait(position).await
     }
 
+    /// How a wait for the position would end, where the ledger has passed it.
+    pub fn verdict(&self, partition: u16, position: Position) -> Option<End> {
+        self.ledger[usize::from(partition)].lock().verdict(position)
+    }
+
+    /// Whether the ledger is known to have refused any entry of a partition. What the engine said of another entry may rest
+    /// on it.
+    pub fn has_refused(&self, partition: u16) -> bool {
+        !self.ledger[usize::from(partition)].lock().refused.is_empty()
+    }
+
     /// Ends once the count of likes has passed the position.
     pub async fn likes(&self, partition: u16, position: Position) -> End {
         self.likes[usize::from(partition)].wait(position).await
@@ -77,7 +88,7 @@ struct Line(Mutex<LineState>);
 #[derive(Default)]
 struct LineState {
     reached: Position,
-    /// Up to here something was passed by a commit that nothing was heard of.
+    /// Up to here something was passed by a commit that nothing was heard of, or was refused and is forgotten.
     untold: Position,
     /// In order of position, so that progress wakes only those it concerns.
     waiting: BTreeMap<(Position, u64), oneshot::Sender<End>>,
@@ -109,7 +120,8 @@ impl Line {
         let mut line = self.lock();
         line.refused.insert(position);
         if line.refused.len() > REFUSED_MAX {
-            line.refused.pop_first();
+            let forgotten = line.refused.pop_first().expect("there is more than none");
+            line.untold = line.untold.max(forgotten);
         }
     }
 
@@ -228,8 +240,11 @@ mod tests {
     fn a_line_remembers_so_many_refusals_and_no_more() {
         let line = Line::default();
         (1..=2 * REFUSED_MAX as u64).for_each(|seq| line.refuse(at(1, seq)));
-        let line = line.lock();
-        assert_eq!((line.refused.len(), line.refused.last()), (REFUSED_MAX, Some(&at(1, 2 * REFUSED_MAX as u64))));
+        let (last, mut line) = (2 * REFUSED_MAX as u64, line.lock());
+        assert_eq!((line.refused.len(), line.refused.last()), (REFUSED_MAX, Some(&at(1, last))));
+        line.reached = at(1, last);
+        let ends = [1, REFUSED_MAX as u64, REFUSED_MAX as u64 + 1].map(|seq| line.verdict(at(1, seq)));
+        assert_eq!(ends, [Some(End::Untold), Some(End::Untold), Some(End::Refused)]);
     }
 
     #[tokio::test]

@@ -3,8 +3,10 @@
 //! Invariant: an answer is from one generation; it is never put together from two.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::rebuild::Computed;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
@@ -15,12 +17,35 @@ use crate::domain::{
 use crate::engine::{EngineError, Generation};
 
 /// How old a board computed from the ledger may be: while the engine is away, each board costs one computation a second,
-/// however many ask for it.
+/// or one after the other where they take longer, however many ask for it.
 const LEDGER_BOARD_FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// Boards computed from the ledger. The lock is held while one is computed, so that nobody computes it twice.
+/// Boards computed from the ledger, each by itself: one that takes long holds up no other.
 #[derive(Default)]
-pub struct LedgerBoards(tokio::sync::Mutex<HashMap<BoardId, Arc<LedgerBoard>>>);
+pub struct LedgerBoards(Mutex<HashMap<BoardId, Computing>>);
+
+/// A board as it was, or is being, computed for all who ask for it: `None` until it is done.
+type Computing = watch::Receiver<Option<Result<Arc<LedgerBoard>>>>;
+
+impl LedgerBoards {
+    /// What is there of a board, or under way; else what `begin` begins.
+    fn of(&self, board: &BoardId, begin: impl FnOnce() -> Computing) -> Computing {
+        let mut boards = self.0.lock().expect("nothing panics while it holds the lock");
+        // One that failed, or whose task is gone, is begun anew.
+        let is_of_use = |computing: &&Computing| match &*computing.borrow() {
+            None => computing.has_changed().is_ok(),
+            Some(done) => done.as_ref().is_ok_and(|board| board.computed.elapsed() < LEDGER_BOARD_FRESH_FOR),
+        };
+        if let Some(computing) = boards.get(board).filter(is_of_use) {
+            return computing.clone();
+        }
+        // Those of boards that were deleted go, too.
+        boards.retain(|_, computing| is_of_use(&&*computing));
+        let begun = begin();
+        boards.insert(board.clone(), begun.clone());
+        begun
+    }
+}
 
 /// A period of a board, computed from the ledger.
 pub struct LedgerBoard {
@@ -123,7 +148,7 @@ impl App {
             let read = self.engine.viewer_likes(epoch, user, products, self.now()).await;
             match read.map_err(|error| self.engine_error(epoch, error))? {
                 Some(likes) => return Ok(likes),
-                None => self.loads.ask(user.clone()).await?,
+                None => self.load(user).await?,
             }
         }
         Err(AppError::Internal("a user's likes are loaded and not found".into()))
@@ -150,16 +175,21 @@ impl App {
     }
 
     async fn computed(&self, board: &Arc<Board>) -> Result<(Reading, Arc<LedgerBoard>)> {
-        let mut boards = self.ledger_boards.0.lock().await;
-        let fresh = boards.get(&board.id).filter(|known| known.computed.elapsed() < LEDGER_BOARD_FRESH_FOR).cloned();
-        let computed = match fresh {
-            Some(computed) => computed,
-            None => {
-                let computed = Arc::new(self.compute_board(board).await?);
-                boards.insert(board.id.clone(), computed.clone());
-                computed
-            }
-        };
+        let mut computing = self.ledger_boards.of(&board.id, || {
+            let (sender, computing) = watch::channel(None);
+            let (app, board) = (self.me.upgrade().expect("whoever calls holds it"), board.clone());
+            // By a task of its own: whoever asked first may go away, and the others wait for the same.
+            self.spawn(async move {
+                let computed = app.stop.run_until_cancelled(app.compute_board(&board)).await;
+                if let Some(computed) = computed {
+                    sender.send_replace(Some(computed.map(Arc::new)));
+                }
+            });
+            computing
+        });
+        let ended = |_| AppError::Internal("a board's computation has panicked, or the server is stopping".to_owned());
+        let computed = computing.wait_for(Option::is_some).await.map_err(ended)?.clone();
+        let computed = computed.expect("this was waited for")?;
         Ok((computed.reading(board, true), computed))
     }
 

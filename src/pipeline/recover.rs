@@ -164,8 +164,9 @@ async fn drain(engine: &dyn Engine, ledger: &Ledger, state: &LedgerState, survey
             return Ok(drained);
         }
         match ledger.commit(&batches).await? {
-            Commit::Done { refused } => {
-                drained += batches.iter().map(|batch| batch.events.len()).sum::<usize>() - refused.len();
+            Commit::Done { rejected, dead_lettered } => {
+                let events: usize = batches.iter().map(|batch| batch.events.len()).sum();
+                drained += events - rejected.len() - dead_lettered.len();
                 follower.advance(&batches);
             }
             Commit::CursorMoved => {

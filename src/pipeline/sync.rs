@@ -6,6 +6,7 @@
 //! Invariant: an entry is passed only when the ledger has it, as an event or as a dead letter. A ledger that is away
 //! makes sync wait, never skip.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -28,10 +29,8 @@ const READ_WAIT: Duration = Duration::from_millis(200);
 /// Follows some partitions until `finish`, then until nothing is left in them. Returns an error only for a lost engine.
 pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> Result<(), Fault> {
     let mut backoff = Backoff::default();
-    // Refused by the ledger, and not yet told and mended: a failure in between must not lose that.
-    let mut owed = Vec::new();
     loop {
-        match follow(app, partitions, finish, &mut backoff, &mut owed).await {
+        match follow(app, partitions, finish, &mut backoff).await {
             Ok(()) => return Ok(()),
             Err(fault) if fault.is_lost() => return Err(fault),
             Err(fault) => {
@@ -51,18 +50,12 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
     }
 }
 
-async fn follow(
-    app: &App,
-    partitions: &[u16],
-    finish: &CancellationToken,
-    backoff: &mut Backoff,
-    owed: &mut Vec<Refused>,
-) -> Result<(), Fault> {
+async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
     let mut follower = Follower::from_ledger(app, partitions).await?;
     let mut reader = app.engine.journal_reader().await?;
-    correct(app, owed).await?;
-    let mut progress = told_of(owed);
-    progress.extend(follower.progress());
+    // Whoever committed what is before the cursors may have died in between.
+    correct(app).await?;
+    let mut progress = follower.progress();
     loop {
         let finishing = finish.is_cancelled();
         let wait = if finishing { Duration::ZERO } else { READ_WAIT };
@@ -72,7 +65,6 @@ async fn follow(
         let (told, read) = tokio::join!(app.engine.announce(&progress), read);
         told?;
         progress.clear();
-        owed.clear();
         let batches = follower.batches(&read?);
         if batches.is_empty() {
             if finishing {
@@ -82,16 +74,25 @@ async fn follow(
         }
         let began = Instant::now();
         match app.ledger.commit(&batches).await? {
-            Commit::Done { refused } => {
+            Commit::Done { rejected, dead_lettered } => {
                 let entries = batches.iter().map(|batch| batch.events.len() + batch.dead_letters.len()).sum();
-                app.metrics.commit(entries, refused.len(), began.elapsed());
+                app.metrics.commit(entries, rejected.len(), dead_lettered.len(), began.elapsed());
                 app.sync_failing.store(false, Ordering::Relaxed);
                 backoff.reset();
-                owed.extend(refused);
-                progress.extend(told_of(owed));
+                progress.extend(rejected.iter().chain(&dead_lettered).map(Refused::progress));
                 // Before anything can fail, so that nobody takes them for committed.
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
-                correct(app, owed).await?;
+                if let Some(first) = rejected.first() {
+                    let (events, first) = (rejected.len(), &first.event.id);
+                    tracing::warn!(events, %first, "the ledger had these events already; boards are rebuilt");
+                }
+                if let Some(first) = dead_lettered.first() {
+                    let (events, first) = (dead_lettered.len(), &first.event.id);
+                    tracing::error!(events, %first, "the ledger can't store these events; they are dead letters");
+                }
+                if !(rejected.is_empty() && dead_lettered.is_empty()) {
+                    correct(app).await?;
+                }
                 progress.extend(follower.advance(&batches));
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
@@ -103,35 +104,51 @@ async fn follow(
     }
 }
 
-fn told_of(refused: &[Refused]) -> Vec<Progress> {
-    let told = |Refused { partition, position, .. }: &Refused| Progress::Refused {
-        partition: *partition,
-        position: *position,
-    };
-    refused.iter().map(told).collect()
+impl Refused {
+    /// As it is told to those who wait for the entry.
+    fn progress(&self) -> Progress {
+        Progress::Refused { partition: self.partition, position: self.position }
+    }
 }
 
-/// The engine let events through that the ledger refuses. The commit has raised the boards' revisions, so they are
-/// rebuilt; here the users whose likes the engine has wrong are made to load anew, and producers' events are remembered as
-/// the ledger has them.
-async fn correct(app: &App, refused: &[Refused]) -> Result<(), Fault> {
-    let Some(first) = refused.first() else { return Ok(()) };
-    let events = || refused.iter().map(|refused| &refused.event);
-    tracing::warn!(events = refused.len(), first = %first.event.id, "the ledger had these events already; boards are rebuilt");
-    let mut users: Vec<_> =
-        events().filter(|event| event.id.like_key().is_some()).filter_map(|event| event.user.clone()).collect();
-    users.sort();
-    users.dedup();
-    if !users.is_empty() {
-        app.engine.forget_likes(&users).await?;
+/// Corrects the engine of what the ledger has rejected or dead-lettered. The commit has raised the boards' revisions, so
+/// they are rebuilt; here the users whose likes the engine has wrong are made to load anew, and producers' events are
+/// remembered as the ledger has them, or forgotten, so that sent again they are judged anew.
+async fn correct(app: &App) -> Result<(), Fault> {
+    loop {
+        let rejections = app.ledger.rejections().await?;
+        if rejections.is_empty() {
+            return Ok(());
+        }
+        let (likes, others): (Vec<_>, Vec<_>) = rejections.iter().partition(|rejection| rejection.event.is_of_like());
+        let users: BTreeSet<_> = likes.into_iter().filter_map(|rejection| rejection.user.clone()).collect();
+        if !users.is_empty() {
+            app.engine.forget_likes(&Vec::from_iter(users)).await?;
+        }
+        // A reversal would take back what the engine took, perhaps of another quarter of an hour than what the ledger
+        // counted; and what a refused reversal took back is there still.
+        let mut places = BTreeSet::new();
+        for rejection in others {
+            let ids = [Some(&rejection.event), rejection.reverses.as_ref()];
+            places.extend(ids.into_iter().flatten().map(|id| (rejection.partition, id.clone())));
+        }
+        let ids: Vec<_> = places.iter().map(|(_, id)| id.clone()).collect();
+        if !ids.is_empty() {
+            let originals = app.ledger.originals(&ids).await?;
+            let known: HashSet<_> = originals.iter().map(|(id, _)| id).collect();
+            match app.engine.remember_events(&originals, app.now()).await {
+                // They are forgotten: what is sent again comes to the ledger once more.
+                Err(EngineError::Full(_)) => {}
+                remembered => {
+                    remembered?;
+                    places.retain(|(_, id)| !known.contains(id));
+                }
+            }
+            app.engine.forget_events(&Vec::from_iter(places)).await?;
+        }
+        app.engine.announce_definitions().await?;
+        app.ledger.settle_rejections(&rejections).await?;
     }
-    // A reversal would take back what the engine took, perhaps of another quarter of an hour than what the ledger counted.
-    let ids: Vec<_> = events().filter(|event| event.id.like_key().is_none()).map(|event| event.id.clone()).collect();
-    if !ids.is_empty() {
-        app.engine.remember_events(&app.ledger.originals(&ids).await?, app.now()).await?;
-    }
-    app.engine.announce_definitions().await?;
-    Ok(())
 }
 
 /// What is known of entries that are not there any more. It takes the position before them.

@@ -13,7 +13,7 @@ use super::agreement::disagreement;
 use super::clock::ClockOffsets;
 use super::fault::{Fault, expect_ours};
 use crate::domain::{Cursors, EntryBody, Finding, Position, Timestamp};
-use crate::engine::{Engine, Result, Survey};
+use crate::engine::{Engine, EngineMemory, Result, Survey};
 use crate::ledger::{DeadLetterKinds, Ledger};
 
 /// How long one part may take to say what it is asked; both are asked at once, the engine twice.
@@ -29,7 +29,7 @@ pub struct EngineState {
     /// The epoch this node works in, or the ledger's while it recovers; 0 where neither is known.
     pub epoch: u64,
     /// Memory that the engine's server uses; `None` where there is none, or it does not say.
-    pub used_bytes: Option<u64>,
+    pub memory: Option<EngineMemory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ struct Asked {
     survey: Survey,
     /// The lowest cursors of the boards that are shown.
     shown: Cursors,
-    used_bytes: Option<u64>,
+    memory: Option<EngineMemory>,
 }
 
 impl App {
@@ -121,7 +121,7 @@ impl App {
             kind: self.engine.kind(),
             up: asked.is_some() && known_epoch.is_some(),
             epoch: known_epoch.or(state.as_ref().map(|state| state.epoch)).unwrap_or(0),
-            used_bytes: asked.as_ref().and_then(|asked| asked.used_bytes),
+            memory: asked.as_ref().and_then(|asked| asked.memory),
         };
         let in_ledger = match state {
             Some(state) => state.cursors,
@@ -146,7 +146,7 @@ impl App {
     async fn ask_engine(&self) -> Result<Asked> {
         let definitions = self.definitions();
         let boards = try_join_all(definitions.boards.iter().map(|known| self.engine.board(&known.board.id)));
-        let (survey, used_bytes, boards) = tokio::try_join!(self.engine.survey(), self.engine.used_bytes(), boards)?;
+        let (survey, memory, boards) = tokio::try_join!(self.engine.survey(), self.engine.memory(), boards)?;
         let mut shown = Cursors::new();
         for board in boards {
             let number = board.shown.map(|shown| shown.number);
@@ -156,7 +156,7 @@ impl App {
                 *low = position.min(*low);
             }
         }
-        Ok(Asked { survey, shown, used_bytes })
+        Ok(Asked { survey, shown, memory })
     }
 
     /// For each set of cursors the age of the oldest entry behind them.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::before_write;
+use super::fault::{before_write, in_time};
 use super::{App, AppError, Result};
 use crate::domain::{ProductId, UserId};
+use crate::engine::UserLikes;
 
 /// Asked for in one question: bounds its query, and the step that answers it.
-const BATCH_LEN_MAX: usize = 500;
+pub const BATCH_LEN_MAX: usize = 500;
 /// Requests that may wait. Beyond this one waits for its turn to wait.
 const WAITING_MAX: usize = 10_000;
 
@@ -38,15 +39,20 @@ impl<K, V> Together<K, V> {
     }
 }
 
-/// Answers whoever waits, until the app stops. `ask` gives an answer for each key, in their order.
-pub async fn answer<K, V, F>(app: Arc<App>, mut asked: Asked<K, V>, ask: impl Fn(Arc<App>, Vec<K>) -> F)
-where
+/// Answers whoever waits, at most so many in one question, until the app stops. `ask` gives an answer for each key, in their
+/// order.
+pub async fn answer<K, V, F>(
+    app: Arc<App>,
+    mut asked: Asked<K, V>,
+    batch_len_max: usize,
+    ask: impl Fn(Arc<App>, Vec<K>) -> F,
+) where
     K: Ord + Clone,
     V: Clone,
     F: Future<Output = Result<Vec<V>>>,
 {
-    let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-    while app.stop.run_until_cancelled(asked.recv_many(&mut batch, BATCH_LEN_MAX)).await.is_some() {
+    let mut batch = Vec::with_capacity(batch_len_max);
+    while app.stop.run_until_cancelled(asked.recv_many(&mut batch, batch_len_max)).await.is_some() {
         let mut waiting: BTreeMap<K, Vec<_>> = BTreeMap::new();
         for (key, sender) in batch.drain(..) {
             waiting.entry(key).or_default().push(sender);
@@ -64,13 +70,54 @@ where
     }
 }
 
-/// Loads users' likes from the ledger into the engine.
-pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<()>> {
+/// Whether a user who was to be loaded is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    Done,
+    /// The user likes more than [`LIGHT_LIKES_MAX`] products, and is left for a question of its own.
+    Heavy,
+}
+
+/// Likes of a user who is loaded with others: nearly everybody has fewer. One who has 100,000 takes half a second, for which
+/// the others must not wait.
+const LIGHT_LIKES_MAX: usize = 1_000;
+
+impl App {
+    /// Loads a user's likes into the engine.
+    pub(super) async fn load(&self, user: &UserId) -> Result<()> {
+        match self.loads.ask(user.clone()).await? {
+            Loaded::Done => Ok(()),
+            Loaded::Heavy => self.heavy_loads.ask(user.clone()).await,
+        }
+    }
+}
+
+/// Loads users' likes from the ledger into the engine, but for those of whom there are too many.
+pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<Loaded>> {
     let epoch = app.epoch()?;
     let now = app.now();
     let since = now.minus_ms(app.engine.limits().answers_idle_ms);
-    let likes = before_write(&app, app.ledger.user_likes(&users, since)).await?;
-    app.engine.load_likes(epoch, &likes, now).await.map_err(|error| app.engine_error(epoch, error))?;
+    let known = app.ledger.first_user_likes(&users, since, LIGHT_LIKES_MAX + 1);
+    let known = before_write(&app, known).await?;
+    let is_light = |known: &UserLikes| known.likes.len() <= LIGHT_LIKES_MAX;
+    let loaded = known.iter().map(|known| if is_light(known) { Loaded::Done } else { Loaded::Heavy }).collect();
+    let light: Vec<_> = known.into_iter().filter(is_light).collect();
+    app.engine.load_likes(epoch, &light, now).await.map_err(|error| app.engine_error(epoch, error))?;
+    Ok(loaded)
+}
+
+/// Loads users of whom there is much to load, one after the other.
+pub async fn load_heavy_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<()>> {
+    for user in &users {
+        let (epoch, now) = (app.epoch()?, app.now());
+        let since = now.minus_ms(app.engine.limits().answers_idle_ms);
+        let known = app.engine.viewer_likes(epoch, user, &[], now).await;
+        // Whoever asked before for the same user has had it loaded.
+        if known.map_err(|error| app.engine_error(epoch, error))?.is_none() {
+            let likes = in_time(app.ledger.user_likes(std::slice::from_ref(user), since)).await?;
+            app.engine.load_likes(epoch, &likes, now).await.map_err(|error| app.engine_error(epoch, error))?;
+        }
+    }
     Ok(vec![(); users.len()])
 }
 

@@ -1,4 +1,4 @@
-//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, so that a load balancer may send clients. Whoever
+//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, and the engine is not full, so that a load balancer may send clients. Whoever
 //! asks learns which one does not, and the log why: addresses and names of users are nobody else's business.
 
 use std::sync::Arc;
@@ -30,18 +30,26 @@ pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
 
 fn told(engine_kind: &str, ledger_kind: &str, readiness: Readiness) -> (StatusCode, Json<Value>) {
     let ready = readiness.engine.is_ok() && readiness.ledger.is_ok();
-    let part = |kind: &str, state: Result<(), String>| {
-        let up = state.is_ok();
+    let part = |kind: &str, is_full: bool, state: Result<(), String>| {
+        let up = is_full || state.is_ok();
         if let Err(error) = state {
             // At this level, since probes come every few seconds, and whoever met it first has said so.
             tracing::debug!(error, "{kind} is not ready");
         }
-        json!({ "kind": kind, "up": up })
+        let mut told = json!({ "kind": kind, "up": up });
+        if is_full {
+            told["full"] = true.into();
+        }
+        told
     };
+    let is_full = readiness.is_full;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (
         status,
-        Json(json!({ "engine": part(engine_kind, readiness.engine), "ledger": part(ledger_kind, readiness.ledger) })),
+        Json(json!({
+            "engine": part(engine_kind, is_full, readiness.engine),
+            "ledger": part(ledger_kind, false, readiness.ledger),
+        })),
     )
 }
 
@@ -50,13 +58,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_part_down_is_not_ready() {
-        let (status, Json(body)) =
-            told("redis", "postgres", Readiness { engine: Err("no route".to_owned()), ledger: Ok(()) });
+    fn one_part_down_or_full_is_not_ready() {
+        let readiness = |engine: Result<(), &str>, is_full| Readiness {
+            engine: engine.map_err(str::to_owned),
+            is_full,
+            ledger: Ok(()),
+        };
+        let (status, Json(body)) = told("redis", "postgres", readiness(Err("its memory is full"), true));
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body["engine"], json!({ "kind": "redis", "up": true, "full": true }));
+        let (status, Json(body)) = told("redis", "postgres", readiness(Err("no route"), false));
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body["engine"], json!({ "kind": "redis", "up": false }));
         assert_eq!(body["ledger"]["up"], true);
-        let (status, _) = told("memory", "sqlite", Readiness { engine: Ok(()), ledger: Ok(()) });
+        let (status, _) = told("memory", "sqlite", readiness(Ok(()), false));
         assert_eq!(status, StatusCode::OK);
     }
 }

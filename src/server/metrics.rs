@@ -193,7 +193,13 @@ impl Collector for Found {
             "The epoch that this node works in, or the ledger's while it recovers",
             engine.epoch,
         )?;
-        tell.bytes("acclaim_engine_used", "Memory that Redis uses", engine.used_bytes)?;
+        if let Some(memory) = engine.memory {
+            tell.bytes("acclaim_engine_used", "Memory that Redis uses", Some(memory.used_bytes))?;
+            let most = memory.max_bytes.or(Some(0));
+            tell.bytes("acclaim_engine_max", "Memory that Redis may use; 0 for no limit of its own", most)?;
+            let help = "Whether Redis refuses likes and events for want of memory";
+            tell.gauge("acclaim_engine_full", help, u64::from(memory.is_full))?;
+        }
         if let Some(lags) = lags {
             let held = lags.held.iter().enumerate().map(|(partition, held)| (partition.to_string(), *held));
             tell.each(

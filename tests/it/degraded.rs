@@ -154,3 +154,51 @@ async fn heartbeats_say_that_the_engine_is_away() {
     }
     likes_are_taken(&server).await;
 }
+
+/// While there is no engine each board is computed from the ledger by itself: who reads one waits for no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_board_that_can_not_be_computed_holds_up_no_other() {
+    let mut stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(2).await;
+    let save = "mutation { saveBoard(input: { id: \"lamps\", title: \"Lamps\", window: DAY, category: \"Lighting\" }) {
+        userErrors { message } } }";
+    assert_eq!(server.graphql("admin", save, json!({})).await["saveBoard"]["userErrors"], json!([]));
+    let event = json!([{ "id": "view-1", "signal": "VIEW", "productId": "p1" }]);
+    until("an event is recorded", Duration::from_secs(30), async || {
+        let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": event })).await.unwrap();
+        answer["data"]["recordEvents"]["durability"] == "COMMITTED"
+    })
+    .await;
+    stack.redis.as_mut().unwrap().kill();
+    let read = |board: &str| {
+        format!("{{ ranking(board: \"{board}\") {{ nodes {{ productId }} period {{ freshness {{ degraded }} }} }} }}")
+    };
+    until("boards come from the ledger", Duration::from_secs(30), async || {
+        let answer = server.try_graphql(None, &read("all-time"), json!({})).await.unwrap();
+        answer["data"]["ranking"]["period"]["freshness"]["degraded"] == true
+    })
+    .await;
+    // Only what has a scope asks the catalogue.
+    let lock = "BEGIN; LOCK TABLE products IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(20); ROLLBACK";
+    let locked = tokio::spawn({
+        let url = stack.ledger_url();
+        async move { crate::support::postgres::execute(&url, lock).await }
+    });
+    until("it is locked", Duration::from_secs(30), async || {
+        stack.count("SELECT COUNT(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'products'::regclass").await > 0
+    })
+    .await;
+    let (http, url, query) = (server.http.clone(), format!("{}/graphql", server.url), read("lamps"));
+    let waiting = tokio::spawn(async move { http.post(url).json(&json!({ "query": query })).send().await.unwrap() });
+    until("its computation waits", Duration::from_secs(10), async || {
+        stack.count("SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'products'::regclass").await > 0
+    })
+    .await;
+    // Longer than what was computed before is fresh.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let read = server.graphql("reader", &read("all-time"), json!({})).await;
+    assert_eq!(read["ranking"]["nodes"], json!([{ "productId": "p1" }]));
+    assert!(!waiting.is_finished(), "the other one waits still");
+    locked.abort();
+}

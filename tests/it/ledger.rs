@@ -71,7 +71,7 @@ impl Fresh {
     async fn push(&self, partition: u16, events: Vec<Event>) -> Vec<Event> {
         let from = self.state(PARTITIONS).await.unwrap().cursors[&partition];
         match self.commit(&[batch(partition, from, events)]).await.unwrap() {
-            Commit::Done { refused } => refused.into_iter().map(|refused| refused.event).collect(),
+            Commit::Done { rejected: refused, .. } => refused.into_iter().map(|refused| refused.event).collect(),
             Commit::CursorMoved => panic!("nobody else commits"),
         }
     }

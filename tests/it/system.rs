@@ -71,8 +71,8 @@ async fn an_idle_node_has_nothing_to_catch_up(setup: Setup) {
     assert_eq!((engine.kind, engine.up, engine.epoch), (engine_kind, true, node.app.epoch().unwrap()));
     assert_eq!((ledger.kind, ledger.up, dead_letters), (ledger_kind, true, 0));
     match setup {
-        Setup::Servers => assert!(engine.used_bytes.unwrap() > 100_000, "{engine:?}"),
-        Setup::Embedded => assert_eq!(engine.used_bytes, None),
+        Setup::Servers => assert!(engine.memory.unwrap().used_bytes > 100_000, "{engine:?}"),
+        Setup::Embedded => assert_eq!(engine.memory, None),
     }
     let now = if setup == Setup::Servers { "now()" } else { "0" };
     node.stack
@@ -167,11 +167,11 @@ async fn there_is_an_answer_whatever_is_down() {
     postgres.stop(Stop::Crash);
     let down = system(&app).await;
     assert_eq!((down.engine.up, down.engine.epoch, down.ledger.up), (true, epoch, false));
-    assert!(down.engine.used_bytes.is_some());
+    assert!(down.engine.memory.is_some());
     // A hung Redis, which holds on to its connections, and then none at all.
     redis.freeze();
     let down = system(&app).await;
-    assert_eq!((down.engine.up, down.ledger.up, down.pending, down.engine.used_bytes), (false, false, 0, None));
+    assert_eq!((down.engine.up, down.ledger.up, down.pending, down.engine.memory), (false, false, 0, None));
     redis.thaw();
     until("the engine answers again", LIMIT, async || system(&app).await.engine.up).await;
     redis.kill();

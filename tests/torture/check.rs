@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Context;
 use futures_util::{TryStreamExt, pin_mut};
 
+use crate::postgres_faults::REJECTS;
 use crate::record::{Answer, Durability, Like, Sent, Wish};
 use crate::world::World;
 
@@ -29,6 +30,10 @@ struct Found {
     events: HashMap<String, Row>,
     twice: Vec<String>,
     letters: Vec<(String, String)>,
+    /// Ids of the events that a rule of the torture's has kept out.
+    kept_out: HashSet<String>,
+    /// Users and products of the likes among them: what the engine said of them until it was corrected was not so.
+    misled: HashSet<(String, String)>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -43,6 +48,8 @@ pub struct Tally {
     pub dead_letters: usize,
     /// Entries among these that were written to a Redis which others had left.
     pub stranded: usize,
+    /// Events that were ACCEPTED, and that a rule of the torture's has kept out of the ledger.
+    pub kept_out: usize,
 }
 
 /// Compares everything; notes what is wrong.
@@ -79,7 +86,13 @@ async fn read(world: &World) -> anyhow::Result<Found> {
     let client = world.postgres.lock().await.client().await?;
     let rows = client.query_raw(EVENTS, Vec::<String>::new()).await?;
     pin_mut!(rows);
-    let mut found = Found { events: HashMap::new(), twice: Vec::new(), letters: Vec::new() };
+    let mut found = Found {
+        events: HashMap::new(),
+        twice: Vec::new(),
+        letters: Vec::new(),
+        kept_out: HashSet::new(),
+        misled: HashSet::new(),
+    };
     while let Some(row) = rows.try_next().await? {
         let id: String = row.get(0);
         let event = Row {
@@ -97,6 +110,12 @@ async fn read(world: &World) -> anyhow::Result<Found> {
     }
     let letters = client.query("SELECT entry, error FROM dead_letters", &[]).await.context("dead letters")?;
     found.letters = letters.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for (entry, _) in found.letters.iter().filter(|(_, error)| error.contains(REJECTS)) {
+        let event: serde_json::Value = serde_json::from_str(entry).unwrap_or_default();
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        found.kept_out.insert(text("id"));
+        found.misled.insert((text("user"), text("product")));
+    }
     Ok(found)
 }
 
@@ -141,7 +160,9 @@ fn check_pair(world: &World, found: &Found, likes: &[&Like], tally: &mut Tally) 
             continue;
         }
         let answered_at = like.answers.iter().map(|answer| answer.at).max().expect("there are answers");
-        let was_exposed = world.record.was_exposed(like.sent_at, answered_at);
+        // What was only ACCEPTED may have been kept out, or may follow one that was.
+        let was_misled = found.misled.contains(&(like.user.clone(), like.product.clone()));
+        let was_exposed = was_misled || world.record.was_exposed(like.sent_at, answered_at);
         match row {
             None if like.had_effect() && world.record.was_undone(answered_at) => tally.lost_committed += 1,
             None if like.had_effect() && like.is_committed() => {
@@ -154,7 +175,7 @@ fn check_pair(world: &World, found: &Found, likes: &[&Like], tally: &mut Tally) 
             }
             None if like.had_effect() => tally.lost_accepted += 1,
             None => {
-                let is_known = is_all_known && !world.record.was_undone(answered_at);
+                let is_known = is_all_known && !was_misled && !world.record.was_undone(answered_at);
                 check_unchanged(world, like, is_known.then_some(is_liked), &name);
             }
             Some(row) => {
@@ -206,6 +227,7 @@ fn check_events(world: &World, found: &Found, sent: &HashMap<String, Sent>, tall
             (None, Some((_, Durability::Committed))) => {
                 world.record.violation(format!("COMMITTED, and not in the ledger: {}", name()));
             }
+            (None, Some((_, Durability::Accepted))) if found.kept_out.contains(id) => tally.kept_out += 1,
             (None, Some((at, Durability::Accepted))) if world.record.was_exposed(event.sent_at, at) => {
                 tally.lost_accepted += 1;
             }
@@ -213,6 +235,9 @@ fn check_events(world: &World, found: &Found, sent: &HashMap<String, Sent>, tall
                 world
                     .record
                     .violation(format!("ACCEPTED, and not in the ledger, though the engine was not lost: {}", name()));
+            }
+            (None, None) if event.is_dead_lettered && !found.kept_out.contains(id) => {
+                world.record.violation(format!("answered as a dead letter, and is none: {}", name()));
             }
             (None, None) => {}
             (Some(row), taken) => {
@@ -235,7 +260,7 @@ fn check_row(world: &World, found: &Found, event: &Sent, row: &Row, name: &impl 
     };
     // What it takes back may itself have been lost with the engine.
     let Some(original) = found.events.get(original) else {
-        if world.record.losses() == 0 {
+        if world.record.losses() == 0 && !found.kept_out.contains(original) {
             world.record.violation(format!("{} takes back what is not there", name()));
         }
         return;
@@ -258,6 +283,8 @@ fn check_letters(world: &World, found: &Found, likes: &HashMap<String, &Like>, s
         let is_poison = entry.contains("poison");
         if is_poison {
             entries += 1;
+        } else if error.contains(REJECTS) {
+            // A rule of the torture's has kept it out; `read` has taken it down.
         } else if error.starts_with("lost:") && was_lost {
             // A gap in a journal.
         } else if error.starts_with("stranded:") && was_lost {

@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures_util::FutureExt;
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::ledgers;
 use crate::poison;
+use crate::postgres_faults;
 use crate::proxy::Mode;
 use crate::world::{Side, World};
 
@@ -69,6 +69,7 @@ kinds! {
     PostgresLock "postgres-lock",
     PostgresFull "postgres-full",
     PostgresRefuses "postgres-refuses",
+    PostgresRejects "postgres-rejects",
     PostgresReadOnly "postgres-read-only",
     PostgresCutBefore "postgres-cut-before",
     PostgresCutAfter "postgres-cut-after",
@@ -178,8 +179,8 @@ async fn happen(world: &World, kind: Kind, random: &mut StdRng) -> anyhow::Resul
             Ok(())
         }
         PostgresKill | PostgresStop | PostgresRestart | PostgresClockForward | PostgresClockBack
-        | PostgresTerminate | PostgresLock | PostgresFull | PostgresRefuses | PostgresReadOnly => {
-            postgres(world, kind, short, random).await
+        | PostgresTerminate | PostgresLock | PostgresFull | PostgresRefuses | PostgresRejects | PostgresReadOnly => {
+            postgres_faults::strike(world, kind, short, random).await
         }
         _ => redis(world, kind, short, random).await,
     }
@@ -262,7 +263,7 @@ async fn node_restart(world: &World, n: usize) -> anyhow::Result<()> {
 }
 
 /// A clock jumps, and some time later back.
-async fn clock_step(clock: &Clock, seconds: i64, lasts: Duration) -> anyhow::Result<()> {
+pub async fn clock_step(clock: &Clock, seconds: i64, lasts: Duration) -> anyhow::Result<()> {
     clock.step(seconds)?;
     // The process notices within a second.
     sleep(lasts + Duration::from_secs(1)).await;
@@ -270,7 +271,7 @@ async fn clock_step(clock: &Clock, seconds: i64, lasts: Duration) -> anyhow::Res
 }
 
 /// How far a server's clock jumps: some minutes, beyond the 10 for which Redis remembers keys and events half of the time.
-fn server_step(random: &mut StdRng) -> i64 {
+pub fn server_step(random: &mut StdRng) -> i64 {
     random.random_range(60..20 * 60)
 }
 
@@ -375,85 +376,6 @@ async fn redis(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) 
             }
         }
         other => anyhow::bail!("{} is not one of Redis", other.name()),
-    }
-    Ok(())
-}
-
-// ------------------------------------------------------------ Postgres
-
-async fn postgres(world: &World, kind: Kind, lasts: Duration, random: &mut StdRng) -> anyhow::Result<()> {
-    const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    let mut server = world.postgres.lock().await;
-    match kind {
-        Kind::PostgresKill => {
-            server.kill();
-            sleep(lasts).await;
-            server.start_again().await?;
-        }
-        Kind::PostgresStop => {
-            server.process()?.signal_all("STOP");
-            sleep(lasts).await;
-            server.process()?.signal_all("CONT");
-        }
-        Kind::PostgresRestart => {
-            server.process()?.signal("INT");
-            server.process()?.has_ended_within(Duration::from_secs(30)).await;
-            server.start_again().await?;
-        }
-        Kind::PostgresClockForward => clock_step(&server.clock, server_step(random), lasts).await?,
-        Kind::PostgresClockBack => clock_step(&server.clock, -server_step(random), lasts).await?,
-        Kind::PostgresTerminate => {
-            for _ in 0..3 {
-                server.execute(TERMINATE).await?;
-                sleep(lasts / 3).await;
-            }
-        }
-        Kind::PostgresLock => {
-            let table = ["events", "cursors", "likes", "activity", "meta", "boards"][random.random_range(0..6)];
-            let mut client = server.client().await?;
-            let transaction = client.transaction().await?;
-            transaction.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
-            sleep(lasts).await;
-            transaction.rollback().await?;
-        }
-        Kind::PostgresFull => {
-            // Without room for rows statements fail; without room for the WAL as well the server stops, and does not come
-            // back before there is room.
-            let is_without_wal = random.random_bool(0.5);
-            let use_up = async {
-                // Each takes one of the WAL's files that were made before.
-                loop {
-                    server.execute("SELECT pg_switch_wal()").await.ok();
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            let use_up = timeout(if is_without_wal { lasts } else { Duration::ZERO }, use_up);
-            let (full, ()) = tokio::join!(server.disk.be_full(lasts), use_up.map(|_: Result<(), _>| ()));
-            full?;
-            server.start_again().await?;
-        }
-        // The same said by a trigger, for one table: what else a transaction writes has room.
-        Kind::PostgresRefuses => {
-            server
-                .execute(
-                    "CREATE OR REPLACE FUNCTION torture_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
-                    END $$;
-                    CREATE TRIGGER torture_full BEFORE INSERT ON events EXECUTE FUNCTION torture_full()",
-                )
-                .await?;
-            sleep(lasts).await;
-            server.execute("DROP TRIGGER torture_full ON events").await?;
-        }
-        Kind::PostgresReadOnly => {
-            server.execute("ALTER DATABASE torture SET default_transaction_read_only = on").await?;
-            server.execute(TERMINATE).await?;
-            sleep(lasts).await;
-            let undo = "BEGIN READ WRITE; ALTER DATABASE torture RESET default_transaction_read_only; COMMIT";
-            server.execute(undo).await?;
-            server.execute(TERMINATE).await?;
-        }
-        other => anyhow::bail!("{} is not one of Postgres", other.name()),
     }
     Ok(())
 }

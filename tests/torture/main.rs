@@ -17,6 +17,7 @@ mod node;
 mod phases;
 mod poison;
 mod postgres;
+mod postgres_faults;
 mod process;
 mod producers;
 mod proxy;
@@ -84,6 +85,10 @@ pub struct Options {
     /// Has what `foreign-messages` sends name our own ledger, to see whether it is found
     #[arg(long, hide = true)]
     pub forge_messages: bool,
+
+    /// Has no node hear from others which entries the ledger refused, to see whether that is found
+    #[arg(long, hide = true)]
+    pub deaf: bool,
 
     /// Said by the torture to itself, where mounts are its own and permitted
     #[arg(long, hide = true)]

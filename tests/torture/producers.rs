@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::node::Node;
 use crate::record::{Durability, Record, Sent};
 use crate::world::World;
-use crate::writers::{note_failure, skewed};
+use crate::writers::{is_dead_lettered, note_failure, skewed};
 
 const RECORD: &str = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) { durability results { id status error { code message } } } }";
 
@@ -130,6 +130,7 @@ fn note_sent(record: &Record, event: &Value, at: Instant) {
         sent_at: at,
         taken: None,
         is_rejected: false,
+        is_dead_lettered: false,
     };
     record.with_event(&id, |slot| {
         slot.get_or_insert_with(sent);
@@ -163,6 +164,7 @@ async fn attempt(node: &Node, record: &Record, batch: &[Value]) -> bool {
                         sent.taken = Some((Instant::now(), durability));
                     }
                 }
+                ("REJECTED", _) if is_dead_lettered(&result["error"]) => sent.is_dead_lettered = true,
                 // What it takes back was never taken itself, or was lost with the engine.
                 ("REJECTED", _) if sent.reverses.is_some() => sent.is_rejected = true,
                 _ => record.violation(format!("the event {id} was answered {result}")),

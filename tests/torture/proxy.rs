@@ -34,6 +34,8 @@ struct Setting {
     mode: Mode,
     /// How often all connections were cut; those made before the last time end.
     cuts: u64,
+    /// Whether nobody behind it hears of refused entries: a bug planted from outside.
+    is_deaf: bool,
 }
 
 pub struct Proxy {
@@ -43,11 +45,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Leads to `target`, a port of this machine.
-    pub async fn start(target: u16, seed: u64) -> anyhow::Result<Self> {
+    /// Leads to `target`, a port of this machine. A deaf one keeps back what is told of refused entries.
+    pub async fn start(target: u16, seed: u64, is_deaf: bool) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let (setting, heard) = watch::channel(Setting { target, mode: Mode::Pass, cuts: 0 });
+        let (setting, heard) = watch::channel(Setting { target, mode: Mode::Pass, cuts: 0, is_deaf });
         let task = tokio::spawn(async move {
             let mut random = StdRng::seed_from_u64(seed);
             loop {
@@ -121,9 +123,14 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(len @ 1..) = from.read(&mut buffer).await {
-        let mut bytes = &buffer[..len];
+        let Setting { mode, is_deaf, .. } = *heard.borrow_and_update();
+        let (mut bytes, heard_of);
+        bytes = &buffer[..len];
+        if is_deaf && direction == Direction::Replies {
+            heard_of = without_refusals(bytes);
+            bytes = &heard_of;
+        }
         let kept;
-        let mode = heard.borrow_and_update().mode;
         let mut piece_len = len;
         match mode {
             Mode::Pass => {}
@@ -166,6 +173,29 @@ async fn pump(
             return;
         }
     }
+}
+
+/// Leaves the lines that tell of refused entries out of the whole messages of pub/sub that the bytes begin with.
+fn without_refusals(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(len) = push_len(rest) {
+        let (push, later) = rest.split_at(len);
+        let text = String::from_utf8_lossy(push);
+        // The head, the channel, the message's length, and the message with its end.
+        let parts: Vec<&str> = text.splitn(7, "\r\n").collect();
+        match parts[..] {
+            [.., message] if parts.len() == 7 && message.contains("refused ") => {
+                let lines = message.trim_end_matches("\r\n").split('\n');
+                let told = lines.filter(|line| !line.starts_with("refused ")).collect::<Vec<_>>().join("\n");
+                kept.extend(format!("{}\r\n${}\r\n{told}\r\n", parts[..5].join("\r\n"), told.len()).bytes());
+            }
+            _ => kept.extend_from_slice(push),
+        }
+        rest = later;
+    }
+    kept.extend_from_slice(rest);
+    kept
 }
 
 /// Leaves out some of the whole messages of pub/sub that the bytes begin with; what follows them stays as it is.

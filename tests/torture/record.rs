@@ -51,6 +51,8 @@ pub struct Like {
     pub answers: Vec<Answer>,
     /// Attempts without an answer; each may have had its effect, or may have it still.
     pub unanswered: usize,
+    /// Whether it was answered that the ledger can't store it.
+    pub is_dead_lettered: bool,
 }
 
 impl Like {
@@ -81,6 +83,8 @@ pub struct Sent {
     /// When it was answered RECORDED or DUPLICATE, and the best durability of those answers.
     pub taken: Option<(Instant, Durability)>,
     pub is_rejected: bool,
+    /// Whether it was answered that the ledger can't store it.
+    pub is_dead_lettered: bool,
 }
 
 #[derive(Default)]

@@ -121,6 +121,7 @@ pub fn verdict(world: &World, run: &Run) -> bool {
         run.tally.events, run.tally.dead_letters, run.tally.stranded
     );
     println!("ACCEPTED and lost with the engine: {} (it was lost {} times)", run.tally.lost_accepted, record.losses());
+    println!("ACCEPTED, and kept out of the ledger by a rule of the torture's: {}", run.tally.kept_out);
     println!("without an answer, and found in the ledger: {}", run.tally.unknown_found);
     let (violations, texts) = record.violations();
     for text in &texts {

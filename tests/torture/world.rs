@@ -16,7 +16,7 @@ use crate::postgres::PostgresServer;
 use crate::proxy::Mode;
 use crate::record::{Durability, Like, Record, Wish};
 use crate::redis::RedisPair;
-use crate::writers::attempt;
+use crate::writers::{Attempt, attempt};
 use crate::{Options, clock, report};
 
 /// How many partitions the journal has where nothing else is set.
@@ -187,12 +187,11 @@ impl World {
                 sent_at: Instant::now(),
                 answers: Vec::new(),
                 unanswered: 0,
+                is_dead_lettered: false,
             };
             // A hung node is asked again before a client would give it up.
-            match tokio::time::timeout(Duration::from_secs(1), attempt(node, &self.record, &like)).await {
-                Ok(Some(answer)) => like.answers.push(answer),
-                _ => like.unanswered += 1,
-            }
+            let done = tokio::time::timeout(Duration::from_secs(1), attempt(node, &self.record, &like)).await;
+            like.note(done.unwrap_or(Attempt::Unanswered));
             let answer = like.answers.first().copied();
             self.record.add_like(like);
             if let Some(answer) = answer {

@@ -6,21 +6,34 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::node::{Failed, Node};
 use crate::record::{Answer, Durability, Like, Record, Wish};
 use crate::world::World;
 
-const TOGGLE: &str = "mutation($product: ID!, $key: String!) { like: toggleLike(input: { productId: $product, idempotencyKey: $key }) { liked changed at durability userErrors { message } } }";
-const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) { like: setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked changed at durability userErrors { message } } }";
+const TOGGLE: &str = "mutation($product: ID!, $key: String!) { like: toggleLike(input: { productId: $product, idempotencyKey: $key }) { liked changed at durability userErrors { code message } } }";
+const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) { like: setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked changed at durability userErrors { code message } } }";
 
 /// How long a like is tried: longer than a fault and its recovery.
 const DEADLINE: Duration = Duration::from_secs(25);
 
-/// One attempt; `None` where there is no answer, after the pause that the client is told to make.
-pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Option<Answer> {
+/// How the answer to one attempt came out.
+pub enum Attempt {
+    Answered(Answer),
+    /// The ledger can't store it, which is final.
+    DeadLettered,
+    /// There is none, and the pause that the client is told to make is over.
+    Unanswered,
+}
+
+/// Whether an error says that the ledger can't store what was sent.
+pub fn is_dead_lettered(error: &Value) -> bool {
+    error["code"] == "INVALID" && error["message"].as_str().is_some_and(|said| said.contains("dead letters"))
+}
+
+pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Attempt {
     let (query, variables) = match like.wish {
         Wish::Toggle => (TOGGLE, json!({ "product": like.product, "key": like.key })),
         Wish::Set(liked) => (SET, json!({ "product": like.product, "key": like.key, "liked": liked })),
@@ -38,7 +51,11 @@ pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Option<Answer
                     Durability::Committed => "likes COMMITTED",
                 };
                 record.count(outcome, 1);
-                return Some(Answer { at: Instant::now(), liked, changed, done_at, durability });
+                return Attempt::Answered(Answer { at: Instant::now(), liked, changed, done_at, durability });
+            }
+            if is_dead_lettered(&payload["userErrors"][0]) {
+                record.count("likes dead-lettered", 1);
+                return Attempt::DeadLettered;
             }
             record.violation(format!("a like of {} for {} was answered {payload}", like.user, like.product));
             500
@@ -46,7 +63,18 @@ pub async fn attempt(node: &Node, record: &Record, like: &Like) -> Option<Answer
         Err(failed) => note_failure(record, "likes", began, failed),
     };
     sleep(Duration::from_millis(pause)).await;
-    None
+    Attempt::Unanswered
+}
+
+impl Like {
+    /// Takes down what an attempt came to.
+    pub fn note(&mut self, attempt: Attempt) {
+        match attempt {
+            Attempt::Answered(answer) => self.answers.push(answer),
+            Attempt::DeadLettered => self.is_dead_lettered = true,
+            Attempt::Unanswered => self.unanswered += 1,
+        }
+    }
 }
 
 /// Counts a failure; how many ms to wait. Only what passes by itself may be said to a client that does nothing wrong.
@@ -117,6 +145,7 @@ impl Writer {
             sent_at: Instant::now(),
             answers: Vec::new(),
             unanswered: 0,
+            is_dead_lettered: false,
         };
         let first = self.random.random_range(0..world.nodes.len());
         let turns = world.nodes.iter().cycle().skip(first);
@@ -126,27 +155,23 @@ impl Writer {
                 attempt(&world.nodes[0], &world.record, &like),
                 attempt(&world.nodes[1], &world.record, &like)
             );
-            like.unanswered += 2 - one.iter().chain(&other).count();
-            like.answers.extend(one.into_iter().chain(other));
+            like.note(one);
+            like.note(other);
         }
         for node in turns {
-            if !like.answers.is_empty() || like.sent_at.elapsed() > DEADLINE {
+            if !like.answers.is_empty() || like.is_dead_lettered || like.sent_at.elapsed() > DEADLINE {
                 break;
             }
-            match attempt(node, &world.record, &like).await {
-                Some(answer) => like.answers.push(answer),
-                None => like.unanswered += 1,
-            }
+            let done = attempt(node, &world.record, &like).await;
+            like.note(done);
         }
-        if like.answers.is_empty() {
+        if like.answers.is_empty() && !like.is_dead_lettered {
             world.record.count("likes given up", 1);
             world.record.violation(format!("not answered within {DEADLINE:?}: {like:?}"));
         } else if self.random.random_ratio(1, 30) {
             // An answer that came is asked for once more.
-            match attempt(&world.nodes[1 - first], &world.record, &like).await {
-                Some(answer) => like.answers.push(answer),
-                None => like.unanswered += 1,
-            }
+            let done = attempt(&world.nodes[1 - first], &world.record, &like).await;
+            like.note(done);
         }
         world.record.add_like(like);
     }

@@ -75,12 +75,15 @@ impl Partition {
             return Ok(LikeOutcome::Busy);
         }
 
-        *likes_until = at.plus_ms(limits.likes_idle_ms);
         let liked_at = likes.get(product).copied();
         let liked = match desired {
             Desired::Toggled => liked_at.is_none(),
             Desired::Exactly(liked) => *liked,
         };
+        if liked && liked_at.is_none() && likes.len() >= limits.likes_max as usize {
+            return Ok(LikeOutcome::TooMany);
+        }
+        *likes_until = at.plus_ms(limits.likes_idle_ms);
         let answer = if liked == liked_at.is_some() {
             LikeAnswer { liked, changed: false, at: liked_at.unwrap_or(at), position: self.journal.last() }
         } else {

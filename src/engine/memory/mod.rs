@@ -27,8 +27,9 @@ use self::expiring::Expiring;
 use self::journal::MemoryJournalReader;
 use self::partition::Partition;
 use super::{
-    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
-    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, EngineMemory, Entries, Generation, JournalReader,
+    LikeOutcome, LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey,
+    UserLikes,
 };
 use crate::domain::{
     BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
@@ -127,7 +128,7 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn used_bytes(&self) -> Result<Option<u64>> {
+    async fn memory(&self) -> Result<Option<EngineMemory>> {
         Ok(None)
     }
 
@@ -230,6 +231,14 @@ impl Engine for MemoryEngine {
     async fn forget_remembered(&self) -> Result<()> {
         for partition in &mut self.state().partitions {
             (partition.answers, partition.events) = (Expiring::default(), Expiring::default());
+        }
+        Ok(())
+    }
+
+    async fn forget_events(&self, events: &[(u16, EventId)]) -> Result<()> {
+        let mut state = self.state();
+        for (partition, id) in events {
+            state.partition(*partition)?.events.take_if(id, |_| true);
         }
         Ok(())
     }

@@ -62,6 +62,15 @@ impl RedisEngine {
         }
         Ok(())
     }
+
+    pub(super) async fn do_forget_events(&self, events: &[(u16, EventId)]) -> Result<()> {
+        for (partition, id) in events {
+            let mut cmd = redis::cmd("UNLINK");
+            cmd.arg(self.keys.event(*partition, id));
+            self.link.call(&cmd, STEP_LIMIT).await?;
+        }
+        Ok(())
+    }
 }
 
 /// `<signal> <count> <occurred_at> <reversed> <product>`, as `record.lua` remembers an event.

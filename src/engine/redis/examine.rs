@@ -107,6 +107,9 @@ impl RedisEngine {
             });
             match self.link.try_call(&cmd, BULK_LIMIT).await? {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => refused.push(name),
+                Err(error) if error.code() == Some("OOM") => {
+                    return Ok(Finding::warn(subject, "they can't be tried, since its memory is full"));
+                }
                 // What an earlier command was not allowed to make is not there for a later one.
                 Err(error) if refused.is_empty() && error.code() != Some("NOSCRIPT") => {
                     return Ok(Finding::fail(subject, format!("{name} on a key of its own fails: {error}")));
@@ -156,10 +159,9 @@ impl RedisEngine {
     }
 }
 
-fn of_info(info: &str) -> Vec<Finding> {
-    let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
+fn of_info(info_text: &str) -> Vec<Finding> {
+    let info: HashMap<&str, &str> = info_text.lines().filter_map(|line| line.split_once(':')).collect();
     let field = |name: &str| info.get(name).copied();
-    let number = |name: &str| field(name).and_then(|value| value.parse::<u64>().ok());
     let version = field("redis_version").unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     let mut findings = vec![match major {
@@ -197,13 +199,18 @@ fn of_info(info: &str) -> Vec<Finding> {
              appendonly yes, and the same in redis.conf",
         ),
     });
-    let (used, most) = (number("used_memory").unwrap_or(0), number("maxmemory").unwrap_or(0));
+    let memory = super::settings::memory(info_text).unwrap_or_default();
+    let (used, most) = (memory.used_bytes, memory.max_bytes.unwrap_or(0));
     let shown = |bytes: u64| format!("{} MiB", bytes >> 20);
     findings.push(match (used * 100).checked_div(most) {
         None => Finding::ok("Redis memory", format!("{} used, without a limit of its own", shown(used))),
-        Some(share) if share >= 100 => Finding::fail(
+        Some(_) if memory.is_full => Finding::fail(
             "Redis memory",
-            format!("all of its {} are used, so likes are refused; raise maxmemory", shown(most)),
+            format!(
+                "it is full: all of its {} are used, so likes and events are refused; raise maxmemory (CONFIG SET maxmemory), or \
+                 remove what does not belong to Acclaim",
+                shown(most)
+            ),
         ),
         Some(share) if share >= NEARLY_FULL => Finding::warn(
             "Redis memory",

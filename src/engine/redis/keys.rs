@@ -59,6 +59,11 @@ impl Keys {
         Some((partition.parse().ok()?, rest))
     }
 
+    /// Where likes stand that are being loaded, by one call.
+    pub fn staged(&self, partition: u16, user: &UserId, call: u64) -> String {
+        self.of_partition(partition, &format!("staged:{call:016x}:{user}"))
+    }
+
     pub fn answers(&self, partition: u16, user: &UserId) -> String {
         self.of_partition(partition, &format!("ops:{user}"))
     }

@@ -15,8 +15,11 @@ use crate::engine::{Desired, EngineError, EngineLimits, LikeAnswer, LikeOutcome,
 /// longer than this locks a user out for no more than this.
 const RATE_KEEP_MS: i64 = 60_000;
 
-/// Values (likes and answers) that one call brings: some 10 ms of Redis' time. A user who has more has a call alone.
+/// Values (likes and answers) that one call brings: some 10 ms of Redis' time. A user who has more is staged.
 const LOAD_VALUES_MAX: usize = 10_000;
+
+/// How long a user's likes may be staged, so that nothing stays behind of a node that died over it.
+const STAGED_MS: i64 = 60_000;
 
 /// The settings that `like.lua` takes in one argument.
 pub fn like_settings(limits: &EngineLimits) -> String {
@@ -26,12 +29,13 @@ pub fn like_settings(limits: &EngineLimits) -> String {
     };
     let burst_us = i64::from(limits.like_burst.max(1)) * interval_us;
     format!(
-        "{interval_us} {burst_us} {RATE_KEEP_MS} {} {} {} {} {}",
+        "{interval_us} {burst_us} {RATE_KEEP_MS} {} {} {} {} {} {}",
         limits.journal_len_max,
         limits.journal_age_ms_max.max(0),
         ttl_ms(limits.likes_idle_ms),
         ttl_ms(limits.answers_idle_ms),
         EngineLimits::ANSWERS_MAX,
+        limits.likes_max,
     )
 }
 
@@ -61,6 +65,7 @@ impl RedisEngine {
                 "NOT_LOADED" => Ok(LikeOutcome::NotLoaded),
                 "CONFLICT" => Ok(LikeOutcome::Conflict),
                 "BUSY" => Ok(LikeOutcome::Busy),
+                "TOO_MANY" => Ok(LikeOutcome::TooMany),
                 _ => Err(unexpected(kind)),
             },
             [kind, detail] => match text(kind)? {
@@ -82,7 +87,10 @@ impl RedisEngine {
             let mut rest = users.as_slice();
             while !rest.is_empty() {
                 let (batch, later) = rest.split_at(batch_len(rest));
-                self.load_batch(epoch, *partition, batch).await?;
+                match batch {
+                    [heavy] if heavy.likes.len() > LOAD_VALUES_MAX => self.load_heavy(epoch, *partition, heavy).await?,
+                    _ => self.load_batch(epoch, *partition, batch, None).await?,
+                }
                 rest = later;
             }
             Ok(())
@@ -90,7 +98,25 @@ impl RedisEngine {
         try_join_all(loads).await.map(drop)
     }
 
-    async fn load_batch(&self, epoch: u64, partition: u16, users: &[&UserLikes]) -> Result<()> {
+    /// Brings a user's likes in pieces, into a key of this call's own, so that Redis is held up for no longer than by others.
+    async fn load_heavy(&self, epoch: u64, partition: u16, heavy: &UserLikes) -> Result<()> {
+        let staged = self.keys.staged(partition, &heavy.user, rand::random());
+        for likes in heavy.likes.chunks(LOAD_VALUES_MAX) {
+            let mut add = redis::cmd("ZADD");
+            add.arg(&staged);
+            likes.iter().for_each(|(product, at)| {
+                add.arg(at.as_ms()).arg(product.as_str());
+            });
+            self.link.call(&add, limit_for(2 * likes.len())).await?;
+            let mut expire = redis::cmd("PEXPIRE");
+            expire.arg(&staged).arg(STAGED_MS);
+            self.link.call(&expire, STEP_LIMIT).await?;
+        }
+        let user = UserLikes { likes: Vec::new(), ..heavy.clone() };
+        self.load_batch(epoch, partition, &[&user], Some(staged)).await
+    }
+
+    async fn load_batch(&self, epoch: u64, partition: u16, users: &[&UserLikes], staged: Option<String>) -> Result<()> {
         let limits = &self.limits;
         let mut keys = vec![self.keys.meta(partition)];
         let mut args = Args::default();
@@ -107,10 +133,12 @@ impl RedisEngine {
                 args.push(format_args!("{key}\t{} {product}", Saved(answer)));
             }
         }
+        keys.extend(staged);
         let reply = self.link.eval(&script::LOAD_LIKES, &keys, &args, limit_for(args.len())).await?;
         match text(&reply)? {
             "OK" => Ok(()),
             "EPOCH" => Err(lost_epoch(epoch)),
+            "EXPIRED" => Err(EngineError::Unavailable("a user's likes were loaded too slowly".to_owned())),
             _ => Err(unexpected(&reply)),
         }
     }

@@ -257,8 +257,9 @@ pub fn refusal(error: RedisError) -> EngineError {
         ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | Moved | NoPerm | ReadOnly | TryAgain) => {
             EngineError::Unavailable(error.to_string())
         }
-        // Full; busy with somebody's script; a replica that does not take writes as it should; not signed in.
-        _ if matches!(error.code(), Some("OOM" | "BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH")) => {
+        _ if error.code() == Some("OOM") => EngineError::Full("Redis is at its maxmemory".to_owned()),
+        // Busy with somebody's script; a replica that does not take writes as it should; not signed in.
+        _ if matches!(error.code(), Some("BUSY" | "NOREPLICAS" | "MISCONF" | "NOAUTH")) => {
             EngineError::Unavailable(error.to_string())
         }
         _ => EngineError::Unanswered(error.to_string()),

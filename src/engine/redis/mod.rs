@@ -12,6 +12,7 @@
 //!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
 //! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
 //!                                 that another epoch's likes count as not loaded; expires when idle
+//! acc:{p3}:staged:<call>:<user> zset  likes of a user who has very many, on their way; renamed, or expires
 //! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
 //! acc:{p3}:rate:<user>    string  when the next like of a steady stream would be due, in µs
 //! acc:{p3}:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
@@ -65,8 +66,9 @@ use self::link::{Args, Link, STEP_LIMIT};
 use self::reply::flag;
 pub use self::settings::SettingsError;
 use super::{
-    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, Entries, Generation, JournalReader, LikeOutcome,
-    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, EngineMemory, Entries, Generation, JournalReader,
+    LikeOutcome, LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey,
+    UserLikes,
 };
 use crate::domain::{
     BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
@@ -211,8 +213,8 @@ impl Engine for RedisEngine {
         self.link.call(&redis::cmd("PING"), STEP_LIMIT).await.map(drop)
     }
 
-    async fn used_bytes(&self) -> Result<Option<u64>> {
-        self.do_used_bytes().await
+    async fn memory(&self) -> Result<Option<EngineMemory>> {
+        self.do_memory().await
     }
 
     async fn clock(&self) -> Result<Option<Timestamp>> {
@@ -281,6 +283,10 @@ impl Engine for RedisEngine {
 
     async fn forget_remembered(&self) -> Result<()> {
         self.do_forget_remembered().await
+    }
+
+    async fn forget_events(&self, events: &[(u16, EventId)]) -> Result<()> {
+        self.do_forget_events(events).await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {

@@ -1,5 +1,9 @@
 //! The scripts, one file each in `lua/`, where each says its keys, arguments and reply.
 //!
+//! A Redis that has no memory left refuses what writes, which is right for likes and events. What frees memory, and what
+//! leads to it, runs all the same, with the flag `allow-oom`: leases, announcements, boards (their cursors hold the trim),
+//! an epoch's beginning. What these add is bounded by the catalogue and the number of boards.
+//!
 //! Invariant: a call names a script by its SHA-1 and never brings the text, so that a Redis which has lost its scripts
 //! (and with them perhaps its state) says so: NOSCRIPT.
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::RedisEngine;
 use super::link::{BULK_LIMIT, STEP_LIMIT};
 use super::reply::text;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, EngineMemory};
 
 /// Why Acclaim does not start on a Redis; says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,10 +33,21 @@ impl RedisEngine {
         check(text(&reply)?)
     }
 
-    pub(super) async fn do_used_bytes(&self) -> Result<Option<u64>, EngineError> {
+    pub(super) async fn do_memory(&self) -> Result<Option<EngineMemory>, EngineError> {
         let reply = self.link.call(redis::cmd("INFO").arg("memory"), STEP_LIMIT).await?;
-        Ok(fields(text(&reply)?).get("used_memory").and_then(|bytes| bytes.parse().ok()))
+        Ok(memory(text(&reply)?))
     }
+}
+
+/// What INFO says of its memory.
+pub(super) fn memory(info: &str) -> Option<EngineMemory> {
+    let info = fields(info);
+    let number = |name: &str| info.get(name).and_then(|value| value.parse::<u64>().ok());
+    let used_bytes = number("used_memory")?;
+    let max_bytes = number("maxmemory").filter(|most| *most > 0);
+    // The buffers of its replicas and of its append-only file do not count for the limit.
+    let counted = used_bytes.saturating_sub(number("mem_not_counted_for_evict").unwrap_or(0));
+    Some(EngineMemory { used_bytes, max_bytes, is_full: max_bytes.is_some_and(|most| counted >= most) })
 }
 
 fn fields(info: &str) -> HashMap<&str, &str> {
@@ -74,6 +85,20 @@ mod tests {
         check(&format!(
             "# Server\r\nredis_version:{version}\r\n\r\n# Memory\r\nmaxmemory_policy:{policy}\r\naof_enabled:{aof}\r\n"
         ))
+    }
+
+    #[test]
+    fn memory_is_full_at_its_limit() {
+        let of = |used: u64, aside: u64, most: u64| {
+            let info = format!("used_memory:{used}\r\nmem_not_counted_for_evict:{aside}\r\nmaxmemory:{most}\r\n");
+            let memory = memory(&info).unwrap();
+            (memory.used_bytes, memory.max_bytes, memory.is_full)
+        };
+        assert_eq!(of(100, 0, 0), (100, None, false));
+        assert_eq!(of(99, 0, 100), (99, Some(100), false));
+        assert_eq!(of(101, 0, 100), (101, Some(100), true));
+        assert_eq!(of(101, 2, 100), (101, Some(100), false));
+        assert_eq!(super::memory("maxmemory:100"), None);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Wish {
                 let message = "the key was used for a like of another product; give each like a key of its own";
                 Ok(LikePayload::refused(vec![UserError::conflict("idempotencyKey", message)]))
             }
+            LikeResult::DeadLettered => Ok(LikePayload::refused(vec![UserError::dead_lettered("productId", "like")])),
         }
     }
 }

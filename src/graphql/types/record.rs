@@ -7,7 +7,7 @@ use async_graphql::{Enum, ID, InputObject, SimpleObject};
 use super::likes::Durability;
 use super::scalars::DateTime;
 use super::weights::Signal;
-use crate::domain::{self, Event, EventId, ProductId, Timestamp, UserId};
+use crate::domain::{self, Event, EventId, InvalidEvent, ProductId, Timestamp, UserId};
 use crate::graphql::errors::UserError;
 use crate::pipeline::{self, NewEvent};
 
@@ -122,8 +122,20 @@ fn outcome(index: usize, outcome: pipeline::EventResult) -> (EventStatus, Option
         UnknownProduct => UserError::not_found(&path("productId"), "there is no such product"),
         UnknownOriginal => UserError::not_found(&path("reverses"), "there is no such event to reverse"),
         Mismatch => UserError::invalid(&path("reverses"), "the event to reverse has another product or signal"),
+        Invalid(invalid) => UserError::invalid(&path(field_of(&invalid)), invalid),
+        DeadLettered => UserError::dead_lettered(&format!("events.{index}"), "event"),
     };
     (EventStatus::Rejected, Some(reason))
+}
+
+/// The field of the input that gave the event its own.
+fn field_of(invalid: &InvalidEvent) -> &'static str {
+    match invalid.field {
+        "product" => "productId",
+        "user" => "userId",
+        "occurred_at" | "recorded_at" => "occurredAt",
+        same => same,
+    }
 }
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]

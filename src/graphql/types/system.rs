@@ -26,6 +26,10 @@ pub struct EngineStatus {
     epoch: Long,
     /// Of memory, where the engine can say.
     used_bytes: Option<Long>,
+    /// What it may use of memory; null for no limit of its own.
+    max_bytes: Option<Long>,
+    /// Whether it refuses likes and events for want of memory.
+    full: bool,
 }
 
 #[derive(SimpleObject)]
@@ -42,7 +46,9 @@ impl SystemStatus {
                 kind: engine.kind.to_string(),
                 up: engine.up,
                 epoch: engine.epoch.into(),
-                used_bytes: engine.used_bytes.map(Long::from),
+                used_bytes: engine.memory.map(|memory| memory.used_bytes.into()),
+                max_bytes: engine.memory.and_then(|memory| memory.max_bytes).map(Long::from),
+                full: engine.memory.is_some_and(|memory| memory.is_full),
             },
             ledger: LedgerStatus { kind: ledger.kind.to_string(), up: ledger.up },
             pending: system.pending.into(),

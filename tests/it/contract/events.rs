@@ -166,3 +166,14 @@ pub async fn busy_stands_alone(make: Make) {
     engine.trim(0, Position::new(1, 3)).await.unwrap();
     assert_eq!(record(engine, &[reversal("r1", "e1", None)], 5_000).await, [recorded(4)]);
 }
+
+pub async fn forgets_what_the_ledger_has_not(make: Make) {
+    let engine = &*opened(make, EngineLimits { partitions: 2, ..plain() }).await;
+    assert_eq!(record(engine, &[order("e1", 3, 0), order("e2", 5, 0)], 1).await, [recorded(1), recorded(2)]);
+    // Where it is not, there is nothing to forget.
+    engine.forget_events(&[(1, event_id("e1")), (0, event_id("unheard"))]).await.unwrap();
+    assert_eq!(record(engine, &[order("e1", 3, 0)], 2).await, [Duplicate]);
+    engine.forget_events(&[(0, event_id("e1"))]).await.unwrap();
+    assert_eq!(record(engine, &[reversal("r1", "e1", None), order("e2", 5, 0)], 3).await, [UnknownOriginal, Duplicate]);
+    assert_eq!(record(engine, &[order("e1", 4, 0)], 4).await, [recorded(3)], "it is recorded anew");
+}

@@ -395,3 +395,36 @@ pub async fn many_at_once_alternate(make: Make) {
     assert!(liked.values().all(|sum| *sum == 0), "ten toggles come to nothing");
     assert_eq!(liked.len(), 3);
 }
+
+pub async fn stops_at_the_most(make: Make) {
+    let engine = &*opened(make, EngineLimits { likes_max: 2, ..plain() }).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 1).await, done(true, true, 1, 1));
+    assert_eq!(toggle(engine, "ann", "mug", "k2", 2).await, done(true, true, 2, 2));
+    assert_eq!(toggle(engine, "ann", "pan", "k3", 3).await, LikeOutcome::TooMany);
+    assert_eq!(like(engine, "ann", "pan", "k3", Desired::Exactly(true), 4).await, LikeOutcome::TooMany);
+    // What adds nothing goes on.
+    assert_eq!(like(engine, "ann", "pan", "k4", Desired::Exactly(false), 5).await, done(false, false, 5, 2));
+    assert_eq!(like(engine, "ann", "mug", "k5", Desired::Exactly(true), 6).await, done(true, false, 2, 2));
+    assert_eq!(toggle(engine, "bob", "pan", "k3", 7).await, done(true, true, 7, 3));
+    assert_eq!(toggle(engine, "ann", "cup", "k6", 8).await, done(false, true, 8, 4));
+    assert_eq!(toggle(engine, "ann", "pan", "k3", 9).await, done(true, true, 9, 5), "a refusal is no answer");
+}
+
+/// More than a step brings at once.
+pub async fn loads_very_many(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let likes: Vec<_> = (0..25_000).map(|n| (product(&format!("p{n}")), at(n))).collect();
+    let answer = LikeAnswer { liked: true, changed: true, at: at(5), position: Position::new(1, 0) };
+    let answers = vec![(key("k1"), product("p5"), answer)];
+    let heavy = UserLikes { user: user("eve"), likes, answers };
+    for _ in 0..2 {
+        engine.load_likes(1, std::slice::from_ref(&heavy), at(0)).await.unwrap();
+        let asked = ["p0", "p24999", "p25000"].map(product);
+        let liked = engine.viewer_likes(1, &user("eve"), &asked, at(1)).await.unwrap();
+        assert_eq!(liked, Some(vec![Some(at(0)), Some(at(24_999)), None]));
+    }
+    assert_eq!(toggle(engine, "eve", "p5", "k1", 2).await, LikeOutcome::Replayed(answer));
+    assert_eq!(toggle(engine, "eve", "p7", "k2", 3).await, done(false, true, 3, 1));
+    assert_eq!(toggle(engine, "eve", "p25000", "k3", 4).await, done(true, true, 4, 2));
+    assert!(is_lost(engine.load_likes(2, &[heavy], at(5)).await));
+}

@@ -33,9 +33,10 @@ macro_rules! contract {
                     refuses_a_key_of_another_product,
                     replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, rate_survives_a_clock_set_back,
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
-                    shows_a_viewer_their_likes, shows_what_it_holds, forgets, many_at_once_alternate;
+                    shows_a_viewer_their_likes, shows_what_it_holds, stops_at_the_most, loads_very_many, forgets, many_at_once_alternate;
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
                     refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
+                    forgets_what_the_ledger_has_not,
                     busy_stands_alone;
                 journal: is_closed_and_empty_at_first, fences_epochs, belongs_to_one_ledger,
                     keeps_whose_it_is_and_what_was_announced,

@@ -1,7 +1,7 @@
 //! Commits: what they change, what they refuse, and who wins.
 
 use acclaim::domain::{Event, EventId, Position, Signal, Timestamp};
-use acclaim::ledger::{Batch, Commit, DeadLetter, LedgerError};
+use acclaim::ledger::{Batch, Commit, DeadLetter, EventState, LedgerError};
 
 use super::snapshot::{ALL, segment, snapshot};
 use super::*;
@@ -107,7 +107,7 @@ over_both! {
                 event(&format!("c{partition}"), Signal::Cart, "mug", if partition == 3 { -3 } else { 1 }, 0),
             ]))
             .collect();
-        assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         assert_eq!(activity(&ledger).await, [("mug".into(), Signal::View, 40)]);
         let snapshot = snapshot(&ledger, &[ALL]).await;
         assert!(snapshot.cursors.values().all(|cursor| *cursor == Position::new(0, 2)));
@@ -181,9 +181,9 @@ over_both! {
         // An empty batch moves its cursor all the same.
         let mut empty = batch(0, Position::new(0, 1), vec![]);
         empty.to = Position::new(1, 7);
-        assert_eq!(ledger.commit(&[good, empty]).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(ledger.commit(&[good, empty]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         assert_eq!(cursor(&ledger, 0).await, Position::new(1, 7));
-        assert_eq!(ledger.commit(&[]).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(ledger.commit(&[]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
     }
 
     async fn of_many_commits_at_one_cursor_exactly_one_wins(ledger: Fresh) {
@@ -203,7 +203,7 @@ over_both! {
             let mut done = 0;
             for task in tasks {
                 match task.await.unwrap() {
-                    Commit::Done { refused } => {
+                    Commit::Done { rejected: refused, .. } => {
                         assert_eq!(refused, []);
                         done += 1;
                     }
@@ -225,7 +225,7 @@ over_both! {
                         let who = format!("u{partition}");
                         let (like, unlike) = (like(&who, &format!("a{n}"), "mug", 0), unlike(&who, &format!("b{n}"), "mug", 1, 0));
                         let run = batch(partition, Position::new(0, 2 * n), vec![if n % 2 == 0 { like } else { unlike }, event(&format!("{partition}-{n}"), Signal::View, "mug", 1, 0)]);
-                        assert_eq!(ledger.commit(&[run]).await.unwrap(), Commit::Done { refused: vec![] });
+                        assert_eq!(ledger.commit(&[run]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
                     }
                 })
             })
@@ -256,7 +256,7 @@ over_both! {
             dead_letters: vec![letter(2, "a\0b"), letter(3, ""), letter(3, "a second one")],
             ..batch(0, Position::default(), vec![event("a", Signal::View, "mug", 1, 0)])
         };
-        assert_eq!(ledger.commit(std::slice::from_ref(&run)).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(ledger.commit(std::slice::from_ref(&run)).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         assert_eq!(ledger.dead_letter_count().await.unwrap(), 3);
         assert_eq!(ledger.commit(&[run]).await.unwrap(), Commit::CursorMoved);
         assert_eq!(ledger.dead_letter_count().await.unwrap(), 3);
@@ -308,9 +308,37 @@ over_both! {
             batch(partition, Position::default(), (1..=40).map(event).collect())
         };
         let runs: Vec<_> = (0..PARTITIONS).map(run).collect();
-        assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { refused: vec![] });
+        let before = revisions(&ledger, ["daily", "_likes"]).await;
+        let Commit::Done { rejected, dead_lettered } = ledger.commit(&runs).await.unwrap() else { panic!() };
         // Seven events count 13, and one such row is allowed.
+        assert_eq!((rejected, dead_lettered.len()), (vec![], 6));
         assert_eq!(ledger.dead_letter_count().await.unwrap(), 6);
+        assert!(dead_lettered.iter().all(|refused| refused.event.count == 13), "each is told: {dead_lettered:?}");
+        // Boards have counted them, and the engine is to be corrected, whatever becomes of this answer.
+        let after = revisions(&ledger, ["daily", "_likes"]).await;
+        assert!(after.iter().zip(before).all(|(after, before)| *after > before));
+        let noted = ledger.rejections().await.unwrap();
+        let place = |partition: u16, position: Position| (partition, position);
+        let mut told: Vec<_> = dead_lettered.iter().map(|refused| place(refused.partition, refused.position)).collect();
+        let mut kept: Vec<_> = noted.iter().map(|rejection| place(rejection.partition, rejection.position)).collect();
+        told.sort();
+        kept.sort();
+        assert_eq!(told, kept);
+        let asked: Vec<_> = dead_lettered
+            .iter()
+            .map(|refused| (refused.event.id.clone(), refused.partition, refused.position))
+            .chain([
+                (EventId::from_producer("0-1").unwrap(), 0, Position::new(0, 1)),
+                (EventId::from_producer("0-1").unwrap(), 0, Position::new(0, 2)),
+            ])
+            .collect();
+        let states = ledger.event_states(&asked).await.unwrap();
+        assert_eq!(states[..6], [EventState::DeadLettered; 6]);
+        assert_eq!(states[6..], [EventState::Committed, EventState::Rejected]);
+        ledger.settle_rejections(&noted[1..]).await.unwrap();
+        assert_eq!(ledger.rejections().await.unwrap(), noted[..1]);
+        ledger.settle_rejections(&noted).await.unwrap();
+        assert_eq!(ledger.rejections().await.unwrap(), []);
         let rows = activity(&ledger).await;
         assert_eq!(rows.len(), 40 * 4 - 6);
         assert_eq!(rows.iter().filter(|row| row.2 == 13).count(), 1);

@@ -27,7 +27,7 @@ async fn push(ledger: &Fresh, partition: u16, entries: Vec<Result<Event, String>
             Err(entry) => run.dead_letters.push(DeadLetter { position, entry, error: "no such signal".to_owned() }),
         }
     }
-    assert_eq!(ledger.commit(&[run]).await.unwrap(), Commit::Done { refused: vec![] });
+    assert_eq!(ledger.commit(&[run]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
 }
 
 fn buried(event: &Event) -> Result<Event, String> {

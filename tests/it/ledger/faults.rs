@@ -35,6 +35,7 @@ over_both! {
         assert_eq!(applied, [
             "2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats",
             "2026-11-27-000000_ledger_id", "2026-11-30-000001_history", "2026-11-30-000002_lease",
+            "2026-11-30-000003_rejections",
         ]);
         assert_eq!(ids.len(), 1, "whoever came first has named it");
     }
@@ -74,7 +75,7 @@ over_both! {
         let first = ledger.take_lease().await.unwrap().expect("nobody has it");
         let other = Ledger::connect(&ledger.url).await.unwrap();
         let run = |seq, id: &str| batch(0, Position::new(0, seq), vec![event(id, Signal::View, "mug", 1, 0)]);
-        assert_eq!(ledger.commit(&[run(0, "e0")]).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(ledger.commit(&[run(0, "e0")]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         if ledger.kind() == LedgerKind::Sqlite {
             // The lock of a file can't be lost.
             assert!(other.take_lease().await.unwrap().is_none());
@@ -96,7 +97,7 @@ over_both! {
         assert!(is_lost(&ledger.commit(&[run(1, "e1")]).await.unwrap_err()));
         assert!(is_lost(&ledger.begin_epoch(9, at(0)).await.unwrap_err()));
         assert!(is_lost(&ledger.upsert_products(&[new_product("mug")], at(0)).await.unwrap_err()));
-        assert_eq!(other.commit(&[run(1, "e1")]).await.unwrap(), Commit::Done { refused: vec![] });
+        assert_eq!(other.commit(&[run(1, "e1")]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         other.begin_epoch(9, at(0)).await.unwrap();
         other.release_lease().await.unwrap();
         assert!(ledger.take_lease().await.unwrap().is_some(), "it was given back");
@@ -137,7 +138,7 @@ over_both! {
                 }).collect();
                 batch(partition, Position::new(0, n * batch_len), events)
             }).collect();
-            assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { refused: vec![] });
+            assert_eq!(ledger.commit(&runs).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
         }
         let events = batches * batch_len * u64::from(PARTITIONS);
         println!("{:?}: {:.0} events a second", ledger.kind(), events as f64 / began.elapsed().as_secs_f64());
@@ -156,7 +157,7 @@ async fn survives(how: Stop) {
         while !*stopped.borrow() {
             let run = batch(0, Position::new(0, seq), vec![event(&format!("e{seq}"), Signal::View, "mug", 1, 0)]);
             match ledger.commit(&[run]).await {
-                Ok(Commit::Done { refused }) => {
+                Ok(Commit::Done { rejected: refused, .. }) => {
                     assert_eq!(refused, []);
                     seq += 1;
                 }
@@ -229,7 +230,8 @@ async fn a_server_in_trouble_never_makes_dead_letters() {
     assert!(matches!(failed, Err(LedgerError::Internal(_))), "{failed:?}");
     assert_eq!(ledger.dead_letter_count().await.unwrap(), 0);
     ledger.tamper(&fails("22021")).await;
-    assert_eq!(ledger.commit(&[run()]).await.unwrap(), Commit::Done { refused: vec![] });
+    let Commit::Done { rejected, dead_lettered } = ledger.commit(&[run()]).await.unwrap() else { panic!() };
+    assert_eq!((rejected, dead_lettered.len()), (vec![], 1));
     assert_eq!(ledger.dead_letter_count().await.unwrap(), 1);
 }
 
@@ -264,7 +266,7 @@ async fn a_locked_sqlite_file_is_away_and_not_refusing() {
     // Reading goes on meanwhile.
     assert_eq!(ledger.dead_letter_count().await.unwrap(), 0);
     other.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(ledger.commit(&[run()]).await.unwrap(), Commit::Done { refused: vec![] });
+    assert_eq!(ledger.commit(&[run()]).await.unwrap(), Commit::Done { rejected: vec![], dead_lettered: vec![] });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

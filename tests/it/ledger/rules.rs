@@ -25,6 +25,36 @@ async fn added(ledger: &Ledger, new: &NewWeightRule) -> WeightRule {
 }
 
 over_both! {
+    /// What a node knows is read no more: here it can't even be read.
+    async fn only_newer_rules_are_read(ledger: Fresh) {
+        let nothing = ledger.definitions().await.unwrap();
+        assert_eq!(ledger.definitions_since(&nothing).await.unwrap(), None);
+        ledger.add_rule(&rule(None, Signal::View, 0.5, None)).await.unwrap();
+        let one = ledger.definitions_since(&nothing).await.unwrap().unwrap();
+        assert_eq!((one.rules.weights.len(), ledger.definitions().await.unwrap()), (1, one.clone()));
+        assert_eq!(ledger.definitions_since(&one).await.unwrap(), None);
+        ledger.tamper("UPDATE weight_rules SET weights = 'unreadable'").await;
+        assert!(ledger.definitions().await.is_err());
+        ledger.add_rule(&rule(Some(BoardId::daily()), Signal::Order, 0.7, None)).await.unwrap();
+        let two = ledger.definitions_since(&one).await.unwrap().unwrap();
+        assert_eq!(two.rules.weights.iter().map(|rule| rule.version).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(two.rules.weights[0], one.rules.weights[0]);
+        assert_eq!(ledger.definitions_since(&two).await.unwrap(), None);
+        // A ledger that went back has fewer.
+        ledger.tamper("DELETE FROM weight_rules; UPDATE versions SET rules = 0").await;
+        let back = ledger.definitions_since(&two).await.unwrap().unwrap();
+        assert_eq!((back.rules.weights.len(), ledger.definitions().await.unwrap()), (0, back));
+    }
+
+    async fn rules_have_a_bound(ledger: Fresh) {
+        let first = rule(None, Signal::View, 0.5, None);
+        ledger.add_rule(&first).await.unwrap();
+        ledger.tamper("UPDATE versions SET rules = 100000").await;
+        let full = ledger.add_rule(&first).await.unwrap_err();
+        assert!(matches!(full, LedgerError::TooMany { limit: "rules", value: 100_000, .. }), "{full:?}");
+        assert!(matches!(ledger.cancel_rule(1, &ada()).await.unwrap(), CancelOutcome::Cancelled { .. }));
+    }
+
     async fn rules_are_numbered_and_raise_the_revision_of_what_they_reach(ledger: Fresh) {
         let boards = ["_likes", "daily", "weekly"];
         let [likes, daily, weekly] = revisions(&ledger, boards).await;

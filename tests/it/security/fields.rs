@@ -45,7 +45,7 @@ const TABLE: &[(&str, Who, &str)] = &[
     ("DeadLetter", Who::Admin, "id position entry error at"),
     ("DeadLetterConnection", Who::Admin, "edges nodes pageInfo"),
     ("DeadLetterEdge", Who::Admin, "cursor node"),
-    ("EngineStatus", Who::Admin, "kind up epoch usedBytes"),
+    ("EngineStatus", Who::Admin, "kind up epoch usedBytes maxBytes full"),
     ("EventResult", Who::Ingest, "id status error"),
     ("Explanation", Who::Anyone, "total lines"),
     ("Freshness", Who::Anyone, "source asOf degraded"),

@@ -8,11 +8,12 @@ use acclaim::domain::{
     BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
 };
 use acclaim::engine::{
-    Apply, BoardSurvey, Build, Engine, EngineLimits, Entries, Generation, JournalReader, LikeOutcome, LikeRequest,
-    Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineLimits, EngineMemory, Entries, Generation, JournalReader, LikeOutcome,
+    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use tokio::sync::Semaphore;
 
 tokio::task_local! {
     /// Set while a request runs: what other tasks ask in the meantime is not its doing.
@@ -35,16 +36,27 @@ pub struct Counted {
     engine: Arc<dyn Engine>,
     all: Mutex<Vec<String>>,
     survey_time: Duration,
+    /// Loads of this user wait until they are released.
+    held: Option<(UserId, Semaphore)>,
 }
 
 impl Counted {
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, all: Mutex::default(), survey_time: Duration::ZERO }
+        Self { engine, all: Mutex::default(), survey_time: Duration::ZERO, held: None }
     }
 
     /// The answer to a survey is that much on its way.
     pub fn with_slow_surveys(self, survey_time: Duration) -> Self {
         Self { survey_time, ..self }
+    }
+
+    /// This user's likes are on their way until [`Self::release_loads`]; each load of them counts as `held`.
+    pub fn with_held_loads(self, user: UserId) -> Self {
+        Self { held: Some((user, Semaphore::new(0))), ..self }
+    }
+
+    pub fn release_loads(&self) {
+        self.held.iter().for_each(|(_, held)| held.add_permits(Semaphore::MAX_PERMITS));
     }
 
     /// How often anybody has asked this.
@@ -80,8 +92,8 @@ impl Engine for Counted {
         self.engine.ping().await
     }
 
-    async fn used_bytes(&self) -> Result<Option<u64>> {
-        self.engine.used_bytes().await
+    async fn memory(&self) -> Result<Option<EngineMemory>> {
+        self.engine.memory().await
     }
 
     fn speak_for(&self, ledger: &str) {
@@ -110,6 +122,12 @@ impl Engine for Counted {
 
     async fn load_likes(&self, epoch: u64, users: &[UserLikes], at: Timestamp) -> Result<()> {
         self.note("load_likes".to_owned());
+        if let Some((user, held)) = &self.held
+            && users.iter().any(|known| known.user == *user)
+        {
+            self.note("held".to_owned());
+            let _released = held.acquire().await.expect("nobody closes it");
+        }
         self.engine.load_likes(epoch, users, at).await
     }
 
@@ -153,6 +171,10 @@ impl Engine for Counted {
 
     async fn forget_remembered(&self) -> Result<()> {
         self.engine.forget_remembered().await
+    }
+
+    async fn forget_events(&self, events: &[(u16, EventId)]) -> Result<()> {
+        self.engine.forget_events(events).await
     }
 
     async fn journal_reader(&self) -> Result<Box<dyn JournalReader>> {

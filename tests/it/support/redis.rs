@@ -118,6 +118,13 @@ impl RedisServer {
         redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).unwrap()
     }
 
+    /// As [`Self::command`]: the answer as a text, or what Redis says against it.
+    pub fn ask(&self, words: &[&str]) -> Result<String, String> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_connection_with_timeout(START_LIMIT).unwrap();
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).map_err(|error| error.to_string())
+    }
+
     pub async fn engine(&self, prefix: &str, limits: EngineLimits) -> RedisEngine {
         RedisEngine::connect(&self.url(), prefix, limits).await.unwrap()
     }

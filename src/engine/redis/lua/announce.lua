@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Tells every node how far the ledger has committed a partition, and keeps that, in one step: nobody hears of a commit
 -- that the partition does not know of. What is kept never goes back, and belongs to the epoch that is open.
 -- KEYS  1 meta

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Adds deltas and moves cursors, if every partition's cursor is where its move begins.
 -- KEYS  1 meta  2 scores  3 cursor  4 next scores  5 next cursor
 -- ARGV  1 generation  2 how many moves, then partition, from and to of each, then product and delta of each

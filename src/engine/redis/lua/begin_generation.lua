@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Starts a generation in place of one that was begun and never shown.
 -- KEYS  1 meta  2 next scores  3 next cursor
 -- ARGV  partition and position of each cursor

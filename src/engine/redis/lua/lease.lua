@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes a background task, or renews it.
 -- KEYS  1 lease
 -- ARGV  1 owner  2 ms until it expires

@@ -4,13 +4,13 @@
 -- ARGV  1 epoch  2 user  3 product  4 idempotency key  5 event id  6 desired: toggle, 1 or 0  7 now in ms
 --       8 settings, whole numbers with a space between: interval and burst of the rate in µs (interval 0: no limit),
 --         ms that the rate is kept beyond its use, journal_len_max, journal_age_ms_max, likes_idle_ms,
---         answers_idle_ms, answers kept
--- Reply EPOCH | REPLAYED answer | CONFLICT | LIMITED retry_after_ms | NOT_LOADED | BUSY | DONE answer
+--         answers_idle_ms, answers kept, likes_max
+-- Reply EPOCH | REPLAYED answer | CONFLICT | LIMITED retry_after_ms | NOT_LOADED | BUSY | TOO_MANY | DONE answer
 --       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab, and before its product.
 local epoch, user, product, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = tonumber(ARGV[7])
-local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max =
-  string.match(ARGV[8], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max, likes_max =
+  string.match(ARGV[8], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 interval, burst = tonumber(interval), tonumber(burst)
 
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'committed', 'since')
@@ -48,6 +48,8 @@ if is_too_old(KEYS[1], KEYS[2], meta[2], meta[3], now, tonumber(age_max)) then r
 local liked_at = scores[2]
 local like
 if ARGV[6] == 'toggle' then like = not liked_at else like = ARGV[6] == '1' end
+-- One member of the set is no like: it says that they are loaded.
+if like and not liked_at and redis.call('ZCARD', KEYS[3]) > tonumber(likes_max) then return {'TOO_MANY'} end
 local answer
 if like == (liked_at ~= false) then
   local stream = redis.call('XINFO', 'STREAM', KEYS[2])

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts scores into the generation that is being built.
 -- KEYS  1 meta  2 next scores
 -- ARGV  1 generation, then points and product of each

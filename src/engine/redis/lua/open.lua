@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Empties a partition's journal, begins it at <epoch>-0 and takes writes again.
 -- KEYS  1 meta  2 journal
 -- ARGV  1 epoch  2 run id of this server  3 id of the ledger  4 its history

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Publishes a board's state: kept as the last one, added to the short history, told to every node.
 -- KEYS  1 meta  2 top  3 feed
 -- ARGV  1 generation  2 seq  3 history kept  4 channel  5 id of the ledger  6 the state

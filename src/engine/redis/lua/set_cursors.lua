@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Sets the cursors of the generation that is being built.
 -- KEYS  1 meta  2 next cursor
 -- ARGV  1 generation, then partition and position of each

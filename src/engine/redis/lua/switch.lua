@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Shows the generation that is being built, and drops the one shown before.
 -- KEYS  1 meta  2 scores  3 cursor  4 next scores  5 next cursor
 -- ARGV  1 generation  2 epoch  3 period  4 revision  5 rules_version  6 built_at
