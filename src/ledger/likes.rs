@@ -130,6 +130,18 @@ pub(super) async fn last_like(db: &Db, user: &UserId, product: &ProductId) -> Re
     Ok(row.map(|(liked, epoch, seq)| (liked, Position::new(unsigned(epoch), unsigned(seq)))))
 }
 
+/// One query, by the primary key.
+pub(super) async fn liked_at(db: &Db, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
+    let names: BTreeSet<&str> = products.iter().map(ProductId::as_str).collect();
+    let rows: Vec<(String, At)> = with_conn!(db, |conn| {
+        let own = likes::table.filter(likes::user_id.eq(user.as_str())).filter(likes::liked);
+        let asked = own.filter(likes::product_id.eq_any(names.iter().copied()));
+        Ok(asked.select((likes::product_id, likes::liked_at)).load(conn).await?)
+    })?;
+    let liked: HashMap<String, At> = rows.into_iter().collect();
+    Ok(products.iter().map(|product| liked.get(product.as_str()).map(|at| at.0)).collect())
+}
+
 pub(super) async fn liked_products(
     db: &Db,
     user: &UserId,

@@ -334,6 +334,11 @@ impl Ledger {
         likes::user_likes(&self.lanes.intake, users, since, i64::try_from(first).unwrap_or(i64::MAX)).await
     }
 
+    /// When the user liked each product, in the order asked; `None` where the user does not like it.
+    pub async fn liked_at(&self, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
+        likes::liked_at(&self.db, user, products).await
+    }
+
     /// What the user likes, newest first (then by product id, high to low), after a place in that order.
     pub async fn liked_products(
         &self,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::fault::in_time;
 use super::rebuild::Computed;
 use super::{App, AppError, BoardEntries, BoardPage, Freshness, Reading, Result, Source};
 use crate::domain::{
@@ -141,8 +142,19 @@ impl App {
         Ok(places.entries.into_iter().map(like_count).collect())
     }
 
-    /// When the user liked each product, in the order asked. One engine call for a user who is loaded.
+    /// When the user liked each product, in the order asked. One engine call for a user who is loaded; one query of the ledger
+    /// while the engine is away, as boards are answered then.
     pub async fn viewer_likes(&self, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
+        match self.viewer_likes_in_engine(user, products).await {
+            Ok(likes) => Ok(likes),
+            Err(error) => {
+                tracing::debug!("a viewer's likes are read from the ledger: {error}");
+                Ok(in_time(self.ledger.liked_at(user, products)).await?)
+            }
+        }
+    }
+
+    async fn viewer_likes_in_engine(&self, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
         let epoch = self.epoch()?;
         for _ in 0..3 {
             let read = self.engine.viewer_likes(epoch, user, products, self.now()).await;

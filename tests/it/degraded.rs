@@ -96,6 +96,34 @@ async fn is_said_in_time(server: &Server, set_away: impl Fn(bool)) {
     .await;
 }
 
+/// A client such as Apollo's throws a page away that comes with any error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_in_page_is_whole_while_redis_is_away() {
+    let (_stack, gate, server) = start().await;
+    let page = "{ ranking(first: 3) { period { freshness { degraded } } nodes { productId product { like { count viewerHasLiked viewerLikedAt } } } }
+        products(ids: [\"p1\", \"p2\"]) { id like { viewerHasLiked } } viewer { id } }";
+    let liked = async |user: Option<&str>| {
+        let answer = server.try_graphql(user, page, json!({})).await.unwrap();
+        assert!(answer.get("errors").is_none(), "{answer}");
+        let data = &answer["data"];
+        let row = &data["ranking"]["nodes"].as_array().unwrap().iter().find(|node| node["productId"] == "p1").unwrap();
+        let like = row["product"]["like"].clone();
+        assert_eq!(data["products"][0]["like"]["viewerHasLiked"], like["viewerHasLiked"]);
+        (data["ranking"]["period"]["freshness"]["degraded"] == true, like)
+    };
+    let before = [liked(Some("bob")).await, liked(Some("eve")).await, liked(None).await];
+    assert_eq!(before[0].1["viewerHasLiked"], true);
+    assert!(before[0].1["viewerLikedAt"].is_string());
+    assert_eq!((&before[1].1["viewerHasLiked"], &before[2].1["viewerHasLiked"]), (&json!(false), &Value::Null));
+    gate.set_hole(true);
+    // The first of these meets the outage; `zoe` was never loaded.
+    assert_eq!(liked(Some("zoe")).await.1["viewerHasLiked"], false);
+    for (user, (was_degraded, like)) in [Some("bob"), Some("eve"), None].into_iter().zip(before) {
+        assert!(!was_degraded);
+        assert_eq!(liked(user).await, (true, like), "{user:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scores_are_explained_from_the_ledger_meanwhile() {
     let (_stack, gate, server) = start().await;
