@@ -16,6 +16,8 @@ pub struct Place {
 #[serde(rename_all = "UPPERCASE")]
 pub enum SnapshotReason {
     Initial,
+    /// The subscriber has come back, and something has happened since the state that it named.
+    Resumed,
     /// What the subscriber holds is not known any more, or may be none of the published states.
     Gap,
     /// The subscriber was too slow for what changed.
@@ -29,6 +31,7 @@ impl SnapshotReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Initial => "INITIAL",
+            Self::Resumed => "RESUMED",
             Self::Gap => "GAP",
             Self::Lagged => "LAGGED",
             Self::Rolled => "ROLLED",
@@ -38,7 +41,7 @@ impl SnapshotReason {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Initial, Self::Gap, Self::Lagged, Self::Rolled, Self::Reweighted, Self::Recovered]
+        [Self::Initial, Self::Resumed, Self::Gap, Self::Lagged, Self::Rolled, Self::Reweighted, Self::Recovered]
             .into_iter()
             .find(|reason| reason.name() == name)
     }

@@ -37,6 +37,16 @@ pub fn product(argument: &'static str, id: &ID) -> Result<ProductId, Failure> {
     ProductId::new(id).map_err(|error| Failure::bad(argument, error))
 }
 
+/// Products that the catalogue has: what nobody could ever like or rank is not followed.
+pub async fn known_products(argument: &'static str, ctx: &Context<'_>, ids: &[ProductId]) -> async_graphql::Result<()> {
+    let rows = app(ctx).products(ids).await?;
+    let unknown: Vec<_> = ids.iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(id, _)| id.as_str()).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::bad(argument, format!("there is no product {}", unknown.join(", "))).into())
+}
+
 /// A number within bounds, both included.
 pub fn within(argument: &'static str, number: i32, least: i32, most: i32) -> Result<u32, Failure> {
     match u32::try_from(number) {

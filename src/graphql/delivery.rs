@@ -14,6 +14,7 @@ use std::task::{Poll, Waker};
 use tokio::task::JoinSet;
 
 use super::executor::Payload;
+use crate::domain::FeedPosition;
 use crate::live::ShownBuild;
 use crate::pipeline::Metrics;
 
@@ -36,13 +37,23 @@ pub enum Put {
     Refused,
 }
 
+/// One event of a subscription.
+#[derive(Clone, Debug)]
+pub struct LiveEvent {
+    pub payload: Payload,
+    /// Where it leads to, for transports whose clients can resume by themselves: `None` for what can't be resumed from.
+    pub position: Option<FeedPosition>,
+}
+
 /// What all members are told at a step.
 #[derive(Clone)]
 pub struct Frame {
     pub step: u64,
     /// Of what is shown at this step.
     pub build: Option<ShownBuild>,
-    pub payloads: Arc<[Payload]>,
+    pub events: Arc<[LiveEvent]>,
+    /// How many single products are followed.
+    pub followed: usize,
     /// Whether the subscription is over after it.
     pub is_last: bool,
 }
@@ -84,7 +95,7 @@ pub struct Teller(Arc<Delivery>);
 
 impl Delivery {
     pub fn new(metrics: Arc<Metrics>) -> (Teller, Arc<Self>) {
-        let frame = Frame { step: 0, build: None, payloads: Arc::new([]), is_last: false };
+        let frame = Frame { step: 0, build: None, events: Arc::new([]), followed: 0, is_last: false };
         let latest = Mutex::new(Latest { frame, is_over: false });
         let delivery = Arc::new(Self { latest, places: Mutex::default(), metrics });
         (Teller(delivery.clone()), delivery)
@@ -153,12 +164,12 @@ impl Place {
         if held.waiting.is_none() || frame.step <= held.step {
             return false;
         }
-        if let (Some(outlet), [payload]) = (&held.outlet, &*frame.payloads)
+        if let (Some(outlet), [event]) = (&held.outlet, &*frame.events)
             && frame.step == held.step + 1
             // After the last one there is more to say than a payload.
             && !frame.is_last
         {
-            let put = outlet.put(payload);
+            let put = outlet.put(&event.payload);
             if put != Put::Refused {
                 (held.step, held.build) = (frame.step, frame.build);
             }
@@ -275,7 +286,8 @@ mod tests {
     }
 
     fn frame(step: u64) -> Frame {
-        Frame { step, build: Some((1, step)), payloads: Arc::new([Payload::from_static(b"{}")]), is_last: false }
+        let event = LiveEvent { payload: Payload::from_static(b"{}"), position: None };
+        Frame { step, build: Some((1, step)), events: Arc::new([event]), followed: 0, is_last: false }
     }
 
     fn seat(delivery: &Arc<Delivery>, outlet: &Counting) -> Seat {

@@ -6,7 +6,8 @@
 //!
 //! A group's task owns the [`Sequence`] that its members follow and one running subscription, into which it puts an
 //! update and takes out its payload. Steps go to all members as one frame; who joins, resumes or has fallen behind asks for
-//! what leads to the present step, which is executed once for all who ask the same at that step.
+//! what leads to the present step, which is executed once for all who ask the same at that step. Who joins or resumes waits
+//! until that step has reached what the board showed when it came ([`Hub::reach`]), and holds up nobody by that.
 //!
 //! Invariant: a member is given every frame that follows what it holds, or a snapshot that says why it was not; and
 //! nobody is given what was executed for another viewer.
@@ -19,23 +20,24 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::{Context, Response, ServerError, Variables};
-use futures_util::stream::{BoxStream, unfold};
-use futures_util::{Stream, StreamExt};
+use async_graphql::{Response, ServerError, Variables};
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, FuturesUnordered, unfold};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{Answer, Writer};
-use super::delivery::{Delivery, Frame, Outlet, Seat, Teller};
+use super::delivery::{Delivery, Frame, LiveEvent, Outlet, Seat, Teller};
 use super::document::{Field, NormalForm, Source};
 use super::errors::Failure;
-use super::executor::{Payload, panicked};
+use super::executor::panicked;
 use super::guards::Audience;
 use super::limits::DocumentLimits;
+use super::tap::{Opened, Tap};
 use super::{Schema, errors, new_request_id};
 use crate::domain::{FeedPosition, SnapshotReason};
-use crate::live::{BoardUpdate, FOLLOWED_MAX, Hub, Sequence, ShownBuild, Topic, Update};
+use crate::engine::EngineError;
+use crate::live::{BoardUpdate, FOLLOWED_MAX, Hub, ResumeWith, Sequence, ShownBuild, Update};
 use crate::pipeline::{App, AppError, Metrics};
 
 /// Members that may wait for an answer from one group. Beyond this they wait for their turn to wait.
@@ -109,8 +111,8 @@ struct Ask {
 enum Want {
     /// To begin.
     All,
-    /// To begin where a client has come from.
-    Since(FeedPosition),
+    /// To begin where a client has come from; in the way that the document asks for, or in another.
+    Since(FeedPosition, Option<ResumeWith>),
     /// To go on after missed steps, the last one of this build.
     After(Option<ShownBuild>),
 }
@@ -142,11 +144,11 @@ impl Groups {
         held: Option<FeedPosition>,
     ) -> Result<Member, Response> {
         let group = self.group(key, begin);
-        let want = held.map_or(Want::All, Want::Since);
+        let want = held.map_or(Want::All, |held| Want::Since(held, None));
         let first = group.ask(want).await.map_err(Response::from_errors)?;
         let seat = group.delivery.seat(first.step, first.build);
-        let Frame { payloads: ready, is_last, .. } = first;
-        Ok(Member { group, seat, ready, given: 0, is_last, _opening: self.open.one_more() })
+        let Frame { events: ready, followed, is_last, .. } = first;
+        Ok(Member { group, seat, ready, given: 0, followed, is_last, _opening: self.open.one_more() })
     }
 
     fn group(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> Execution) -> Arc<Group> {
@@ -192,20 +194,20 @@ struct Running<'a> {
     groups: &'a Groups,
     form: Arc<NormalForm>,
     sequence: Sequence,
+    resume_with: ResumeWith,
     updates: mpsc::Sender<Update>,
     responses: BoxStream<'static, Response>,
     request_id: String,
     step: u64,
     /// What was executed for those who asked at this step.
-    asked: HashMap<Want, (Arc<[Payload]>, &'static str)>,
+    asked: HashMap<Want, (Arc<[LiveEvent]>, &'static str)>,
     /// Whether the last step could not be executed, so that the next one must not build on it.
     is_broken: bool,
 }
 
 impl<'a> Running<'a> {
     async fn start(groups: &'a Groups, (form, variables, audience): Execution) -> Result<Self, Response> {
-        let (sender, opened) = oneshot::channel();
-        let tap = Tap(Mutex::new(Some(sender)));
+        let (tap, opened) = Tap::new();
         let request_id = new_request_id();
         if let [Field { source: Source::Invalid(failure), pos, key, .. }] = &form.root.fields[..] {
             return Err(errors::failed_at(failure.clone(), *pos, key, &request_id));
@@ -220,7 +222,7 @@ impl<'a> Running<'a> {
                 Err(panic) => panicked(panic.as_ref(), &id),
             })
             .boxed();
-        let Opened { topic, rate, updates } = tokio::select! {
+        let Opened { topic, rate, resume_with, updates } = tokio::select! {
             biased;
             Ok(opened) = opened => opened,
             refused = responses.next() => return Err(refused.unwrap_or_default()),
@@ -229,16 +231,35 @@ impl<'a> Running<'a> {
             errors::failed(Failure::too_many("followedProducts", FOLLOWED_MAX, crowded), &request_id)
         })?;
         let asked = HashMap::new();
-        Ok(Self { groups, form, sequence, updates, responses, request_id, step: 0, asked, is_broken: false })
+        Ok(Self {
+            groups,
+            form,
+            sequence,
+            resume_with,
+            updates,
+            responses,
+            request_id,
+            step: 0,
+            asked,
+            is_broken: false,
+        })
     }
 
     async fn serve(mut self, mut asks: mpsc::Receiver<Ask>, teller: Teller) {
+        let mut reaching = FuturesUnordered::new();
         loop {
             let done = tokio::select! {
-                ask = asks.recv() => match ask {
-                    Some(ask) => self.answer(ask, &teller).await,
+                ask = asks.recv(), if reaching.len() < ASKS_MAX => match ask {
+                    Some(ask) => match self.reached(&ask) {
+                        Some(reached) => {
+                            reaching.push(async move { (ask, reached.await) });
+                            Some(())
+                        }
+                        None => self.answer(ask, Ok(()), &teller).await,
+                    },
                     None => return,
                 },
+                Some((ask, reached)) = reaching.next() => self.answer(ask, reached, &teller).await,
                 updates = self.sequence.next() => match updates {
                     Some(updates) => self.advance(updates, &teller).await,
                     None => return self.end(&teller).await,
@@ -251,47 +272,65 @@ impl<'a> Running<'a> {
         }
     }
 
-    async fn answer(&mut self, ask: Ask, teller: &Teller) -> Option<()> {
-        if let Want::Since(held) = ask.want {
-            match self.sequence.catch_up(held).await {
-                Ok(updates) if updates.is_empty() => {}
-                Ok(updates) => self.advance(updates, teller).await?,
-                Err(error) => {
-                    self.groups.metrics().resumed("unavailable");
-                    let away = AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS };
-                    ask.reply.send(Err(errors::failed(away, &self.request_id).errors)).ok();
-                    return Some(());
-                }
+    /// What an ask waits for: a client that begins may have read the board just before.
+    fn reached(&self, ask: &Ask) -> Option<impl Future<Output = Result<(), EngineError>> + use<>> {
+        let board = match ask.want {
+            Want::All | Want::Since(..) => self.sequence.board()?.clone(),
+            Want::After(_) => return None,
+        };
+        let hub = self.groups.hub.clone();
+        Some(async move { hub.reach(&board).await })
+    }
+
+    async fn answer(&mut self, ask: Ask, reached: Result<(), EngineError>, teller: &Teller) -> Option<()> {
+        let held = match ask.want {
+            Want::Since(held, _) => Some(held),
+            Want::All | Want::After(_) => None,
+        };
+        if !matches!(ask.want, Want::After(_)) {
+            let updates = self.sequence.catch_up(held);
+            if !updates.is_empty() {
+                self.advance(updates, teller).await?;
             }
         }
-        let (payloads, led_on_by) = match self.asked.get(&ask.want) {
+        // What this node has may be older than what the client has seen.
+        if let (Some(held), Err(error)) = (held, reached)
+            && self.sequence.is_behind(held)
+        {
+            self.groups.metrics().resumed("unavailable");
+            let away = AppError::Unavailable { reason: error.to_string(), retry_after_ms: RETRY_AFTER_MS };
+            ask.reply.send(Err(errors::failed(away, &self.request_id).errors)).ok();
+            return Some(());
+        }
+        let (events, led_on_by) = match self.asked.get(&ask.want) {
             Some(known) => known.clone(),
             None => {
                 let updates = match ask.want {
                     Want::All => self.sequence.whole(SnapshotReason::Initial),
-                    Want::Since(held) => self.sequence.since(held).await,
+                    Want::Since(held, with) => self.sequence.since(held, with.unwrap_or(self.resume_with)).await,
                     Want::After(build) => self.sequence.whole_after(build),
                 };
                 let led_on_by = led_on_by(&updates);
-                let payloads = self.execute(updates).await?.payloads;
+                let events = self.execute(updates).await?.events;
                 if self.asked.len() >= ASKED_MAX {
                     self.asked.clear();
                 }
-                self.asked.insert(ask.want, (payloads.clone(), led_on_by));
-                (payloads, led_on_by)
+                self.asked.insert(ask.want, (events.clone(), led_on_by));
+                (events, led_on_by)
             }
         };
         match ask.want {
             Want::All => {}
-            Want::Since(_) => self.groups.metrics().resumed(led_on_by),
+            Want::Since(..) => self.groups.metrics().resumed(led_on_by),
             Want::After(_) => self.groups.metrics().lagged(),
         }
-        ask.reply.send(Ok(self.frame(payloads))).ok();
+        ask.reply.send(Ok(self.frame(events))).ok();
         Some(())
     }
 
-    fn frame(&self, payloads: Arc<[Payload]>) -> Frame {
-        Frame { step: self.step, build: self.sequence.build(), payloads, is_last: false }
+    fn frame(&self, events: Arc<[LiveEvent]>) -> Frame {
+        let (build, followed) = (self.sequence.build(), self.sequence.followed());
+        Frame { step: self.step, build, events, followed, is_last: false }
     }
 
     /// Tells all members why nothing more will come, where it is not that the node stops.
@@ -299,8 +338,9 @@ impl<'a> Running<'a> {
         let Some(board) = self.sequence.deleted() else { return };
         let deleted = Failure::bad("board", format!("the board {board} has been deleted"));
         self.step += 1;
-        let payloads = Arc::new([Answer::from(errors::failed(deleted, &self.request_id)).payload]);
-        teller.tell(Frame { is_last: true, ..self.frame(payloads) }).await;
+        let payload = Answer::from(errors::failed(deleted, &self.request_id)).payload;
+        let events = Arc::new([LiveEvent { payload, position: None }]);
+        teller.tell(Frame { is_last: true, ..self.frame(events) }).await;
     }
 
     async fn advance(&mut self, updates: Vec<Update>, teller: &Teller) -> Option<()> {
@@ -309,30 +349,31 @@ impl<'a> Running<'a> {
         let leads_nowhere = !updates.iter().all(stands_alone);
         let is_broken = std::mem::take(&mut self.is_broken);
         let updates = if is_broken && leads_nowhere { self.sequence.whole(SnapshotReason::Gap) } else { updates };
-        let Executed { payloads, has_failed } = self.execute(updates).await?;
+        let Executed { events, has_failed } = self.execute(updates).await?;
         self.is_broken = has_failed;
         self.step += 1;
         self.asked.clear();
-        teller.tell(self.frame(payloads)).await;
+        teller.tell(self.frame(events)).await;
         Some(())
     }
 
     /// `None` where the subscription has ended, which a panic in a resolver makes it.
     async fn execute(&mut self, updates: Vec<Update>) -> Option<Executed> {
-        let mut payloads = Vec::with_capacity(updates.len());
+        let mut events = Vec::with_capacity(updates.len());
         let mut has_failed = false;
         for update in updates {
             if let Update::Board(BoardUpdate::Snapshot { reason, .. }) = &update {
                 self.groups.metrics().snapshot(reason.name());
             }
+            let leads_to = update.position();
             self.updates.send(update).await.ok()?;
             let response = timeout(EXECUTE_TIME_MAX, self.responses.next()).await.ok()??;
             self.groups.metrics().executed();
-            let answer = self.write(response);
-            has_failed |= answer.is_null;
-            payloads.push(answer.payload);
+            let Answer { payload, is_null, .. } = self.write(response);
+            has_failed |= is_null;
+            events.push(LiveEvent { payload, position: leads_to.filter(|_| !is_null) });
         }
-        Some(Executed { payloads: payloads.into(), has_failed })
+        Some(Executed { events: events.into(), has_failed })
     }
 
     fn write(&self, response: Response) -> Answer {
@@ -356,7 +397,7 @@ fn led_on_by(updates: &[Update]) -> &'static str {
 }
 
 struct Executed {
-    payloads: Arc<[Payload]>,
+    events: Arc<[LiveEvent]>,
     /// Whether one of them has errors instead of data.
     has_failed: bool,
 }
@@ -377,18 +418,33 @@ impl Group {
 pub struct Member {
     group: Arc<Group>,
     seat: Seat,
-    ready: Arc<[Payload]>,
+    ready: Arc<[LiveEvent]>,
     /// How many of `ready` were given.
     given: usize,
+    followed: usize,
     /// Whether nothing follows `ready`.
     is_last: bool,
     _opening: Opening,
 }
 
 impl Member {
+    /// Goes on from a state that the client holds, as it is known to the transport, by what has changed since. To be called
+    /// before anything is taken.
+    pub async fn resume_from(&mut self, held: FeedPosition) -> Result<(), Response> {
+        let want = Want::Since(held, Some(ResumeWith::Delta));
+        let frame = self.group.ask(want).await.map_err(Response::from_errors)?;
+        self.take(frame);
+        Ok(())
+    }
+
     /// All that is still to come, as a stream.
-    pub fn into_stream(self) -> BoxStream<'static, Payload> {
+    pub fn into_stream(self) -> BoxStream<'static, LiveEvent> {
         unfold(self, async |mut member| Some((member.next().await?, member))).boxed()
+    }
+
+    /// How many single products it follows.
+    pub fn followed(&self) -> usize {
+        self.followed
     }
 
     /// Whether the subscription has come to its end, and all was said.
@@ -401,13 +457,13 @@ impl Member {
         self.seat.put_into(outlet);
     }
 
-    /// The next payload; `None` when the subscription has ended. Can be cut off.
-    pub async fn next(&mut self) -> Option<Payload> {
+    /// The next event; `None` when the subscription has ended. Can be cut off.
+    pub async fn next(&mut self) -> Option<LiveEvent> {
         loop {
-            if let Some(payload) = self.ready.get(self.given) {
+            if let Some(event) = self.ready.get(self.given) {
                 self.given += 1;
                 self.seat.counts_one();
-                return Some(payload.clone());
+                return Some(event.clone());
             }
             if self.is_last {
                 return None;
@@ -419,29 +475,12 @@ impl Member {
                 // Steps went by while the client took nothing.
                 frame = self.group.ask(Want::After(self.seat.build())).await.ok()?;
             }
-            self.seat.holds(&frame);
-            (self.ready, self.given, self.is_last) = (frame.payloads, 0, frame.is_last);
+            self.take(frame);
         }
     }
-}
 
-/// Where a subscription's resolver says what it follows, and takes the updates from.
-struct Tap(Mutex<Option<oneshot::Sender<Opened>>>);
-
-struct Opened {
-    topic: Topic,
-    rate: f64,
-    updates: mpsc::Sender<Update>,
-}
-
-/// The updates of a topic, `rate` a second at most, for the subscription that is being resolved. Each must be answered by
-/// exactly one event.
-pub fn updates(ctx: &Context<'_>, topic: Topic, rate: f64) -> Result<impl Stream<Item = Update> + use<>, Failure> {
-    let tap: &Tap = ctx.data_unchecked();
-    let opened = tap.0.lock().expect("nothing panics while it holds the tap").take();
-    let opened = opened.ok_or_else(|| Failure::bad("query", "a subscription has exactly one field at its root"))?;
-    let (updates, taken) = mpsc::channel(1);
-    // Should nobody wait any more, nothing will ever come.
-    opened.send(Opened { topic, rate, updates }).ok();
-    Ok(ReceiverStream::new(taken))
+    fn take(&mut self, frame: Frame) {
+        self.seat.holds(&frame);
+        (self.ready, self.given, self.is_last) = (frame.events, 0, frame.is_last);
+    }
 }

@@ -21,6 +21,7 @@ mod query;
 pub mod sharing;
 mod siblings;
 mod subscription;
+mod tap;
 mod types;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder, ValidationMode};
 
 pub use answer::Answer;
-pub use delivery::{Outlet, Put};
+pub use delivery::{LiveEvent, Outlet, Put};
 pub use document::Request;
 pub use executor::{Api, Outcome, Payload, new_request_id};
 pub use groups::{Member, OpenSubscriptions};

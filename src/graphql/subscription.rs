@@ -5,9 +5,9 @@ use futures_util::{Stream, StreamExt, future};
 
 use super::errors::Failure;
 use super::guards::Caller;
-use super::types::live::{BoardEvent, LikeEvent, ProductRankEvent, View};
+use super::types::live::{BoardEvent, LikeEvent, ProductRankEvent, ResumeWith, View};
 use super::types::weights::WeightRule;
-use super::{app, arguments, groups};
+use super::{app, arguments, tap};
 use crate::live::{Topic, Update};
 
 /// How often a second new weight rules are looked for: admins make them one by one. None is left out.
@@ -18,7 +18,8 @@ pub struct Subscription;
 
 #[GraphQLSubscription]
 impl Subscription {
-    /// A snapshot first (or, with `resume`, exactly what was missed while that is still kept), then changes.
+    /// A snapshot first, then changes. With `resume`, a position of an event or of a page: nothing first where that is still what
+    /// the board shows, else a snapshot, or with `resumeWith: DELTA` one merged delta.
     /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
     /// what falls in between is merged, the newest state wins. Whoever resumes must hold the first `top` places of that position.
     // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
@@ -30,12 +31,14 @@ impl Subscription {
         #[graphql(default = 20)] top: i32,
         // Read where the member joins its group: it is the one argument in which members may differ.
         #[graphql(name = "resume")] _resume: Option<String>,
+        #[graphql(default_with = "ResumeWith::Snapshot")] resume_with: ResumeWith,
         #[graphql(default_with = "Some(10.0)")] max_rate: Option<f64>,
     ) -> Result<impl Stream<Item = BoardEvent> + use<>> {
         let board = arguments::board(ctx, &board)?;
         let top = arguments::within("top", top, 1, arguments::ROWS_MAX)? as usize;
         let topic = Topic::Board { board: board.id.clone(), top };
-        let updates = groups::updates(ctx, topic, arguments::rate(max_rate, 10.0)?)?;
+        let rate = arguments::rate(max_rate, 10.0)?;
+        let updates = tap::resumed_updates(ctx, topic, rate, resume_with.into())?;
         let view = View { app: app(ctx).clone(), board, viewer: Caller::viewing(ctx), top };
         Ok(updates.filter_map(move |update| {
             future::ready(match update {
@@ -54,8 +57,10 @@ impl Subscription {
         #[graphql(default_with = "Some(2.0)")] max_rate: Option<f64>,
     ) -> Result<impl Stream<Item = ProductRankEvent> + use<>> {
         let board = arguments::board(ctx, &board)?;
-        let topic = Topic::Rank { board: board.id.clone(), product: arguments::product("productId", &product_id)? };
-        let updates = groups::updates(ctx, topic, arguments::rate(max_rate, 2.0)?)?;
+        let product = arguments::product("productId", &product_id)?;
+        arguments::known_products("productId", ctx, std::slice::from_ref(&product)).await?;
+        let topic = Topic::Rank { board: board.id.clone(), product };
+        let updates = tap::updates(ctx, topic, arguments::rate(max_rate, 2.0)?)?;
         Ok(updates.filter_map(|update| future::ready(ProductRankEvent::of(update))))
     }
 
@@ -75,13 +80,15 @@ impl Subscription {
             len if len <= arguments::ROWS_MAX as usize => {}
             _ => return Err(Failure::too_many("productIds", arguments::ROWS_MAX as usize, "too many products").into()),
         }
-        let updates = groups::updates(ctx, Topic::Likes { products }, arguments::rate(max_rate, 2.0)?)?;
-        Ok(updates.filter_map(|update| future::ready(LikeEvent::of(update))))
+        arguments::known_products("productIds", ctx, &products).await?;
+        let updates = tap::updates(ctx, Topic::Likes { products }, arguments::rate(max_rate, 2.0)?)?;
+        let (app, viewer) = (app(ctx).clone(), Caller::viewing(ctx));
+        Ok(updates.filter_map(move |update| future::ready(LikeEvent::of(&app, &viewer, update))))
     }
 
     /// Each weight rule that is made from now on, and once more when it is cancelled.
     async fn weights_changed(&self, ctx: &Context<'_>) -> Result<impl Stream<Item = WeightRule> + use<>> {
-        let updates = groups::updates(ctx, Topic::Rules, RULES_RATE)?;
+        let updates = tap::updates(ctx, Topic::Rules, RULES_RATE)?;
         Ok(updates.filter_map(|update| future::ready(WeightRule::of(update))))
     }
 }

@@ -19,17 +19,22 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::domain::{BoardId, FeedState, Points, ProductId, RankChange, SnapshotReason, Timestamp, WeightRule};
-use crate::engine::{EngineError, Notice, Progress};
+use crate::domain::{
+    BoardId, FeedPosition, FeedState, PageStart, Points, ProductId, RankChange, SnapshotReason, Timestamp, WeightRule,
+};
+use crate::engine::{EngineError, Notice, Page, Progress};
 use crate::pipeline::{App, Freshness, Source};
 use places::Places;
-pub use places::{FOLLOWED_MAX, TooManyFollowed};
+pub use places::{FOLLOWED_MAX, FOLLOWED_PER_CALLER_MAX, TooManyFollowed};
 pub use sequence::{Sequence, ShownBuild};
 
 /// How long a lost message can go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long, besides a tick, a subscription waits at its beginning until what the board shows is published. A projector that has
+/// much to fold publishes late; and while none is at work, what was published last must do.
+const REACH_MARGIN: Duration = Duration::from_secs(1);
 
 /// What a subscription follows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +47,16 @@ pub enum Topic {
     Likes { products: Vec<ProductId> },
     /// Changes of weights.
     Rules,
+}
+
+/// How a subscriber is led on from the state that it resumes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ResumeWith {
+    /// By a snapshot: right whatever the subscriber has applied since it held that state.
+    #[default]
+    Snapshot,
+    /// By what has changed since: right only for one that holds just that state.
+    Delta,
 }
 
 /// What a subscriber is told.
@@ -67,6 +82,17 @@ pub enum Update {
     },
 }
 
+impl Update {
+    /// The published state that a board's subscriber holds after this.
+    pub fn position(&self) -> Option<FeedPosition> {
+        let Self::Board(update) = self else { return None };
+        match update {
+            BoardUpdate::Snapshot { state, .. } | BoardUpdate::Delta { state, .. } => Some(state.position()),
+            BoardUpdate::Heartbeat { state, .. } => state.as_ref().map(|state| state.position()),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum BoardUpdate {
     /// Replace what you show with the first `top` places of `state`.
@@ -77,7 +103,11 @@ pub enum BoardUpdate {
     Heartbeat { state: Option<Arc<FeedState>>, freshness: Freshness },
 }
 
-type Slot = watch::Sender<Option<Arc<FeedState>>>;
+struct Slot {
+    newest: watch::Sender<Option<Arc<FeedState>>>,
+    /// When the last look began that found, or waited until, `newest` had reached the board.
+    reached_at: Arc<tokio::sync::Mutex<Option<Instant>>>,
+}
 
 /// The newest state of every board that somebody has asked for.
 pub struct Hub {
@@ -124,10 +154,10 @@ impl Hub {
     fn slot(self: &Arc<Self>, board: &BoardId) -> watch::Receiver<Option<Arc<FeedState>>> {
         let mut slots = self.slots.lock().expect("nothing panics while it holds the slots");
         if let Some(slot) = slots.get(board) {
-            return slot.subscribe();
+            return slot.newest.subscribe();
         }
-        let slot = Slot::new(None);
-        let newest = slot.subscribe();
+        let slot = Slot { newest: watch::Sender::new(None), reached_at: Arc::default() };
+        let newest = slot.newest.subscribe();
         if self.is_deleted(board) {
             return newest;
         }
@@ -136,6 +166,56 @@ impl Hub {
         let (hub, board) = (self.clone(), board.clone());
         self.spawn(async move { hub.app.stopping().run_until_cancelled(hub.look(&board)).await });
         newest
+    }
+
+    /// Waits until the newest published state of a board has reached what the board showed when this was called, so that nobody
+    /// who has read the board is given an older state. All who ask while one look is under way share the next one.
+    /// Fails where the engine can't say what the board shows.
+    pub async fn reach(&self, board: &BoardId) -> Result<(), EngineError> {
+        let asked_at = Instant::now();
+        let (mut newest, reached_at) = {
+            let slots = self.slots.lock().expect("as above");
+            let Some(slot) = slots.get(board) else { return Ok(()) };
+            (slot.newest.subscribe(), slot.reached_at.clone())
+        };
+        let mut reached_at = reached_at.lock().await;
+        if reached_at.is_some_and(|began_at| began_at >= asked_at) {
+            return Ok(());
+        }
+        let began_at = Instant::now();
+        let most = self.app.tick() + REACH_MARGIN;
+        match timeout(most, self.until_reached(board, &mut newest)).await {
+            Ok(reached) => reached?,
+            Err(_) => tracing::debug!(%board, "what the board shows was not published within {most:?}"),
+        }
+        *reached_at = Some(began_at);
+        Ok(())
+    }
+
+    async fn until_reached(
+        &self,
+        board: &BoardId,
+        newest: &mut watch::Receiver<Option<Arc<FeedState>>>,
+    ) -> Result<(), EngineError> {
+        let read = async || self.app.engine().page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await;
+        let Some(first) = read().await? else { return Ok(()) };
+        let mut present = None;
+        loop {
+            let shown = newest.borrow_and_update().clone();
+            if shown.is_some_and(|shown| has_reached(&shown, &first, present.as_ref().unwrap_or(&first))) {
+                return Ok(());
+            }
+            match timeout(self.app.tick(), newest.changed()).await {
+                Ok(Ok(())) => {}
+                // The board was deleted.
+                Ok(Err(_)) => return Ok(()),
+                // Its message was lost; or the board shows again what was published before, and nothing more will be.
+                Err(_) => {
+                    self.read(board).await?;
+                    present = read().await?;
+                }
+            }
+        }
     }
 
     fn is_deleted(&self, board: &BoardId) -> bool {
@@ -209,7 +289,7 @@ impl Hub {
     fn take(&self, state: FeedState) {
         let slots = self.slots.lock().expect("as above");
         let Some(slot) = slots.get(&state.board) else { return };
-        slot.send_if_modified(|newest| {
+        slot.newest.send_if_modified(|newest| {
             let is_newer = newest.as_ref().is_none_or(|old| (old.epoch, old.seq) < (state.epoch, state.seq));
             if is_newer {
                 // A state stands for all before it, so nobody has to know what these were.
@@ -233,4 +313,19 @@ impl Hub {
         let degraded = is_silent || self.app.epoch().is_err();
         Freshness { source: Source::Engine, as_of, degraded }
     }
+}
+
+/// Whether a published state has all that was counted when a page was `first` read, or shows what the board shows at `present`.
+fn has_reached(published: &FeedState, first: &Page, present: &Page) -> bool {
+    let build = |page: &Page| (page.generation.build.epoch, page.generation.number);
+    let published_build = (published.epoch, published.generation);
+    // A generation is switched to once it has all that the one before had.
+    published_build > build(first)
+        || published_build == build(first)
+            && first
+                .cursors
+                .iter()
+                .all(|(partition, read)| published.cursors.get(partition).is_some_and(|at| at >= read))
+        || published_build == build(present)
+            && (published.total, &published.places) == (present.rows.total, &present.rows.places)
 }

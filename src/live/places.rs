@@ -20,6 +20,10 @@ const READ_LEN_MAX: usize = 1_000;
 /// Products followed by all subscribers of a node: reading them all takes some 40 ms of Redis' time, four times a second.
 pub const FOLLOWED_MAX: usize = 20_000;
 
+/// Products that one caller may follow on a node: as many as one socket's 20 subscriptions of 100, so that it takes ten callers
+/// who go to their limit before others have to do without.
+pub const FOLLOWED_PER_CALLER_MAX: usize = 2_000;
+
 /// The node follows [`FOLLOWED_MAX`] products already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this server follows as many single products as it may")]

@@ -10,9 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::places::{Place, TooManyFollowed};
-use super::{BoardUpdate, Hub, Topic, Update};
+use super::{BoardUpdate, Hub, ResumeWith, Topic, Update};
 use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, rank_changes};
-use crate::engine::EngineError;
 use crate::ledger::Definitions;
 use crate::pipeline::like_count;
 
@@ -178,9 +177,9 @@ impl Sequence {
         }
     }
 
-    /// What a client that holds a published state has missed up to this step: nothing, one merged delta, or a snapshot
-    /// that says why.
-    pub async fn since(&self, held: FeedPosition) -> Vec<Update> {
+    /// What leads a client that held a published state to this step: nothing, one merged delta where it asks for that, or a
+    /// snapshot that says why.
+    pub async fn since(&self, held: FeedPosition, with: ResumeWith) -> Vec<Update> {
         let Source::Board(Board { board, top, shown: Some(shown), .. }) = &self.source else {
             return self.whole(SnapshotReason::Initial);
         };
@@ -193,33 +192,56 @@ impl Sequence {
             false => None,
         };
         match read().await.filter(|old| old.epoch == held.epoch) {
-            Some(old) if old.generation == shown.generation => {
+            Some(old) if old.generation != shown.generation => self.whole(shown.reason),
+            Some(_) if with == ResumeWith::Snapshot => self.whole(SnapshotReason::Resumed),
+            Some(old) => {
                 let changes = rank_changes(old.top(*top), shown.top(*top));
                 let delta = BoardUpdate::Delta { state: shown.clone(), from_seq: old.seq, changes };
                 vec![Update::Board(delta)]
             }
-            Some(_) => self.whole(shown.reason),
             None if held.epoch < shown.epoch => self.whole(SnapshotReason::Recovered),
             None => self.whole(SnapshotReason::Gap),
         }
     }
 
-    /// Where a client already holds a later state than this sequence has shown, steps up to the newest published, so that
-    /// both go on from one state. The step may say nothing but a later seq.
-    /// Fails where the engine can't say what is newest: what this node has may be older than what the client has seen.
-    pub async fn catch_up(&mut self, held: FeedPosition) -> Result<Vec<Update>, EngineError> {
-        let Source::Board(board) = &mut self.source else { return Ok(Vec::new()) };
-        let is_ahead = |shown: &FeedState| (held.epoch, held.seq) > (shown.epoch, shown.seq);
-        if !board.shown.as_deref().is_none_or(is_ahead) {
-            return Ok(Vec::new());
+    /// How many single products are read for it.
+    pub fn followed(&self) -> usize {
+        match &self.source {
+            Source::Places(places) => places.products.len(),
+            Source::Board(_) | Source::Rules(_) => 0,
         }
-        self.hub.read(&board.board).await?;
+    }
+
+    /// The board whose published states these are.
+    pub fn board(&self) -> Option<&BoardId> {
+        match &self.source {
+            Source::Board(board) => Some(&board.board),
+            Source::Places(_) | Source::Rules(_) => None,
+        }
+    }
+
+    /// Whether a client has seen a later state than the one shown here.
+    pub fn is_behind(&self, held: FeedPosition) -> bool {
+        match &self.source {
+            Source::Board(board) => {
+                board.shown.as_ref().is_none_or(|shown| (held.epoch, held.seq) > (shown.epoch, shown.seq))
+            }
+            Source::Places(_) | Source::Rules(_) => false,
+        }
+    }
+
+    /// Steps up to the newest published state for one who joins, so that all go on from there: the rate is kept only where
+    /// that would look no different, and the newcomer has not seen it yet. The step may say nothing but a later seq.
+    pub fn catch_up(&mut self, held: Option<FeedPosition>) -> Vec<Update> {
+        let may_wait = Instant::now() < self.step_at && !held.is_some_and(|held| self.is_behind(held));
+        let Source::Board(board) = &mut self.source else { return Vec::new() };
         let newest = board.newest.borrow_and_update().clone();
+        let newest = newest.filter(|newest| !(may_wait && board.shows(newest)));
         let updates: Vec<_> = newest.and_then(|newest| board.lead_to(newest)).map(Update::Board).into_iter().collect();
         if !updates.is_empty() {
             self.stepped();
         }
-        Ok(updates)
+        updates
     }
 }
 
@@ -247,11 +269,15 @@ impl Board {
     /// Leads to the newest state; `None` where its first places look the same.
     fn step(&mut self) -> Option<BoardUpdate> {
         let newest = self.newest.borrow_and_update().clone()?;
-        let looks_the_same = self.shown.as_ref().is_some_and(|shown| {
+        if self.shows(&newest) { None } else { self.lead_to(newest) }
+    }
+
+    /// Whether a state looks as the one that is shown.
+    fn shows(&self, state: &FeedState) -> bool {
+        self.shown.as_ref().is_some_and(|shown| {
             (shown.epoch, shown.generation, shown.total, shown.top(self.top))
-                == (newest.epoch, newest.generation, newest.total, newest.top(self.top))
-        });
-        if looks_the_same { None } else { self.lead_to(newest) }
+                == (state.epoch, state.generation, state.total, state.top(self.top))
+        })
     }
 
     /// `None` where that state is shown already.

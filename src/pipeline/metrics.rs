@@ -52,8 +52,9 @@ const CODES: [&str; 9] = [
     "PERSISTED_QUERY_NOT_FOUND",
     "INTERNAL",
 ];
-const SNAPSHOTS: [SnapshotReason; 6] = [
+const SNAPSHOTS: [SnapshotReason; 7] = [
     SnapshotReason::Initial,
+    SnapshotReason::Resumed,
     SnapshotReason::Gap,
     SnapshotReason::Lagged,
     SnapshotReason::Rolled,

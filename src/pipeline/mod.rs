@@ -367,6 +367,11 @@ impl App {
         &self.metrics
     }
 
+    /// How often changed boards are published.
+    pub fn tick(&self) -> Duration {
+        self.settings.tick
+    }
+
     /// The epoch this node works in; `Unavailable` while it recovers.
     pub fn epoch(&self) -> Result<u64> {
         (*self.epoch.borrow()).ok_or_else(|| AppError::Unavailable {

@@ -1,20 +1,29 @@
-//! How many live connections (WebSockets and event streams) a user, and an address, may hold.
+//! How many live connections (WebSockets and event streams) a user, and an address, may hold, and how many single products a
+//! caller may follow over all of them.
 //!
-//! Invariant: a place is given back when its [`Admitted`] is dropped, however the connection ends.
+//! Invariant: a place is given back when its [`Admitted`] is dropped, however the connection ends; and what is followed when its
+//! [`Following`] is.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::limits::Limits;
 use crate::domain::UserId;
 use crate::graphql::errors::Failure;
+use crate::live::FOLLOWED_PER_CALLER_MAX;
 
 /// The connections of one server.
 pub struct Admission {
     per_user: usize,
     per_address: usize,
+    /// Whether who is not signed in is known by an address. Behind a proxy all have the same, and each connection is taken for
+    /// another caller.
+    knows_addresses: bool,
+    /// So far.
+    connections: AtomicU64,
     held: Mutex<Held>,
 }
 
@@ -22,27 +31,39 @@ pub struct Admission {
 struct Held {
     by_user: HashMap<UserId, usize>,
     by_address: HashMap<IpAddr, usize>,
+    followed: HashMap<Follower, usize>,
+}
+
+/// Who follows products.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Follower {
+    User(UserId),
+    Address(IpAddr),
+    Connection(u64),
 }
 
 impl Admission {
     pub fn new(limits: &Limits) -> Arc<Self> {
-        Self::of(limits.connections_per_user, limits.connections_per_address)
+        let knows_addresses = limits.connections_per_address > 0;
+        Self::of(limits.connections_per_user, limits.connections_per_address, knows_addresses)
     }
 
     /// For a server on loopback, where everyone has the same address and nobody has to prove a name.
     pub fn unlimited() -> Arc<Self> {
-        Self::of(0, 0)
+        Self::of(0, 0, true)
     }
 
-    fn of(per_user: usize, per_address: usize) -> Arc<Self> {
-        Arc::new(Self { per_user, per_address, held: Mutex::default() })
+    fn of(per_user: usize, per_address: usize, knows_addresses: bool) -> Arc<Self> {
+        let (connections, held) = (AtomicU64::default(), Mutex::default());
+        Arc::new(Self { per_user, per_address, knows_addresses, connections, held })
     }
 
     /// A place for a connection from an address, if it has one left.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Failure> {
-        let mut admitted = Admitted { admission: self.clone(), address: None, user: None };
+        let (block, connection) = (block(address), self.connections.fetch_add(1, Ordering::Relaxed));
+        let follower = if self.knows_addresses { Follower::Address(block) } else { Follower::Connection(connection) };
+        let mut admitted = Admitted { admission: self.clone(), address: None, user: None, follower };
         if self.per_address > 0 {
-            let block = block(address);
             let mut held = self.held.lock().expect("no panic happens under this lock");
             take(&mut held.by_address, &block, self.per_address)
                 .map_err(|full| full("connectionsPerAddress", "this address has too many live connections"))?;
@@ -57,11 +78,13 @@ pub struct Admitted {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
     user: Option<UserId>,
+    follower: Follower,
 }
 
 impl Admitted {
     /// Counts the connection as one of this user's too, once it is known whose it is.
     pub fn sign_in(&mut self, user: &UserId) -> Result<(), Failure> {
+        self.follower = Follower::User(user.clone());
         if self.admission.per_user > 0 && self.user.is_none() {
             let mut held = self.admission.held.lock().expect("no panic happens under this lock");
             take(&mut held.by_user, user, self.admission.per_user)
@@ -72,14 +95,57 @@ impl Admitted {
     }
 }
 
+impl Admitted {
+    /// What the connection's caller follows, to be counted where the connection's operations run.
+    pub fn follows(&self) -> Follows {
+        Follows { admission: self.admission.clone(), follower: self.follower.clone() }
+    }
+}
+
+/// A caller's count of followed products.
+#[derive(Clone)]
+pub struct Follows {
+    admission: Arc<Admission>,
+    follower: Follower,
+}
+
+impl Follows {
+    /// Counts `count` more, if the caller may follow so many.
+    pub fn more(&self, count: usize) -> Result<Following, Failure> {
+        let mut held = self.admission.held.lock().expect("no panic happens under this lock");
+        let followed = held.followed.get(&self.follower).copied().unwrap_or(0);
+        if followed + count > FOLLOWED_PER_CALLER_MAX {
+            let message = "you follow as many single products as one caller may";
+            return Err(Failure::too_many("followedProductsPerCaller", FOLLOWED_PER_CALLER_MAX, message));
+        }
+        if count > 0 {
+            held.followed.insert(self.follower.clone(), followed + count);
+        }
+        Ok(Following { follows: self.clone(), count })
+    }
+}
+
+/// Products that a caller follows. Dropping it gives them back.
+pub struct Following {
+    follows: Follows,
+    count: usize,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut held = self.follows.admission.held.lock().expect("no panic happens under this lock");
+        give_back(&mut held.followed, &self.follows.follower, self.count);
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut held = self.admission.held.lock().expect("no panic happens under this lock");
         if let Some(address) = &self.address {
-            give_back(&mut held.by_address, address);
+            give_back(&mut held.by_address, address, 1);
         }
         if let Some(user) = &self.user {
-            give_back(&mut held.by_user, user);
+            give_back(&mut held.by_user, user, 1);
         }
     }
 }
@@ -106,9 +172,9 @@ fn take<K: Hash + Eq + Clone>(
     Ok(())
 }
 
-fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K, given: usize) {
     if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
+        *count -= given;
         if *count == 0 {
             counts.remove(key);
         }
@@ -133,7 +199,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let admission = Admission::of(1, 2);
+        let admission = Admission::of(1, 2, true);
         let (home, away) = (address("203.0.113.1"), address("203.0.113.2"));
         let ann = UserId::new("ann").unwrap();
         let mut first = admission.admit(home).unwrap();
@@ -152,12 +218,42 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_address() {
-        let admission = Admission::of(0, 1);
+        let admission = Admission::of(0, 1, true);
         let _held = admission.admit(address("2001:db8::1")).unwrap();
         assert_eq!(limit(admission.admit(address("2001:db8::ffff:1"))), "connectionsPerAddress");
         assert_eq!(limit(admission.admit(address("2001:db8:0:1::1"))), "none");
         let _mapped = admission.admit(address("::ffff:203.0.113.1")).unwrap();
         assert_eq!(limit(admission.admit(address("203.0.113.1"))), "connectionsPerAddress");
+    }
+
+    #[test]
+    fn what_a_caller_follows_is_counted_over_all_its_connections() {
+        let admission = Admission::of(0, 9, true);
+        let (home, away) = (address("203.0.113.1"), address("203.0.113.2"));
+        let [first, second, other] = [home, home, away].map(|from| admission.admit(from).unwrap());
+        let mut signed_in = admission.admit(home).unwrap();
+        signed_in.sign_in(&UserId::new("ann").unwrap()).unwrap();
+        let all = first.follows().more(FOLLOWED_PER_CALLER_MAX).unwrap();
+        assert_eq!(limit(second.follows().more(1)), "followedProductsPerCaller");
+        assert_eq!(limit(second.follows().more(0)), "none");
+        for stranger in [&other, &signed_in] {
+            assert_eq!(limit(stranger.follows().more(FOLLOWED_PER_CALLER_MAX)), "none");
+        }
+        // It is the subscription that counts, and not the connection.
+        drop(first);
+        assert_eq!(limit(second.follows().more(1)), "followedProductsPerCaller");
+        drop(all);
+        assert_eq!(limit(second.follows().more(FOLLOWED_PER_CALLER_MAX)), "none");
+        assert!(admission.held.lock().unwrap().followed.is_empty());
+    }
+
+    #[test]
+    fn behind_a_proxy_each_connection_is_a_caller() {
+        let admission = Admission::of(0, 0, false);
+        let [first, second] = [(); 2].map(|()| admission.admit(address("203.0.113.1")).unwrap());
+        let _all = first.follows().more(FOLLOWED_PER_CALLER_MAX).unwrap();
+        assert_eq!(limit(first.follows().more(1)), "followedProductsPerCaller");
+        assert_eq!(limit(second.follows().more(1)), "none");
     }
 
     #[test]

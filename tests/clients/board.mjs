@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 
 export const LIVE = `subscription Live($top: Int! = 10, $resume: String) {
-  boardChanges(top: $top, resume: $resume) {
+  boardChanges(top: $top, resume: $resume, resumeWith: DELTA) {
     __typename position seq
     ... on BoardSnapshot { reason totalCount entries { id rank productId score product { id name } } }
     ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score product { id name } } } } }`;

@@ -85,7 +85,7 @@ impl Site {
     pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
         match self.api.operate(Self::request(query, variables), caller, "test").await {
             Outcome::Answered(answer) => stream::once(future::ready(answer.payload)).boxed(),
-            Outcome::Subscribed(member) => member.into_stream(),
+            Outcome::Subscribed(member) => member.into_stream().map(|event| event.payload).boxed(),
         }
     }
 

@@ -20,7 +20,7 @@ const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A live board, as a client of [`View`] asks for it.
 const LIVE: &str = "subscription($top: Int! = 10, $resume: String, $maxRate: Float = 10) {
-    boardChanges(top: $top, resume: $resume, maxRate: $maxRate) { __typename position seq
+    boardChanges(top: $top, resume: $resume, resumeWith: DELTA, maxRate: $maxRate) { __typename position seq
         ... on BoardSnapshot { reason totalCount entries { productId score } }
         ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score } } } }";
 
@@ -399,7 +399,9 @@ async fn a_product_is_followed_below_the_visible_top() {
     order(&site, "one", "p0").await;
     let now = json!({ "productId": "p0", "rank": 115, "previousRank": 120, "score": 0.7 });
     assert_eq!(rank(&next(&mut events).await), now);
-    let off = "subscription { productRank(productId: \"nothing\") { rank score } }";
+    let stock = "mutation { upsertProducts(input: { products: [{ id: \"new\", name: \"New\" }] }) { upserted } }";
+    site.data(stock, json!({})).await;
+    let off = "subscription { productRank(productId: \"new\") { rank score } }";
     let first = next(&mut site.payloads(off, json!({}), user("ann")).await).await;
     assert_eq!(rank(&first), json!({ "rank": null, "score": null }));
 }

@@ -38,6 +38,7 @@ mod orders;
 mod periods;
 mod redis;
 mod repair;
+mod resume;
 mod roll;
 mod roll_faults;
 mod schema;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::auth::{guarded, token};
+use crate::auth::{SECRET, guarded, token};
 use crate::support::stack::{Setup, Stack};
 
 /// Runs a script of tests/clients, which fails by its exit code.
@@ -39,6 +39,21 @@ async fn run_signed_in(script: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn graphql_ws_comes_back_and_misses_nothing() {
     run_signed_in("ws.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_source_comes_back_and_misses_nothing() {
+    run_signed_in("eventsource.mjs").await;
+}
+
+/// Every client as its authors made it, without a word about reconnecting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_come_back_after_a_stop_and_after_their_token() {
+    let mut stack = Stack::new(Setup::Servers).await;
+    stack.arguments = ["--jwt-secret", SECRET].map(str::to_owned).to_vec();
+    let (first, second) = (stack.serve().await, stack.serve().await);
+    let arguments = [first.url.clone(), first.pid().to_string(), second.url.clone(), SECRET.to_owned()];
+    run("back.mjs", arguments.to_vec()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

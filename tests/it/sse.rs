@@ -6,7 +6,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::auth::{guarded_with, token};
-use crate::support::stack::{Server, Setup, Stack};
+use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -29,8 +29,13 @@ impl Events {
         assert_eq!(response.status(), StatusCode::OK);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("content-type"), "text/event-stream; charset=utf-8");
-        assert_eq!((header("cache-control").as_str(), header("x-accel-buffering").as_str()), ("no-cache", "no"));
-        Self { response, read: String::new() }
+        let unbuffered = (header("cache-control"), header("x-accel-buffering"));
+        assert_eq!(unbuffered, ("no-cache, no-transform".to_owned(), "no".to_owned()));
+        let mut events = Self { response, read: String::new() };
+        let start = events.next().await.unwrap();
+        let retry_ms = start.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n:")).expect(&start);
+        assert!((1_000..3_000).contains(&retry_ms.parse().unwrap()), "{start}");
+        events
     }
 
     /// The next event or comment, as it is written; `None` at the end.
@@ -47,8 +52,23 @@ impl Events {
     }
 
     async fn payload(&mut self) -> Value {
-        let event = self.next().await.expect("an event");
-        serde_json::from_str(event.strip_prefix("event: next\ndata: ").unwrap_or_else(|| panic!("{event}"))).unwrap()
+        self.event().await.1
+    }
+
+    /// The next payload, and its id, if it has one.
+    async fn event(&mut self) -> (Option<String>, Value) {
+        loop {
+            let event = self.next().await.expect("an event");
+            // A comment says that the stream is alive.
+            if event == ":" {
+                continue;
+            }
+            let rest = event.strip_prefix("event: next\n").unwrap_or_else(|| panic!("{event}"));
+            let (head, data) = rest.split_once("data: ").unwrap();
+            let id = head.strip_prefix("id: ").map(|id| id.trim_end().to_owned());
+            assert_eq!(id.is_none(), head.is_empty(), "{event}");
+            return (id, serde_json::from_str(data).unwrap());
+        }
     }
 }
 
@@ -64,7 +84,6 @@ async fn one_operation_is_one_stream() {
     let stack = Stack::new(Setup::Embedded).await;
     let server = stack.serve().await;
     let mut query = Events::of(ask(&server, "{ viewer { id } }").header("x-acclaim-user", "ann")).await;
-    assert_eq!(query.next().await.as_deref(), Some(":"));
     assert_eq!(query.payload().await, json!({ "data": { "viewer": { "id": "ann" } } }));
     assert_eq!(query.next().await.as_deref(), Some("event: complete\ndata:"));
     assert_eq!(query.next().await, None);
@@ -72,7 +91,6 @@ async fn one_operation_is_one_stream() {
     // As a browser's EventSource asks.
     let address = server.http.get(format!("{}/graphql/stream", server.url)).header("accept", "text/event-stream");
     let mut live = Events::of(address.query(&[("query", LIVE)])).await;
-    live.next().await;
     assert!(live.payload().await["data"]["boardChanges"]["seq"].is_number());
 
     let bad = |extensions: Value| (extensions["code"].clone(), extensions["argument"].clone());
@@ -94,7 +112,6 @@ async fn changes_of_weights_are_told_by_this_way_too() {
     let server = stack.serve().await;
     let query = "subscription { weightsChanged { version cancelled note weights { signal weight } } }";
     let mut told = Events::of(ask(&server, query).header("x-acclaim-user", "ann")).await;
-    assert_eq!(told.next().await.as_deref(), Some(":"));
     let open = "{ admin { system { subscriptions } } }";
     until("the stream is followed", LIMIT, async || {
         server.graphql("ann", open, json!({})).await["admin"]["system"]["subscriptions"] == 1
@@ -106,35 +123,123 @@ async fn changes_of_weights_are_told_by_this_way_too() {
     let cancel = "mutation($id: ID!) { cancelWeights(input: { id: $id, note: \"no\" }) { userErrors { message } } }";
     server.graphql("ann", cancel, json!({ "id": rule })).await;
     for cancelled in [false, true] {
-        let change = loop {
-            let event = told.next().await.expect("an event");
-            // A comment says that the stream is alive.
-            if let Some(payload) = event.strip_prefix("event: next\ndata: ") {
-                break serde_json::from_str::<Value>(payload).unwrap();
-            }
-        };
+        let (id, change) = told.event().await;
+        assert_eq!(id, None, "nothing to go on from");
         let expected = json!({ "version": 1, "cancelled": cancelled, "note": "less", "weights": [{ "signal": "VIEW", "weight": 0.01 }] });
         assert_eq!(change["data"]["weightsChanged"], expected);
     }
 }
 
+/// Clients come back from a stream that breaks off, and never from one that was said to be complete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_complete_when_the_server_stops() {
+async fn streams_break_off_when_the_server_stops() {
     let stack = Stack::new(Setup::Embedded).await;
     let server = stack.serve().await;
     let mut live = Events::of(ask(&server, LIVE)).await;
-    live.next().await;
     live.payload().await;
     let (stopped, ()) = tokio::join!(server.terminate(), async {
         while let Some(event) = live.next().await {
-            if event == "event: complete\ndata:" {
-                assert_eq!(live.next().await, None);
-                return;
-            }
+            assert!(!event.contains("complete"), "{event}");
         }
-        panic!("the stream ended without a word");
     });
     assert!(stopped.0.success() && stopped.1 < Duration::from_secs(4), "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_complete_when_its_board_is_deleted() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    let save =
+        "mutation { saveBoard(input: { id: \"mine\", title: \"Mine\", window: DAY }) { userErrors { message } } }";
+    server.graphql("boss", save, json!({})).await;
+    let mut live = Events::of(ask(&server, "subscription { boardChanges(board: \"mine\") { seq } }")).await;
+    live.payload().await;
+    server
+        .graphql(
+            "boss",
+            "mutation { deleteBoard(input: { id: \"mine\", note: \"why\" }) { userErrors { message } } }",
+            json!({}),
+        )
+        .await;
+    let why = loop {
+        let event = live.payload().await;
+        if event["data"].is_null() {
+            break event;
+        }
+    };
+    assert_eq!(why["errors"][0]["extensions"]["argument"], "board", "{why}");
+    assert_eq!(live.next().await.as_deref(), Some("event: complete\ndata:"));
+    assert_eq!(live.next().await, None);
+}
+
+crate::both_setups!(a_stream_goes_on_from_its_last_event);
+
+/// An EventSource sends the document that it began with, and the last id that it has seen.
+async fn a_stream_goes_on_from_its_last_event(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(3).await;
+    let order = async |id: &str, product: &str| {
+        let event = json!({ "id": id, "signal": "ORDER", "productId": product });
+        server.graphql("shop", RECORD, json!({ "events": [event] })).await;
+    };
+    let query = "subscription { boardChanges { __typename seq
+        ... on BoardSnapshot { reason } ... on BoardDelta { fromSeq changes { productId toRank } } } }";
+    let open = async |last: Option<&str>| {
+        let request = ask(&server, query);
+        Events::of(last.map_or(request.try_clone().unwrap(), |last| request.header("last-event-id", last))).await
+    };
+    let mut live = open(None).await;
+    order("one", "p0").await;
+    let (id, seq) = loop {
+        let (id, event) = live.event().await;
+        let event = &event["data"]["boardChanges"];
+        let id = id.expect("every state has a position");
+        assert!(id.ends_with(&format!("-{}", event["seq"])), "{id} {event}");
+        if event["__typename"] == "BoardDelta" || event["seq"] != 0 && event["reason"] != "INITIAL" {
+            break (id, event["seq"].clone());
+        }
+    };
+    // Heartbeats have the id of what is held already; they come once nothing else does.
+    let (id, seq) = async {
+        let (mut id, mut seq) = (id, seq);
+        while let (Some(next), event) = live.event().await {
+            let event = &event["data"]["boardChanges"];
+            let is_settled = event["__typename"] == "BoardHeartbeat";
+            assert!(!is_settled || next == id, "{event}");
+            (id, seq) = (next, event["seq"].clone());
+            if is_settled {
+                break;
+            }
+        }
+        (id, seq)
+    }
+    .await;
+    drop(live);
+    order("two", "p1").await;
+    let is_there = "{ ranking { totalCount period { position } } }";
+    until("what was missed is published", LIMIT, async || {
+        let page = server.graphql("ann", is_there, json!({})).await["ranking"].clone();
+        let position = page["period"]["position"].as_str().unwrap();
+        page["totalCount"] == 2 && !position.ends_with('+')
+    })
+    .await;
+    let mut back = open(Some(&id)).await;
+    let (next, delta) = back.event().await;
+    let delta = &delta["data"]["boardChanges"];
+    assert_eq!(delta["fromSeq"], seq, "{delta}");
+    let changes = json!([{ "productId": "p1", "toRank": 1 }, { "productId": "p0", "toRank": 2 }]);
+    assert_eq!(delta["changes"], changes, "all that was missed, and no more");
+    let next = next.unwrap();
+    drop(back);
+    // Nothing was missed: the first that is heard is the next change.
+    let mut back = open(Some(&next)).await;
+    order("three", "p2").await;
+    assert_eq!(back.payload().await["data"]["boardChanges"]["__typename"], "BoardDelta");
+    for (last, reason) in [("1-999999", "GAP"), ("0-7", "RECOVERED"), ("yesterday", "INITIAL")] {
+        let first = open(Some(last)).await.payload().await;
+        assert_eq!(first["data"]["boardChanges"]["reason"], reason, "{last}: {first}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,7 @@ use crate::record::Record;
 use crate::redis::position;
 use crate::world::World;
 
-const LIVE: &str = "subscription($board: ID!, $top: Int!, $rate: Float!, $resume: String) { boardChanges(board: $board, top: $top, maxRate: $rate, resume: $resume) { __typename position seq ... on BoardSnapshot { reason entries { productId score } } ... on BoardDelta { fromSeq changes { productId toRank score product { name } } } } }";
+const LIVE: &str = "subscription($board: ID!, $top: Int!, $rate: Float!, $resume: String) { boardChanges(board: $board, top: $top, maxRate: $rate, resume: $resume, resumeWith: DELTA) { __typename position seq ... on BoardSnapshot { reason entries { productId score } } ... on BoardDelta { fromSeq changes { productId toRank score product { name } } } } }";
 
 /// Boards whose shown scores change only by what happens, so that a view can be compared with a query as a whole.
 pub const BOARDS: [&str; 4] = ["daily", "hourly", "weekly", "all-time"];

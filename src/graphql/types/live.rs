@@ -8,10 +8,10 @@ use super::period::{self, Period};
 use super::product::Product;
 use super::ranking::RankingEntry;
 use super::scalars::{DateTime, Long, int};
-use crate::domain::{self, Board, FeedPosition, FeedState, Points};
+use crate::domain::{self, Board, FeedPosition, FeedState, Timestamp};
 use crate::graphql::guards::Viewing;
 use crate::graphql::siblings::Siblings;
-use crate::live::{BoardUpdate, Update};
+use crate::live::{self, BoardUpdate, Update};
 use crate::pipeline::{App, Freshness, Reading, Source};
 
 #[derive(Interface)]
@@ -36,6 +36,8 @@ pub enum BoardEvent {
 pub enum SnapshotReason {
     /// The first event of a subscription.
     Initial,
+    /// Something has changed since what you resume from.
+    Resumed,
     /// What you resume from is not kept any more.
     Gap,
     /// You took events too slowly; this is the present state.
@@ -48,6 +50,17 @@ pub enum SnapshotReason {
     /// The board was computed anew from the ledger by the same rules: after the engine was lost, for products that came into its
     /// category or brand or left it, for events that were refused or replayed, or by rebuildBoard.
     Recovered,
+}
+
+/// How you are led on from the state that you resume from.
+#[derive(Enum, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "live::ResumeWith")]
+pub enum ResumeWith {
+    /// By a snapshot. Right for clients that subscribe again by themselves with the variables they began with, as most do.
+    Snapshot,
+    /// By one merged delta, while the state is kept. Only for who names the position of the last event that was applied: it says
+    /// what changed between two states, and leaves rows that came after the first and are gone again.
+    Delta,
 }
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
@@ -112,10 +125,7 @@ impl View {
     }
 
     fn snapshot(&self, state: &FeedState, reason: domain::SnapshotReason) -> BoardSnapshot {
-        let (board, period) = self.period(state);
-        let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
-        let (basis, cursors) = (state.basis, state.cursors.clone());
-        let reading = Arc::new(Reading { board, period, freshness, basis, cursors });
+        let reading = self.reading(state);
         BoardSnapshot {
             position: state.position().to_string(),
             seq: state.seq.into(),
@@ -127,20 +137,25 @@ impl View {
         }
     }
 
-    /// The board as it is now: it may have been given another title or half-life since this view began.
-    fn period(&self, state: &FeedState) -> (Arc<Board>, domain::Period) {
+    /// What a published state was read from. The board is the one of now: it may have been given another title or half-life since
+    /// this view began.
+    fn reading(&self, state: &FeedState) -> Arc<Reading> {
         let board = self.app.board(&self.board.id).unwrap_or_else(|| self.board.clone());
         let period = board.period_of_key(&state.period).unwrap_or_else(|| board.period_at(state.at));
-        (board, period)
+        let freshness = Freshness { source: Source::Engine, as_of: state.at, degraded: false };
+        let (basis, cursors) = (state.basis, state.cursors.clone());
+        Arc::new(Reading { board, period, freshness, basis, cursors })
     }
 
     fn delta(&self, state: &FeedState, from_seq: u64, changes: Vec<domain::RankChange>) -> BoardDelta {
         let ids = changes.iter().map(|change| change.product.clone()).collect();
         let siblings = Siblings::new(&self.app, &self.viewer, ids);
-        let (board, period) = self.period(state);
-        let change = |(index, change): (usize, domain::RankChange)| {
-            let score = change.points.map(|points| board.score(&period, points, state.at));
-            RankChange { change, score, index, siblings: siblings.clone() }
+        let reading = self.reading(state);
+        let change = |(index, change): (usize, domain::RankChange)| RankChange {
+            change,
+            reading: reading.clone(),
+            index,
+            siblings: siblings.clone(),
         };
         BoardDelta {
             position: state.position().to_string(),
@@ -189,25 +204,45 @@ impl ProductRankEvent {
     }
 }
 
-#[derive(SimpleObject)]
+/// How many people like a product.
 pub struct LikeEvent {
-    pub product_id: ID,
-    pub count: Long,
-    pub at: DateTime,
+    siblings: Arc<Siblings>,
+    count: u64,
+    at: Timestamp,
 }
 
 impl LikeEvent {
     /// `None` for what is none.
-    pub fn of(update: Update) -> Option<Self> {
+    pub fn of(app: &Arc<App>, viewer: &Viewing, update: Update) -> Option<Self> {
         let Update::Likes { at, product, count } = update else { return None };
-        Some(Self { product_id: ID(product.to_string()), count: count.into(), at: DateTime(at) })
+        Some(Self { siblings: Siblings::new(app, viewer, vec![product]), count, at })
+    }
+}
+
+#[Object]
+impl LikeEvent {
+    async fn product_id(&self) -> ID {
+        ID(self.siblings.ids()[0].to_string())
+    }
+
+    /// Null only when the catalogue row is gone.
+    async fn product(&self) -> Result<Option<Product>> {
+        Ok(Product::of(&self.siblings, 0).await?)
+    }
+
+    async fn count(&self) -> Long {
+        self.count.into()
+    }
+
+    async fn at(&self) -> DateTime {
+        DateTime(self.at)
     }
 }
 
 pub struct RankChange {
     change: domain::RankChange,
-    /// What was shown for its points when the state was published.
-    score: Option<Points>,
+    /// What the state after it was read from.
+    reading: Arc<Reading>,
     index: usize,
     siblings: Arc<Siblings>,
 }
@@ -234,7 +269,13 @@ impl RankChange {
 
     /// Null for LEFT.
     async fn score(&self) -> Option<f64> {
-        self.score.map(Points::as_f64)
+        self.change.points.map(|points| self.reading.score(points).as_f64())
+    }
+
+    /// Its place now. Null for LEFT.
+    async fn entry(&self) -> Option<RankingEntry> {
+        let (rank, points) = (self.change.to_rank?, self.change.points?);
+        Some(RankingEntry::read(&self.reading, rank, points, &self.siblings, self.index))
     }
 
     async fn product(&self) -> Result<Option<Product>> {

@@ -32,6 +32,11 @@ impl RankingEntry {
         Some(Self { reading, rank, points, index, siblings: siblings.clone() })
     }
 
+    /// The place of the sibling at `index`, as it was read.
+    pub fn read(reading: &Arc<Reading>, rank: u64, points: Points, siblings: &Arc<Siblings>, index: usize) -> Self {
+        Self { reading: reading.clone(), rank, points, index, siblings: siblings.clone() }
+    }
+
     /// Places that follow each other, as siblings.
     fn run(app: &Arc<App>, viewer: &Viewing, reading: &Arc<Reading>, first_rank: u64, places: &[Place]) -> Vec<Self> {
         let ids = places.iter().map(|place| place.product.clone()).collect();

@@ -22,7 +22,7 @@ use crate::graphql::guards::Caller;
 use crate::graphql::{self, Answer, Member, Outcome, new_request_id};
 use crate::pipeline::AppError;
 use crate::server::Site;
-use crate::server::admission::Admitted;
+use crate::server::admission::{Admitted, Following, Follows};
 use crate::server::auth::Identity;
 use crate::server::http::{Writes, late};
 use crate::server::wire::Wire;
@@ -259,7 +259,8 @@ impl Connection {
             let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
             outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &writes, &id)))
         };
-        self.operations.insert(id.into(), messages(self.site.clone(), self.wire.clone(), operation, outcome.boxed()));
+        let begun = Running::Begun(outcome.boxed(), self.admitted.follows());
+        self.operations.insert(id.into(), messages(self.site.clone(), self.wire.clone(), operation, begun));
         Ok(())
     }
 }
@@ -302,8 +303,11 @@ fn closed(close: Close) -> End {
 
 /// How far an operation has come.
 enum Running {
-    Begun(BoxFuture<'static, Outcome>),
-    Subscribed(Member),
+    Begun(BoxFuture<'static, Outcome>, Follows),
+    Subscribed {
+        member: Member,
+        _following: Following,
+    },
     /// All is said but that it is complete.
     Answered,
     Over,
@@ -311,20 +315,21 @@ enum Running {
 
 /// What an operation says until it is over. One state machine instead of streams in streams: each layer would be another
 /// piece of cold memory to touch for every message of every subscriber.
-fn messages(
-    site: Arc<Site>,
-    wire: Arc<Wire>,
-    operation: Operation,
-    outcome: BoxFuture<'static, Outcome>,
-) -> BoxStream<'static, Message> {
-    let begun = (site, wire, operation, Running::Begun(outcome));
+fn messages(site: Arc<Site>, wire: Arc<Wire>, operation: Operation, begun: Running) -> BoxStream<'static, Message> {
+    let begun = (site, wire, operation, begun);
     let messages = stream::unfold(begun, async |(site, wire, operation, mut running)| {
-        if let Running::Begun(outcome) = running {
+        if let Running::Begun(outcome, follows) = running {
             running = match outcome.await {
-                Outcome::Subscribed(member) => {
-                    member.put_into(Box::new(operation.straight(wire.clone())));
-                    Running::Subscribed(member)
-                }
+                Outcome::Subscribed(member) => match follows.more(member.followed()) {
+                    Ok(following) => {
+                        member.put_into(Box::new(operation.straight(wire.clone())));
+                        Running::Subscribed { member, _following: following }
+                    }
+                    Err(failure) => {
+                        let refused = errors::failed(failure, &new_request_id());
+                        return Some((operation.error(&refused.errors), (site, wire, operation, Running::Over)));
+                    }
+                },
                 Outcome::Answered(Answer { refusal: Some(errors), .. }) => {
                     return Some((operation.error(&errors), (site, wire, operation, Running::Over)));
                 }
@@ -334,13 +339,16 @@ fn messages(
             };
         }
         let last = match &mut running {
-            Running::Subscribed(member) => match member.next().await {
-                Some(payload) => return Some((operation.next(&payload), (site, wire, operation, running))),
-                None if site.shutdown.is_cancelled() || member.is_complete() => operation.complete(),
+            Running::Subscribed { member, .. } => match member.next().await {
+                Some(event) => return Some((operation.next(&event.payload), (site, wire, operation, running))),
+                None if member.is_complete() => operation.complete(),
+                // The connection is about to be closed with 1001, after which clients come back; an operation that is told to be
+                // complete would stay so.
+                None if site.shutdown.is_cancelled() => return None,
                 // To a client that is told of an end, all would be well.
                 None => operation.error(&errors::failed(ended_by_itself(), &new_request_id()).errors),
             },
-            Running::Begun(_) | Running::Answered => operation.complete(),
+            Running::Begun(..) | Running::Answered => operation.complete(),
             Running::Over => return None,
         };
         Some((last, (site, wire, operation, Running::Over)))

@@ -385,6 +385,8 @@ async fn a_socket_lives_as_long_as_its_token() {
 async fn ids_are_one_operation_each_and_no_more_than_twenty() {
     let server = Server::open().await;
     let subscribe = |id: &str, query: &str| json!({ "type": "subscribe", "id": id, "payload": { "query": query } });
+    let stock = r#"mutation { upsertProducts(input: { products: [{ id: "p0", name: "Mug" }] }) { upserted } }"#;
+    assert_eq!(server.query(stock, None).await.1["data"]["upsertProducts"]["upserted"], 1);
     let live = "subscription { likes(productIds: [\"p0\"]) { count } }";
     let mut socket = server.socket(None).await.unwrap();
     socket.send(json!({ "type": "connection_init" })).await;

@@ -93,8 +93,9 @@ impl Live {
             Self::Socket(socket) => next(socket).await,
             Self::Events(response, read) => loop {
                 if let Some((event, rest)) = read.split_once("\n\n") {
-                    let payload =
-                        event.strip_prefix("event: next\ndata: ").map(|json| serde_json::from_str(json).unwrap());
+                    // Between the two there may be an id.
+                    let next = event.starts_with("event: next\n").then(|| event.split_once("data: ").unwrap().1);
+                    let payload = next.map(|json| serde_json::from_str(json).unwrap());
                     *read = rest.to_owned();
                     match payload {
                         Some(payload) => return payload,

@@ -300,7 +300,7 @@ async fn who_is_let_in_stays_until_the_token_expires() {
     assert_eq!(tokio::time::timeout(LIMIT, closed).await.unwrap(), Some(4403));
     let Live::Events(response, read) = events else { panic!("it is a stream of events") };
     let rest = read + &tokio::time::timeout(LIMIT, response.text()).await.unwrap().unwrap();
-    assert!(rest.ends_with("event: complete\ndata:\n\n"), "{rest}");
+    assert!(!rest.contains("complete"), "clients come back from a stream that breaks off: {rest}");
     until("the token is refused", LIMIT, async || {
         let answers = on_every_way(&server, &token).await;
         answers.iter().all(|(_, answer)| matches!(answer, Err(401 | 4403)))

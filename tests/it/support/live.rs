@@ -15,7 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A live board, as a client of [`View`] asks for it.
-const LIVE: &str = "subscription($top: Int!, $resume: String, $maxRate: Float! = 10) { boardChanges(top: $top, resume: $resume, maxRate: $maxRate) { __typename position seq at ... on BoardSnapshot { reason totalCount entries { rank productId score product { name } } } ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score product { name } } } } }";
+const LIVE: &str = "subscription($top: Int!, $resume: String, $maxRate: Float! = 10) { boardChanges(top: $top, resume: $resume, resumeWith: DELTA, maxRate: $maxRate) { __typename position seq at ... on BoardSnapshot { reason totalCount entries { rank productId score product { name } } } ... on BoardDelta { fromSeq totalCount changes { kind productId fromRank toRank score product { name } } } } }";
 
 pub struct Socket {
     stream: WebSocketStream<TcpStream>,

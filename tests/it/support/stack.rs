@@ -114,7 +114,6 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    #[allow(dead_code, reason = "benches look at its CPU")]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
