@@ -185,12 +185,13 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     let hub = Hub::start(&app);
     let address = listener.local_addr()?;
     eprint!("{}", welcome::text(address, app.engine().kind(), app.ledger().kind(), &auth));
+    let limits = settings.limits.plain(settings.auth.is_set());
     let config = ServerConfig {
         auth,
         allow_origin: settings.auth.allow_origin,
         allow_host: settings.auth.allow_host,
         graphiql_assets: settings.pages.graphiql_assets,
-        limits: settings.limits.plain(),
+        limits,
         metrics: settings.pages.metrics.plain(),
     };
     let served = acclaim::server::serve(listener, app.clone(), hub, config, shutdown).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use acclaim::graphql::DocumentLimits;
+use acclaim::graphql::{DocumentLimits, guards};
 use acclaim::server;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 /// Beyond that a number is a slip of the keyboard, and would turn its limit off.
 const COUNT_MAX: u32 = 1_000_000;
@@ -53,6 +53,11 @@ pub struct Limits {
     #[arg(value_name = "true|false", action = ArgAction::Set)]
     pub introspection: bool,
 
+    /// Who may ask what scores are made of (`explanation`): the counts behind every rank may be a shop's secret. Admins where
+    /// auth is set, anyone without
+    #[arg(long, env = "ACCLAIM_EXPLANATIONS", value_enum, value_name = "WHO")]
+    pub explanations: Option<Explanations>,
+
     /// Bytes of a request's body: 500 events or products at their usual longest are some 300 KB
     #[arg(long, env = "ACCLAIM_BODY_LEN_MAX", default_value_t = DEFAULT.body_len as u32, value_name = "BYTES")]
     #[arg(value_parser = clap::value_parser!(u32).range(1_000..=64 << 20))]
@@ -96,13 +101,33 @@ pub struct Limits {
     pub request_timeout: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Explanations {
+    Anyone,
+    /// Whoever is signed in
+    Users,
+    /// Whoever has the role ADMIN
+    Admin,
+}
+
+impl Explanations {
+    fn plain(self) -> guards::Explanations {
+        match self {
+            Self::Anyone => guards::Explanations::Anyone,
+            Self::Users => guards::Explanations::Users,
+            Self::Admin => guards::Explanations::Admins,
+        }
+    }
+}
+
 fn count(least: u32) -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(i64::from(least)..=i64::from(COUNT_MAX))
 }
 
 impl Limits {
-    /// As the library takes them.
-    pub fn plain(&self) -> server::Limits {
+    /// As the library takes them; some defaults depend on whether there are auth settings.
+    pub fn plain(&self, has_auth: bool) -> server::Limits {
+        let usual = if has_auth { Explanations::Admin } else { Explanations::Anyone };
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         server::Limits {
             documents: DocumentLimits {
@@ -113,6 +138,7 @@ impl Limits {
                 directives: self.directives_max as usize,
                 cost: self.cost_max as usize,
                 introspection: self.introspection,
+                explanations: self.explanations.unwrap_or(usual).plain(),
             },
             body_len: self.body_len_max as usize,
             message_len: self.message_len_max as usize,
@@ -135,6 +161,7 @@ impl Default for Limits {
             directives_max: DOCUMENTS.directives as u32,
             cost_max: DOCUMENTS.cost as u32,
             introspection: DOCUMENTS.introspection,
+            explanations: None,
             body_len_max: DEFAULT.body_len as u32,
             message_len_max: DEFAULT.message_len as u32,
             subscriptions_max: DEFAULT.subscriptions as u32,

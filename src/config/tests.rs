@@ -1,5 +1,6 @@
 //! What is accepted, what is refused, and that no help page gives a secret away.
 
+use acclaim::graphql::guards::Explanations;
 use clap::{CommandFactory, FromArgMatches};
 
 use super::*;
@@ -38,8 +39,8 @@ fn nothing_set_means_memory_sqlite_and_loopback() {
     assert_eq!(serve.redis.redis_prefix, Redis::PREFIX);
     assert_eq!(serve.tuning.engine_limits(), EngineLimits::default());
     let tuning = Tuning::default();
-    assert_eq!(serve.limits.plain(), acclaim::server::Limits::default());
-    assert_eq!(Limits::default().plain(), acclaim::server::Limits::default());
+    assert_eq!(serve.limits.plain(false), acclaim::server::Limits::default());
+    assert_eq!(Limits::default().plain(false), acclaim::server::Limits::default());
     assert_eq!((serve.tuning.ack_timeout_ms, serve.tuning.tick_ms), (tuning.ack_timeout_ms, tuning.tick_ms));
 }
 
@@ -115,8 +116,13 @@ fn limits_hold() {
     let Command::Serve(serve) = parse("acclaim serve --introspection false --connections-per-user 0").unwrap() else {
         panic!("not serve")
     };
-    let limits = serve.limits.plain();
+    let limits = serve.limits.plain(false);
     assert!(!limits.documents.introspection && limits.connections_per_user == 0);
+    assert_eq!(limits.documents.explanations, Explanations::Anyone);
+    assert_eq!(serve.limits.plain(true).documents.explanations, Explanations::Admins);
+    let Command::Serve(serve) = parse("acclaim serve --explanations users").unwrap() else { panic!() };
+    assert_eq!(serve.limits.plain(true).documents.explanations, Explanations::Users);
+    assert_eq!(serve.limits.plain(false).documents.explanations, Explanations::Users);
     assert!(parse("acclaim serve --like-rate 0 --allow-origin https://a.example,http://localhost:5173").is_ok());
 }
 

@@ -29,8 +29,33 @@ pub struct ScoreLine {
     /// What one signal counts; `None` where that depends on when it occurred.
     pub weight: Option<Weight>,
     pub points: Points,
-    /// Which rules the line follows from; `None` where no rule has a say.
-    pub note: Option<String>,
+    /// What the line follows from; empty where no rule has a say.
+    pub notes: Vec<Note>,
+}
+
+/// What a line follows from, and the reason that an admin has given for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    pub what: String,
+    pub reason: Option<String>,
+}
+
+impl Note {
+    const fn plain(what: String) -> Self {
+        Self { what, reason: None }
+    }
+}
+
+impl ScoreLine {
+    /// As one text, with admins' reasons or without.
+    pub fn note(&self, with_reasons: bool) -> Option<String> {
+        let text = |Note { what, reason }: &Note| match reason {
+            Some(reason) if with_reasons => format!("{what}: {reason}"),
+            _ => what.clone(),
+        };
+        let texts: Vec<_> = self.notes.iter().map(text).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
 }
 
 /// The lines that a product's points are made of.
@@ -73,19 +98,19 @@ impl Explanation {
                 count: Some(part.count),
                 weight,
                 points: part.points,
-                note: part.note(rules, half_life),
+                notes: part.notes(rules, half_life),
             })
             .collect();
         let board = scoring.board();
         let mut add = |source, points, note| {
             if points != Points::ZERO {
-                lines.push(ScoreLine { source, signal: None, count: None, weight: None, points, note: Some(note) });
+                lines.push(ScoreLine { source, signal: None, count: None, weight: None, points, notes: vec![note] });
             }
         };
         add(ScoreSource::Rule, lifted.minus(unlifted), lift(scoring, rules, basis, product));
         let carried_from = board.carries_from(scoring.period()).map(|before| before.key).unwrap_or_default();
         let note = format!("{} of {} at the close of {carried_from}", board.carry_over.as_f64(), at_close.as_f64());
-        add(ScoreSource::CarryOver, scoring.carry(product, at_close), note);
+        add(ScoreSource::CarryOver, scoring.carry(product, at_close), Note::plain(note));
         Self { lines }
     }
 
@@ -98,9 +123,9 @@ impl Explanation {
     pub fn settle(&mut self, points: Points) {
         let rest = points.minus(self.total());
         if rest != Points::ZERO {
-            let note = Some(SINCE_CLOSED.to_owned());
+            let notes = vec![Note::plain(SINCE_CLOSED.to_owned())];
             let line =
-                ScoreLine { source: ScoreSource::Rule, signal: None, count: None, weight: None, points: rest, note };
+                ScoreLine { source: ScoreSource::Rule, signal: None, count: None, weight: None, points: rest, notes };
             self.lines.push(line);
         }
     }
@@ -128,32 +153,31 @@ struct Part {
 }
 
 impl Part {
-    fn note(&self, rules: &Rules, half_life: Option<HalfLife>) -> Option<String> {
+    fn notes(&self, rules: &Rules, half_life: Option<HalfLife>) -> Vec<Note> {
         let decays = half_life.map(|half_life| {
             let half_life = jiff::SignedDuration::from_millis(half_life.ms());
-            format!("each counts half after every {half_life:#}")
+            Note::plain(format!("each counts half after every {half_life:#}"))
         });
         let named = self.rules.iter().map(|version| {
             let rule = rules.weights.iter().find(|rule| rule.version == *version);
-            rule.map_or(format!("rule {version}"), |rule| format!("rule {version}: {}", rule.note))
+            Note { what: format!("rule {version}"), reason: rule.map(|rule| rule.note.clone()) }
         });
-        let parts: Vec<_> = decays.into_iter().chain(named).collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
+        decays.into_iter().chain(named).collect()
     }
 }
 
 /// Why a product's signals count otherwise than those of others.
-fn lift(scoring: &Scoring, rules: &Rules, basis: Basis, product: &ProductId) -> String {
+fn lift(scoring: &Scoring, rules: &Rules, basis: Basis, product: &ProductId) -> Note {
     let of_board = rules.products_of(&scoring.board().id, basis);
     let Some(rule) = of_board.into_iter().find(|rule| rule.product == *product) else {
-        return "outside the board's scope".to_owned();
+        return Note::plain("outside the board's scope".to_owned());
     };
     let does = if rule.excluded {
         "excluded".to_owned()
     } else {
         format!("{} times the weights", rule.boost.unwrap_or(Factor::ONE).as_f64())
     };
-    format!("{does}, rule {}: {}", rule.version, rule.note)
+    Note { what: format!("{does}, rule {}", rule.version), reason: Some(rule.note.clone()) }
 }
 
 #[cfg(test)]
@@ -241,10 +265,14 @@ mod tests {
                 (None, None, None, 2.1),
             ]
         );
-        let notes: Vec<_> = explanation.lines.iter().map(|line| line.note.as_deref()).collect();
+        let notes: Vec<_> = explanation.lines.iter().map(|line| line.note(true)).collect();
+        let notes: Vec<_> = notes.iter().map(Option::as_deref).collect();
         let lifted = "1.5 times the weights, rule 4: more views";
         let carried = "0.3 of 7 at the close of 2026-11-21";
         assert_eq!(notes, [None, Some("rule 3: more views"), None, Some(lifted), Some(carried)]);
+        let without_reasons: Vec<_> = explanation.lines.iter().map(|line| line.note(false)).collect();
+        assert_eq!(without_reasons[1].as_deref(), Some("rule 3"));
+        assert!(without_reasons.iter().flatten().all(|note| !note.contains("more views")), "{without_reasons:?}");
         let points = by_formula(&scoring, &rows).plus(scoring.carry(&mug(), Points::from_millionths(7_000_000)));
         assert_eq!(explanation.total(), points);
         let (board, period) = (scoring.board(), scoring.period());
@@ -265,7 +293,7 @@ mod tests {
         let stored = by_formula(&scoring, &rows);
         assert_eq!(explanation.total(), stored);
         assert!(explanation.lines.iter().all(|line| line.weight.is_none()));
-        assert_eq!(explanation.lines[0].note.as_deref(), Some("each counts half after every 1h"));
+        assert_eq!(explanation.lines[0].note(true).as_deref(), Some("each counts half after every 1h"));
         for seconds in 0..2_000 {
             let at = noon().plus_ms(seconds * 1_000);
             let shown = explanation.clone().shown(&trending, scoring.period(), at);
@@ -291,6 +319,6 @@ mod tests {
         rules.products[0].excluded = true;
         let (_, explanation) = explained(&board(Window::Day), &rules, &[(Signal::Order, 0, 2)], 9.0);
         assert_eq!(explanation.total(), Points::ZERO);
-        assert_eq!(explanation.lines[1].note.as_deref(), Some("excluded, rule 4: more views"));
+        assert_eq!(explanation.lines[1].note(true).as_deref(), Some("excluded, rule 4: more views"));
     }
 }

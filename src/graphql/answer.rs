@@ -214,6 +214,8 @@ impl<'a> Walk<'a> {
             }
             (Value::Null, _) if ty.is_non_null() => self.fail(ty),
             (Value::Null, _) => {
+                // An item of a list may fail by itself.
+                self.errors.extend(self.failures.take_at(&self.path));
                 self.out.extend(b"null");
                 Ok(())
             }
@@ -293,6 +295,11 @@ impl Failures {
             let below = self.errors.keys().filter(|key| key.starts_with(&start)).min()?.clone();
             self.errors.remove(&below)
         })
+    }
+
+    /// The error of this very place.
+    fn take_at(&mut self, path: &[Segment<'_>]) -> Option<ServerError> {
+        if self.errors.is_empty() { None } else { self.errors.remove(&place(path)) }
     }
 
     fn any_below(&self, path: &[Segment<'_>]) -> bool {

@@ -79,6 +79,10 @@ impl Caller {
         self.user.as_ref().ok_or(Failure::Unauthenticated("this needs a signed-in viewer".to_owned()))
     }
 
+    pub fn is_admin(&self) -> bool {
+        self.roles.contains(&Role::Admin)
+    }
+
     /// Fails where the caller lacks a role.
     pub fn has(&self, role: Role) -> Result<(), Failure> {
         match (self.roles.contains(&role), &self.user) {
@@ -87,6 +91,28 @@ impl Caller {
             (false, None) => {
                 Err(Failure::Unauthenticated(format!("this needs to be signed in with the role {}", role.name())))
             }
+        }
+    }
+}
+
+/// Who may read what scores are made of: the counts and weights behind every rank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Explanations {
+    Anyone,
+    /// Whoever is signed in.
+    Users,
+    Admins,
+}
+
+/// Lets those pass for whom the setting is.
+pub struct MayExplain;
+
+impl Guard for MayExplain {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        match ctx.data_opt().unwrap_or(&Explanations::Anyone) {
+            Explanations::Anyone => Ok(()),
+            Explanations::Users => SignedIn.check(ctx).await,
+            Explanations::Admins => Needs(Role::Admin).check(ctx).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a document may ask for. Each limit is named in the error that refuses a document, so that its author knows which.
 
+use super::guards::Explanations;
+
 /// Limits of one document. The defaults leave several times what this schema's own pages and tools need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DocumentLimits {
@@ -17,11 +19,21 @@ pub struct DocumentLimits {
     pub cost: usize,
     /// Whether `__schema` and `__type` are answered.
     pub introspection: bool,
+    /// Who may ask for the explanation of a score.
+    pub explanations: Explanations,
 }
 
 impl DocumentLimits {
-    pub const DEFAULT: Self =
-        Self { tokens: 2_000, nodes: 5_000, depth: 12, aliases: 30, directives: 20, cost: 2_000, introspection: true };
+    pub const DEFAULT: Self = Self {
+        tokens: 2_000,
+        nodes: 5_000,
+        depth: 12,
+        aliases: 30,
+        directives: 20,
+        cost: 2_000,
+        introspection: true,
+        explanations: Explanations::Anyone,
+    };
 
     /// Bytes of a document: names here have up to 14 letters, and what is indented widely still stays below 32 bytes a
     /// token.

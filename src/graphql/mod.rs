@@ -17,6 +17,7 @@ pub mod guards;
 mod inputs;
 mod limits;
 mod mutation;
+mod node;
 mod query;
 pub mod sharing;
 mod siblings;
@@ -49,7 +50,7 @@ pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
 
 /// The schema over a running node, refusing what costs more than the limits allow.
 fn schema(app: Arc<App>, limits: &DocumentLimits, open: OpenSubscriptions) -> Schema {
-    builder().data(app).data(open).limit_complexity(limits.cost).finish()
+    builder().data(app).data(open).data(limits.explanations).limit_complexity(limits.cost).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.

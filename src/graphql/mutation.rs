@@ -4,6 +4,7 @@ use async_graphql::{Context, Object, Result};
 
 use super::errors::Failure;
 use super::guards::{Needs, Role, SignedIn, author};
+use super::types::adjust::{AdjustWeightsInput, CancelWeightsInput};
 use super::types::audit::{LETTERS_MAX, ReplayDeadLettersInput, ReplayPayload};
 use super::types::desk::{
     self, BoardInput, BoardPayload, DeleteBoardInput, ProductRuleInput, ProductRulePayload, RebuildBoardInput,
@@ -13,7 +14,7 @@ use super::types::record::{Checked, EVENTS_MAX, RecordEventsInput, RecordEventsP
 use super::types::scalars::int;
 use super::types::upsert::{self, PRODUCTS_MAX, UpsertProductsInput, UpsertProductsPayload};
 use super::types::verify::{RepairInput, RepairPayload};
-use super::types::weights::{AdjustWeightsInput, CancelWeightsInput, WeightsPayload};
+use super::types::weights::WeightsPayload;
 use super::{app, inputs};
 use crate::domain::{BoardId, ProductId};
 

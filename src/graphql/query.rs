@@ -5,6 +5,7 @@ use async_graphql::{Context, ID, Object, Result};
 use super::admin::Admin;
 use super::errors::Failure;
 use super::guards::{Caller, Needs, Role};
+use super::node::{self, Found, Node};
 use super::siblings::Siblings;
 use super::types::board::Board;
 use super::types::period::Period;
@@ -27,14 +28,12 @@ impl Query {
     /// Same order and length as `ids`; null where a product is unknown. At most 100.
     #[graphql(complexity = "arguments::cost(Some(ids.len() as i32), child_complexity)")]
     async fn products(&self, ctx: &Context<'_>, ids: Vec<ID>) -> Result<Vec<Option<Product>>> {
-        if ids.len() > arguments::ROWS_MAX as usize {
-            let message = format!("ids: {} are given", ids.len());
-            return Err(Failure::too_many("ids", arguments::ROWS_MAX as usize, message).into());
-        }
+        bounded("ids", ids.len())?;
         let ids: Vec<_> = ids.iter().map(|id| arguments::product("ids", id)).collect::<Result<_, _>>()?;
         Ok(Product::all(&Siblings::new(app(ctx), &Caller::viewing(ctx), ids)).await?)
     }
 
+    /// Null where there is no such board.
     async fn board(
         &self,
         ctx: &Context<'_>,
@@ -49,7 +48,7 @@ impl Query {
         definitions.boards.iter().filter_map(|known| app(ctx).board(&known.board.id)).map(Board).collect()
     }
 
-    /// Shortcut for board(id).current.entries.
+    /// Shortcut for board(id).current.entries. It is never null, so an unknown board is an error: BAD_USER_INPUT.
     #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn ranking(
         &self,
@@ -65,6 +64,19 @@ impl Query {
         Period::current(&board, with_position).page(ctx, arguments::page_start(after, from_rank)?, first).await
     }
 
+    /// Null where the id leads to nothing (any more), or is none that this API gave out. What else only the admin role may
+    /// read is FORBIDDEN here too.
+    async fn node(&self, ctx: &Context<'_>, node_id: ID) -> Result<Option<Node>> {
+        node::find(ctx, &[node_id]).await.pop().flatten().transpose()
+    }
+
+    /// Same order and length as `nodeIds`, each as by `node`. At most 100.
+    #[graphql(complexity = "arguments::cost(Some(node_ids.len() as i32), child_complexity)")]
+    async fn nodes(&self, ctx: &Context<'_>, node_ids: Vec<ID>) -> Result<Vec<Found>> {
+        bounded("nodeIds", node_ids.len())?;
+        Ok(node::find(ctx, &node_ids).await)
+    }
+
     /// Null when nobody is signed in.
     async fn viewer(&self, ctx: &Context<'_>) -> Result<Option<Viewer>> {
         Ok(Viewer::of(Caller::of(ctx)?))
@@ -74,5 +86,14 @@ impl Query {
     #[graphql(guard = "Needs(Role::Admin)")]
     async fn admin(&self) -> Admin {
         Admin
+    }
+}
+
+/// A list of ids asks for no more than a page.
+fn bounded(argument: &'static str, len: usize) -> Result<(), Failure> {
+    let most = arguments::ROWS_MAX as usize;
+    match len > most {
+        true => Err(Failure::too_many(argument, most, format!("{argument}: {len} are given"))),
+        false => Ok(()),
     }
 }

@@ -11,7 +11,17 @@ use super::errors::Failure;
 use crate::domain::FeedPosition;
 
 /// Every field below a subscription whose answer depends on who asks, by type and name.
-pub const VIEWER_FIELDS: [(&str, &str); 2] = [("LikeState", "viewerHasLiked"), ("LikeState", "viewerLikedAt")];
+pub const VIEWER_FIELDS: [(&str, &str); 8] = [
+    ("LikeState", "viewerHasLiked"),
+    ("LikeState", "viewerLikedAt"),
+    // Roles decide on these.
+    ("Board", "weights"),
+    ("WeightRule", "createdBy"),
+    ("WeightRule", "note"),
+    ("Subscription", "weightsChanged"),
+    ("RankingEntry", "explanation"),
+    ("ScoreLine", "note"),
+];
 
 /// Whether an operation asks for no field that depends on the viewer.
 pub fn is_for_everyone(form: &NormalForm) -> bool {

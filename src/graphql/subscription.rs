@@ -86,9 +86,11 @@ impl Subscription {
         Ok(updates.filter_map(move |update| future::ready(LikeEvent::of(&app, &viewer, update))))
     }
 
-    /// Each weight rule that is made from now on, and once more when it is cancelled.
+    /// Each weight rule that is made from now on, and once more when it is cancelled. Rules that have not begun are for the
+    /// admin role; without it they are not told.
     async fn weights_changed(&self, ctx: &Context<'_>) -> Result<impl Stream<Item = WeightRule> + use<>> {
-        let updates = tap::updates(ctx, Topic::Rules, RULES_RATE)?;
+        let topic = Topic::Rules { begun_only: !Caller::of(ctx)?.is_admin() };
+        let updates = tap::updates(ctx, topic, RULES_RATE)?;
         Ok(updates.filter_map(|update| future::ready(WeightRule::of(update))))
     }
 }

@@ -159,6 +159,12 @@ pub(super) async fn dead_letters(db: &Db, after: Option<&str>, first: u32) -> Re
     Ok(KeysetPage::of(rows.into_iter().map(to_letter), first))
 }
 
+pub(super) async fn dead_letter(db: &Db, id: &str) -> Result<Option<StoredDeadLetter>> {
+    let found = dead_letters::table.filter(dead_letters::id.eq(id));
+    let row: Option<LetterRow> = with_conn!(db, |conn| Ok(found.first(conn).await.optional()?))?;
+    Ok(row.map(to_letter))
+}
+
 /// Takes dead letters for the events that they are.
 pub(super) async fn replay(db: &Db, ids: Option<&[String]>, author: &Author) -> Result<Replayed> {
     let (ids, unknown) = in_order(db, ids).await?;

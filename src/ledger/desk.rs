@@ -18,7 +18,7 @@ use crate::domain::{
 pub struct Author {
     pub name: String,
     pub at: Timestamp,
-    /// Empty where the mutation takes none.
+    /// Empty where none is given.
     pub note: String,
 }
 
@@ -194,6 +194,11 @@ impl Ledger {
     /// Newest position first, behind an id; nothing behind what is no id.
     pub async fn dead_letters(&self, after: Option<&str>, first: u32) -> Result<KeysetPage<StoredDeadLetter>> {
         dead_letters::dead_letters(&self.db, after, first).await
+    }
+
+    /// One of them, by its id.
+    pub async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>> {
+        dead_letters::dead_letter(&self.db, id).await
     }
 
     /// Takes dead letters, all of them where none is named, for the events that they are. What the ledger takes leaves the

@@ -45,8 +45,8 @@ pub enum Topic {
     Rank { board: BoardId, product: ProductId },
     /// How many people like each product.
     Likes { products: Vec<ProductId> },
-    /// Changes of weights.
-    Rules,
+    /// Changes of weights: all, or those of rules that have begun.
+    Rules { begun_only: bool },
 }
 
 /// How a subscriber is led on from the state that it resumes from.

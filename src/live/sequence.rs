@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::places::{Place, TooManyFollowed};
 use super::{BoardUpdate, Hub, ResumeWith, Topic, Update};
-use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, rank_changes};
+use crate::domain::{BoardId, FeedPosition, FeedState, ProductId, SnapshotReason, WeightRule, rank_changes};
 use crate::ledger::Definitions;
 use crate::pipeline::like_count;
 
@@ -59,6 +59,8 @@ struct Places {
 }
 
 struct Rules {
+    hub: Arc<Hub>,
+    begun_only: bool,
     newest: watch::Receiver<Arc<Definitions>>,
     /// All of these were told.
     shown: Arc<Definitions>,
@@ -85,10 +87,10 @@ impl Sequence {
             }
             Topic::Rank { board, product } => places(board, vec![product], false)?,
             Topic::Likes { products } => places(BoardId::likes(), products, true)?,
-            Topic::Rules => {
+            Topic::Rules { begun_only } => {
                 let mut newest = hub.app.follow_definitions();
                 let shown = newest.borrow_and_update().clone();
-                Source::Rules(Rules { newest, shown })
+                Source::Rules(Rules { hub: hub.clone(), begun_only, newest, shown })
             }
         };
         let pause = Duration::from_secs_f64(1.0 / rate);
@@ -156,7 +158,7 @@ impl Sequence {
             Source::Board(Board { shown: Some(shown), .. }) if build.is_some() && build != self.build() => {
                 self.whole(shown.reason)
             }
-            Source::Rules(rules) => build.map_or(Vec::new(), |(_, version)| Rules::since(&rules.shown, version as i32)),
+            Source::Rules(rules) => build.map_or(Vec::new(), |(_, version)| rules.since(version as i32)),
             _ => self.whole(SnapshotReason::Lagged),
         }
     }
@@ -302,19 +304,21 @@ impl Rules {
     fn step(&mut self) -> Vec<Update> {
         let newest = self.newest.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.shown, newest);
-        Self::since(&self.shown, before.rules.version())
+        self.since(before.rules.version())
     }
 
     /// The rules after a version. One that is cancelled is told again.
-    fn since(definitions: &Definitions, version: i32) -> Vec<Update> {
-        let rules = &definitions.rules.weights;
+    fn since(&self, version: i32) -> Vec<Update> {
+        let (rules, now) = (&self.shown.rules.weights, self.hub.app.now());
+        let is_told = |rule: &WeightRule| !self.begun_only || rule.from.is_none_or(|from| from <= now);
         let new = rules.iter().filter(|rule| rule.version > version);
         let told = new.filter_map(|new| {
             let rule = match new.cancels {
                 Some(cancelled) => rules.iter().find(|rule| rule.version == cancelled)?,
                 None => new,
             };
-            Some(Update::Rule { rule: Box::new(rule.clone()), cancelled: new.cancels.is_some() })
+            let cancelled = new.cancels.is_some();
+            is_told(rule).then(|| Update::Rule { rule: Box::new(rule.clone()), cancelled })
         });
         told.collect()
     }

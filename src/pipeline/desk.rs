@@ -136,6 +136,17 @@ impl App {
         Ok(self.ledger.audit_log(below, first).await?)
     }
 
+    /// What was done, by its id.
+    pub async fn audit_entry(&self, id: i64) -> Result<Option<AuditEntry>> {
+        let page = self.ledger.audit_log(id.checked_add(1), 1).await?;
+        Ok(page.rows.into_iter().find(|entry| entry.id == id))
+    }
+
+    /// A dead letter, by its id.
+    pub async fn dead_letter(&self, id: &str) -> Result<Option<StoredDeadLetter>> {
+        Ok(self.ledger.dead_letter(id).await?)
+    }
+
     /// Newest first, behind an id.
     pub async fn dead_letters(&self, after: Option<&str>, first: u32) -> Result<KeysetPage<StoredDeadLetter>> {
         Ok(self.ledger.dead_letters(after, first).await?)

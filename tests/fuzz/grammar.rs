@@ -33,10 +33,12 @@ const RARE: [(&str, u32); 11] = [
 
 pub struct Grammar {
     shapes: HashMap<String, Shape>,
-    /// Cursors and positions that the server has given: it takes no others.
+    /// Cursors, positions and global ids that the server has given: it takes no others.
     given: Mutex<Vec<String>>,
 }
 
+/// The fields that they stand in.
+const GIVEN: [&str; 5] = ["position", "cursor", "startCursor", "endCursor", "nodeId"];
 /// Those that are kept, the newest of them.
 const GIVEN_MAX: usize = 500;
 
@@ -104,13 +106,13 @@ impl Grammar {
         Ok(Self { shapes, given: Mutex::default() })
     }
 
-    /// Keeps the cursors and positions of an answer.
+    /// Keeps the cursors, positions and global ids of an answer.
     pub fn learn(&self, answer: &serde_json::Value, rng: &mut StdRng) {
         match answer {
             serde_json::Value::Object(fields) => {
                 for (name, value) in fields {
                     match value.as_str() {
-                        Some(text) if ["position", "cursor", "startCursor", "endCursor"].contains(&name.as_str()) => {
+                        Some(text) if GIVEN.contains(&name.as_str()) => {
                             let mut given = self.given.lock().expect("nothing panics while it holds them");
                             if given.len() < GIVEN_MAX {
                                 given.push(text.to_owned());
@@ -287,7 +289,7 @@ impl Writer<'_> {
                 }
                 Value::Object(object)
             }
-            _ if ["after", "resume"].contains(&name) && self.rng.random_bool(0.9) => {
+            _ if ["after", "resume", "nodeId", "nodeIds"].contains(&name) && self.rng.random_bool(0.9) => {
                 let given = grammar.given.lock().expect("as above");
                 given.choose(self.rng).map_or(Value::Null, |given| Value::from(given.as_str()))
             }

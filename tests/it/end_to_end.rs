@@ -230,6 +230,7 @@ async fn events_are_counted_once_and_reversed_once(setup: Setup) {
     let statuses: Vec<_> =
         first["results"].as_array().unwrap().iter().map(|result| result["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["RECORDED", "RECORDED", "DUPLICATE"]);
+    assert_eq!(first["results"][1]["eventId"], view["id"]);
     until("both are ranked", Duration::from_secs(5), async || {
         server.ranking(10).await == [("p0".into(), 1.8), ("p1".into(), 1.0)]
     })

@@ -294,7 +294,7 @@ async fn bad_rows_leave_the_good_ones() {
         { "id": "good", "signal": "ORDER", "productId": "p0" },
     ]);
     let record = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) {
-        recorded duplicates rejected durability results { id status error { code path } } } }";
+        recorded duplicates rejected durability results { eventId status error { code path } } } }";
     let answer = site.data(record, json!({ "events": events })).await["recordEvents"].clone();
     assert_eq!((&answer["recorded"], &answer["duplicates"], &answer["rejected"]), (&json!(1), &json!(1), &json!(4)));
     let error = |index: usize| answer["results"][index]["error"].clone();

@@ -62,6 +62,18 @@ async fn apollo_client_keeps_a_page_up_to_date() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn graphql_js_builds_the_schema() {
+    run("sdl.mjs", vec![concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql").to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_compiles_the_schema_and_refetches_by_global_ids() {
+    let (stack, server) = guarded().await;
+    let (own, another) = (token(&stack, "ann", &["user", "ingest"]), token(&stack, "bob", &["user"]));
+    run("relay.mjs", vec![server.url.clone(), own, another]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn urql_shows_what_changes() {
     run_signed_in("urql.mjs").await;
 }

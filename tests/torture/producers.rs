@@ -13,7 +13,7 @@ use crate::record::{Durability, Record, Sent};
 use crate::world::World;
 use crate::writers::{is_dead_lettered, note_failure, skewed};
 
-const RECORD: &str = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) { durability results { id status error { code message } } } }";
+const RECORD: &str = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) { durability results { eventId status error { code message } } } }";
 
 const SIGNALS: [&str; 4] = ["VIEW", "CART", "SHARE", "ORDER"];
 /// Events of a call: few enough that calls stay alike.
@@ -151,7 +151,7 @@ async fn attempt(node: &Node, record: &Record, batch: &[Value]) -> bool {
     let payload = &data["recordEvents"];
     let durability = payload["durability"].as_str().and_then(Durability::from_name);
     for result in payload["results"].as_array().into_iter().flatten() {
-        let id = result["id"].as_str().unwrap_or_default();
+        let id = result["eventId"].as_str().unwrap_or_default();
         let status = result["status"].as_str().unwrap_or_default();
         record.count(&format!("events {status}"), 1);
         record.with_event(id, |slot| {

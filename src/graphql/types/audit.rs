@@ -1,16 +1,20 @@
 //! What admins have done, and the journal entries that could not be taken over.
 
-use async_graphql::{ID, InputObject, SimpleObject};
+use async_graphql::{ComplexObject, ID, InputObject, SimpleObject};
 
 use super::ranking::PageInfo;
 use super::scalars::{DateTime, int};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
+use crate::graphql::node::NodeId;
 use crate::ledger::{self, KeysetPage, StoredDeadLetter};
 
 /// What an admin did. `before` and `after` are JSON.
 #[derive(SimpleObject, Clone)]
+#[graphql(complex)]
 pub struct AuditEntry {
+    #[graphql(skip)]
+    number: i64,
     id: ID,
     at: DateTime,
     actor: String,
@@ -21,10 +25,19 @@ pub struct AuditEntry {
     note: Option<String>,
 }
 
+#[ComplexObject]
+impl AuditEntry {
+    #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        NodeId::AuditEntry(self.number).encode()
+    }
+}
+
 impl From<ledger::AuditEntry> for AuditEntry {
     fn from(entry: ledger::AuditEntry) -> Self {
         let ledger::AuditEntry { id, at, actor, action, target, before, after, note } = entry;
-        Self { id: ID(id.to_string()), at: DateTime(at), actor, action, target: Some(target), before, after, note }
+        let (number, id, at) = (id, ID(id.to_string()), DateTime(at));
+        Self { number, id, at, actor, action, target: Some(target), before, after, note }
     }
 }
 
@@ -55,12 +68,21 @@ impl AuditConnection {
 
 /// A journal entry that the ledger could not take, kept as it was.
 #[derive(SimpleObject, Clone)]
+#[graphql(complex)]
 pub struct DeadLetter {
     id: ID,
     position: String,
     entry: String,
     error: String,
     at: DateTime,
+}
+
+#[ComplexObject]
+impl DeadLetter {
+    #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        NodeId::DeadLetter(self.id.0.clone()).encode()
+    }
 }
 
 impl From<StoredDeadLetter> for DeadLetter {

@@ -10,6 +10,8 @@ use super::weights::WeightRule;
 use crate::domain;
 use crate::graphql::cursor::{self, Cursor};
 use crate::graphql::errors::Failure;
+use crate::graphql::guards::Caller;
+use crate::graphql::node::NodeId;
 use crate::graphql::{app, arguments};
 use crate::pipeline::Meant;
 
@@ -42,6 +44,10 @@ pub struct Board(pub Arc<domain::Board>);
 /// A leaderboard: what is counted, over which window, for which products.
 #[Object]
 impl Board {
+    pub async fn node_id(&self) -> ID {
+        NodeId::Board(self.0.id.clone()).encode()
+    }
+
     async fn id(&self) -> ID {
         ID(self.0.id.to_string())
     }
@@ -84,9 +90,14 @@ impl Board {
         self.0.carry_over.as_f64()
     }
 
-    /// In force now, then what is scheduled.
-    async fn weights(&self, ctx: &Context<'_>) -> Vec<WeightRule> {
-        WeightRule::of_board(&self.0, &app(ctx).definitions().rules, app(ctx).now())
+    /// In force now, then what is to come. Rules that have not begun are for the admin role, and left out without it.
+    async fn weights(&self, ctx: &Context<'_>) -> Result<Vec<WeightRule>> {
+        let now = app(ctx).now();
+        let mut rules = WeightRule::of_board(&self.0, &app(ctx).definitions().rules, now);
+        if !Caller::of(ctx)?.is_admin() {
+            rules.retain(|rule| rule.has_begun(now));
+        }
+        Ok(rules)
     }
 
     /// Whether what is shown follows from the board as it is defined now, from all rules and, where that was asked for, from

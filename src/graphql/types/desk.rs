@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use async_graphql::{ID, InputObject, SimpleObject};
+use async_graphql::{ComplexObject, ID, InputObject, SimpleObject};
 
 use super::board::{Board, WindowKind};
 use super::scalars::{DateTime, Duration};
 use crate::domain::{self, BoardId, Factor, HalfLife, Period, Scope, Timestamp};
 use crate::graphql::errors::UserError;
 use crate::graphql::inputs;
+use crate::graphql::node::NodeId;
 use crate::ledger::{Author, NewProductRule, ReopenOutcome, SaveOutcome};
 
 /// Longest title, in bytes: a line on a page.
@@ -269,7 +270,10 @@ impl ProductRuleInput {
 /// What an admin has decided about a product. The newest for a product and a board counts, and one for a board counts
 /// before one for all.
 #[derive(SimpleObject)]
+#[graphql(complex)]
 pub struct ProductRule {
+    #[graphql(skip)]
+    version: i32,
     pub id: ID,
     pub product_id: ID,
     /// Null for every board.
@@ -282,9 +286,18 @@ pub struct ProductRule {
     pub note: String,
 }
 
+#[ComplexObject]
+impl ProductRule {
+    #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        NodeId::ProductRule(self.version).encode()
+    }
+}
+
 impl From<domain::ProductRule> for ProductRule {
     fn from(rule: domain::ProductRule) -> Self {
         Self {
+            version: rule.version,
             id: ID(rule.version.to_string()),
             product_id: ID(rule.product.to_string()),
             board: rule.board.map(|board| ID(board.to_string())),

@@ -1,10 +1,11 @@
 //! What a score is made of.
 
-use async_graphql::{Enum, SimpleObject};
+use async_graphql::{ComplexObject, Context, Enum, Result, SimpleObject};
 
 use super::scalars::Long;
 use super::weights::Signal;
 use crate::domain;
+use crate::graphql::guards::Caller;
 
 /// Cost of an explanation beside that of its fields: what it is read for is read for the whole page, but many rows of the
 /// ledger may go into each.
@@ -27,7 +28,10 @@ pub enum ScoreSource {
 }
 
 #[derive(SimpleObject)]
+#[graphql(complex)]
 pub struct ScoreLine {
+    #[graphql(skip)]
+    inner: domain::ScoreLine,
     #[graphql(complexity = 0)]
     source: ScoreSource,
     #[graphql(complexity = 0)]
@@ -38,8 +42,16 @@ pub struct ScoreLine {
     weight: Option<f64>,
     #[graphql(complexity = 0)]
     points: f64,
+}
+
+#[ComplexObject]
+impl ScoreLine {
+    /// What the line follows from: a product's boost, the period that carries over, rules by their versions. The notes of
+    /// rules are for the admin role, and left out without it.
     #[graphql(complexity = 0)]
-    note: Option<String>,
+    async fn note(&self, ctx: &Context<'_>) -> Result<Option<String>> {
+        Ok(self.inner.note(Caller::of(ctx)?.is_admin()))
+    }
 }
 
 impl From<domain::Explanation> for Explanation {
@@ -51,7 +63,7 @@ impl From<domain::Explanation> for Explanation {
             count: line.count.map(Long),
             weight: line.weight.map(domain::Weight::as_f64),
             points: line.points.as_f64(),
-            note: line.note,
+            inner: line,
         };
         Self { total, lines: explanation.lines.into_iter().map(line).collect() }
     }

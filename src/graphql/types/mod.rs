@@ -1,5 +1,6 @@
 //! The types of the API. Each says how it is made from the inside's types, and resolves its own fields.
 
+pub mod adjust;
 pub mod audit;
 pub mod board;
 pub mod desk;

@@ -13,8 +13,9 @@ use crate::graphql::app;
 use crate::graphql::arguments::{self, RADIUS_MAX};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::guards::Caller;
+use crate::graphql::node::NodeId;
 use crate::graphql::siblings::Siblings;
-use crate::pipeline::{self, App, AppError, BoardPage, Found, Reading, Source};
+use crate::pipeline::{self, App, AppError, BoardEntries, BoardPage, Found, Reading, Source};
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq)]
 pub enum PeriodStatus {
@@ -127,6 +128,16 @@ impl Period {
         Ok(RankingConnection::new(app(ctx), &Caller::viewing(ctx), page, self.position.get().copied()))
     }
 
+    /// The places of products.
+    pub async fn entries_of(&self, ctx: &Context<'_>, siblings: &Arc<Siblings>) -> pipeline::Result<Arc<BoardEntries>> {
+        let entries = match &self.closed {
+            Some(period) => Arc::new(app(ctx).closed_entries(&self.board, period, siblings.ids()).await?),
+            None => siblings.entries(&self.board).await?,
+        };
+        self.same_as(&entries.reading).await?;
+        Ok(entries)
+    }
+
     async fn top(&self, ctx: &Context<'_>) -> pipeline::Result<BoardPage> {
         let read = async || {
             let (page, position) = app(ctx).top(&self.board).await?;
@@ -139,6 +150,10 @@ impl Period {
 
 #[Object]
 impl Period {
+    pub async fn node_id(&self, ctx: &Context<'_>) -> Result<ID> {
+        Ok(NodeId::Period(self.board.id.clone(), self.period(ctx).await?.key).encode())
+    }
+
     async fn id(&self, ctx: &Context<'_>) -> Result<ID> {
         Ok(ID(format!("{}:{}", self.board.id, self.period(ctx).await?.key)))
     }
@@ -196,11 +211,7 @@ impl Period {
     async fn entry(&self, ctx: &Context<'_>, product_id: ID) -> Result<Option<RankingEntry>> {
         let product = arguments::product("productId", &product_id)?;
         let siblings = Siblings::new(app(ctx), &Caller::viewing(ctx), vec![product]);
-        let entries = match &self.closed {
-            Some(period) => Arc::new(app(ctx).closed_entries(&self.board, period, siblings.ids()).await?),
-            None => siblings.entries(&self.board).await?,
-        };
-        self.same_as(&entries.reading).await?;
+        let entries = self.entries_of(ctx, &siblings).await?;
         Ok(RankingEntry::of(&entries, &siblings, 0))
     }
 

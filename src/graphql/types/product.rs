@@ -8,6 +8,7 @@ use super::ranking::RankingEntry;
 use super::scalars::{DateTime, Decimal, Long, int};
 use crate::domain;
 use crate::graphql::arguments;
+use crate::graphql::node::NodeId;
 use crate::graphql::siblings::Siblings;
 use crate::pipeline;
 
@@ -37,6 +38,11 @@ impl Product {
 
 #[Object]
 impl Product {
+    #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        NodeId::Product(self.row.id.clone()).encode()
+    }
+
     #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         ID(self.row.id.to_string())

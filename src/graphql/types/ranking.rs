@@ -11,7 +11,8 @@ use super::product::Product;
 use super::scalars::int;
 use crate::domain::{FeedPosition, FeedState, Place, Points};
 use crate::graphql::cursor::{Cursor, opaque};
-use crate::graphql::guards::Viewing;
+use crate::graphql::guards::{MayExplain, Viewing};
+use crate::graphql::node::NodeId;
 use crate::graphql::siblings::Siblings;
 use crate::pipeline::{App, BoardEntries, BoardPage, Reading};
 
@@ -71,6 +72,12 @@ impl RankingEntry {
 #[Object]
 impl RankingEntry {
     #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        let Reading { board, period, .. } = &*self.reading;
+        NodeId::Entry(board.id.clone(), period.key.clone(), self.siblings.ids()[self.index].clone()).encode()
+    }
+
+    #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         let Reading { board, period, .. } = &*self.reading;
         ID(opaque(&format!("{}:{}:{}", board.id, period.key, self.siblings.ids()[self.index])))
@@ -103,10 +110,11 @@ impl RankingEntry {
         Ok(before.map_or(Movement::NONE, |previous_rank| Movement::new(self.rank, previous_rank)))
     }
 
-    /// One look-up for all rows of a page.
-    #[graphql(complexity = "explanation::COST + child_complexity")]
-    async fn explanation(&self) -> Result<Explanation> {
-        Ok(self.siblings.explanation(&self.reading, self.index, self.points).await?.into())
+    /// One look-up for all rows of a page. The server's setting says who may ask: anyone, whoever is signed in, or the admin
+    /// role. It is null, with an error, for whoever may not.
+    #[graphql(complexity = "explanation::COST + child_complexity", guard = "MayExplain")]
+    async fn explanation(&self) -> Result<Option<Explanation>> {
+        Ok(Some(self.siblings.explanation(&self.reading, self.index, self.points).await?.into()))
     }
 }
 

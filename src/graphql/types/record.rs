@@ -102,12 +102,12 @@ impl Checked {
         durability: Option<pipeline::Durability>,
     ) -> RecordEventsPayload {
         let mut outcomes = outcomes.into_iter();
-        let results = self.ids.into_iter().zip(self.errors).enumerate().map(|(index, (id, error))| {
+        let results = self.ids.into_iter().zip(self.errors).enumerate().map(|(index, (event_id, error))| {
             let outcome = error.map_or_else(
                 || outcome(index, outcomes.next().expect("record() answers every event")),
                 |error| (EventStatus::Rejected, Some(error)),
             );
-            EventResult { id, status: outcome.0, error: outcome.1 }
+            EventResult { event_id, status: outcome.0, error: outcome.1 }
         });
         RecordEventsPayload::new(results.collect(), durability)
     }
@@ -147,7 +147,8 @@ pub enum EventStatus {
 
 #[derive(SimpleObject)]
 pub struct EventResult {
-    pub id: ID,
+    /// The producer's own id of the event, as it was given.
+    pub event_id: ID,
     pub status: EventStatus,
     pub error: Option<UserError>,
 }
@@ -234,7 +235,7 @@ mod tests {
         let payload = checked.answered(outcomes, Some(pipeline::Durability::Committed));
         assert_eq!((payload.recorded, payload.duplicates, payload.rejected), (1, 1, 2));
         use EventStatus::*;
-        let statuses: Vec<_> = payload.results.iter().map(|result| (result.id.as_str(), result.status)).collect();
+        let statuses: Vec<_> = payload.results.iter().map(|result| (result.event_id.as_str(), result.status)).collect();
         assert_eq!(statuses, [("a", Recorded), ("b", Rejected), ("c", Duplicate), ("d", Rejected)]);
         let path = payload.results[3].error.as_ref().unwrap().path.clone().unwrap();
         assert_eq!(path, ["events", "3", "productId"]);

@@ -8,6 +8,7 @@ use super::scalars::{DateTime, int};
 use crate::domain::{Timestamp, UserId};
 use crate::graphql::cursor::{self, Cursor};
 use crate::graphql::guards::{Caller, Role};
+use crate::graphql::node::NodeId;
 use crate::graphql::siblings::Siblings;
 use crate::graphql::{app, arguments};
 
@@ -20,10 +21,18 @@ impl Viewer {
     pub fn of(caller: &Caller) -> Option<Self> {
         Some(Self { user: caller.user.clone()?, roles: caller.roles.clone() })
     }
+
+    pub fn is(&self, user: &UserId) -> bool {
+        self.user == *user
+    }
 }
 
 #[Object]
 impl Viewer {
+    pub async fn node_id(&self) -> ID {
+        NodeId::Viewer(self.user.clone()).encode()
+    }
+
     async fn id(&self) -> ID {
         ID(self.user.to_string())
     }

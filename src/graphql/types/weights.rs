@@ -1,14 +1,15 @@
 //! Signals, their weights, and the rules that change them.
 
-use async_graphql::{Enum, ID, InputObject, SimpleObject};
+use async_graphql::{ComplexObject, Enum, ID, SimpleObject};
 
 use super::ranking::PageInfo;
 use super::scalars::DateTime;
-use crate::domain::{self, Board, BoardId, Bucket, Hours, Rules, Scoring, Timestamp};
+use crate::domain::{self, Board, BoardId, Bucket, Rules, Scoring, Timestamp};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::errors::UserError;
-use crate::graphql::inputs;
-use crate::ledger::{Author, BoardDefinition, CancelOutcome, KeysetPage, NewWeightRule, RuleOutcome};
+use crate::graphql::guards::{Needs, Role};
+use crate::graphql::node::NodeId;
+use crate::ledger::{CancelOutcome, KeysetPage, RuleOutcome};
 use crate::live::Update;
 
 #[derive(Enum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +31,11 @@ pub struct Weight {
 /// A change of weights. Rules apply in the order of their versions, the shared ones first; each sets only the signals it
 /// names.
 #[derive(SimpleObject, Clone)]
+#[graphql(complex)]
 pub struct WeightRule {
+    /// The board whose weights in force this says, where it is no rule by itself.
+    #[graphql(skip)]
+    in_force_on: Option<BoardId>,
     pub id: ID,
     pub version: i32,
     /// Null for every board.
@@ -41,11 +46,27 @@ pub struct WeightRule {
     pub until: Option<DateTime>,
     /// Of the day, in the board's time zone. Null for all.
     pub hours: Option<Vec<i32>>,
-    pub created_by: String,
+    /// For the admin role; null, with an error, without it.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    pub created_by: Option<String>,
     pub created_at: DateTime,
-    pub note: String,
+    /// For the admin role; null, with an error, without it.
+    #[graphql(guard = "Needs(Role::Admin)")]
+    pub note: Option<String>,
     /// Whether it was taken back: as if it had never been made.
     pub cancelled: bool,
+}
+
+#[ComplexObject]
+impl WeightRule {
+    #[graphql(complexity = 0)]
+    pub async fn node_id(&self) -> ID {
+        let id = match &self.in_force_on {
+            Some(board) => NodeId::InForce(board.clone(), self.version),
+            None => NodeId::WeightRule(self.version),
+        };
+        id.encode()
+    }
 }
 
 fn weights(weights: impl IntoIterator<Item = (domain::Signal, domain::Weight)>) -> Vec<Weight> {
@@ -62,11 +83,23 @@ impl WeightRule {
             from: rule.from.map(DateTime),
             until: rule.until.map(DateTime),
             hours: rule.hours.map(|hours| hours.iter().collect()),
-            created_by: rule.created_by,
+            created_by: Some(rule.created_by),
             created_at: DateTime(rule.created_at),
-            note: rule.note,
+            note: Some(rule.note),
             cancelled,
+            in_force_on: None,
         }
+    }
+
+    /// The rule of a version, if that is one.
+    pub fn of_version(version: i32, rules: &Rules) -> Option<Self> {
+        let rule = rules.weights.iter().find(|rule| rule.version == version && rule.cancels.is_none())?;
+        Some(Self::new(rule.clone(), rules.is_cancelled(version, rules.version())))
+    }
+
+    /// Whether it counts already, in some of its hours at least, or did.
+    pub fn has_begun(&self, now: Timestamp) -> bool {
+        self.from.is_none_or(|from| from.0 <= now)
     }
 
     /// `None` for what is none.
@@ -90,7 +123,7 @@ impl WeightRule {
 
     /// What counts on a board at an instant: every signal's weight, signed as the newest rule that has a say. It has an
     /// id of its own, because it says more than that rule does.
-    fn in_force(board: &Board, rules: &Rules, at: Timestamp) -> Self {
+    pub fn in_force(board: &Board, rules: &Rules, at: Timestamp) -> Self {
         let (period, bucket) = (board.period_at(at), Bucket::containing(at));
         let basis = rules.basis(at);
         let applying = rules.weights_of(&board.id, basis.rules_version).into_iter();
@@ -111,7 +144,8 @@ impl WeightRule {
         let scoring = Scoring::new(board, period, rules, basis);
         let in_force = scoring.weights(bucket).unwrap_or(board.base_weights());
         let id = ID(format!("{}:{}", board.id, newest.version));
-        Self { id, weights: weights(in_force.iter()), ..Self::new(newest, false) }
+        let in_force_on = Some(board.id.clone());
+        Self { id, in_force_on, weights: weights(in_force.iter()), ..Self::new(newest, false) }
     }
 }
 
@@ -143,134 +177,6 @@ impl WeightRuleConnection {
         let edges =
             cursors.into_iter().zip(nodes.clone()).map(|(cursor, node)| WeightRuleEdge { cursor, node }).collect();
         Self { edges, nodes, page_info }
-    }
-}
-
-#[derive(InputObject)]
-pub struct WeightInput {
-    pub signal: Signal,
-    pub weight: f64,
-}
-
-/// What a rule sets and when it counts, checked: the part that several inputs share.
-pub struct Terms {
-    pub weights: Vec<(domain::Signal, domain::Weight)>,
-    pub from: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-    pub hours: Option<Hours>,
-}
-
-impl Terms {
-    /// Adds everything that is wrong to `errors`, under the names that these fields have in every input.
-    pub fn parse(
-        weights: &[WeightInput],
-        from: Option<DateTime>,
-        until: Option<DateTime>,
-        hours: Option<&[i32]>,
-        errors: &mut Vec<UserError>,
-    ) -> Self {
-        if weights.is_empty() {
-            errors.push(UserError::invalid("weights", "name at least one signal"));
-        }
-        let mut checked: Vec<(domain::Signal, domain::Weight)> = Vec::with_capacity(domain::Signal::ALL.len());
-        for (index, input) in weights.iter().enumerate() {
-            let signal = domain::Signal::from(input.signal);
-            if weights[..index].iter().any(|earlier| earlier.signal == input.signal) {
-                let message = format!("{} is given twice", signal.name());
-                errors.push(UserError::invalid(&format!("weights.{index}.signal"), message));
-            }
-            match domain::Weight::from_f64(input.weight) {
-                Ok(weight) => checked.push((signal, weight)),
-                Err(error) => errors.push(UserError::invalid(&format!("weights.{index}.weight"), error)),
-            }
-        }
-        let (from, until) = (from.map(|at| at.0), until.map(|at| at.0));
-        if from.zip(until).is_some_and(|(from, until)| until <= from) {
-            errors.push(UserError::invalid("until", "a rule ends after it begins"));
-        } else if until.is_some_and(|until| {
-            until <= Bucket::from_instant(from.unwrap_or(Timestamp::from_ms(i64::MIN))).starts_at()
-        }) {
-            let message = "signals count by quarters of an hour, and none begins within this time";
-            errors.push(UserError::invalid("until", message));
-        }
-        let hours = hours.map(Hours::new).transpose().unwrap_or_else(|error| {
-            errors.push(UserError::invalid("hours", error));
-            None
-        });
-        Self { weights: checked, from, until, hours }
-    }
-}
-
-#[derive(InputObject)]
-pub struct AdjustWeightsInput {
-    /// Null changes the default of every board; a board's own rules go before it.
-    pub board: Option<ID>,
-    /// Signals left out keep their weight.
-    pub weights: Vec<WeightInput>,
-    /// Null re-scores the open periods from their start. An instant, past or future, makes the rule count from there.
-    pub from: Option<DateTime>,
-    /// The rule ends by itself: an event season, a brand day.
-    pub until: Option<DateTime>,
-    /// Hours of the day, in the board's time zone, in which the rule counts. Null means all.
-    pub hours: Option<Vec<i32>>,
-    /// The version the admin looked at; CONFLICT if someone else changed it since. A preview does not look at it.
-    pub expected_version: Option<i32>,
-    pub note: String,
-}
-
-impl AdjustWeightsInput {
-    /// Checks everything that is wrong; `boards` are those that there are, `now` says which of their periods are open.
-    pub fn parse(
-        self,
-        author: impl FnOnce(String) -> Author,
-        boards: &[BoardDefinition],
-        now: Timestamp,
-    ) -> Result<NewWeightRule, Vec<UserError>> {
-        let mut errors = Vec::new();
-        let is_board = |id: &BoardId| !id.is_hidden() && boards.iter().any(|known| known.board.id == *id);
-        let board = self.board.and_then(|id| inputs::board("board", &id, is_board, &mut errors));
-        let Terms { weights, from, until, hours } =
-            Terms::parse(&self.weights, self.from, self.until, self.hours.as_deref(), &mut errors);
-        let reached = boards.iter().map(|known| &known.board);
-        let reached =
-            reached.filter(|known| !known.id.is_hidden() && board.as_ref().is_none_or(|own| *own == known.id));
-        // Without `from` a rule counts in open periods only.
-        if let (None, Some(until), Some(opened)) = (from, until, reached.map(|known| known.period_at(now).first).min())
-            && until <= opened.starts_at()
-            && errors.is_empty()
-        {
-            let message = format!("the rule would count nowhere: the open period begins at {}", opened.starts_at());
-            errors.push(UserError::invalid("until", message));
-        }
-        if self.expected_version.is_some_and(|version| version < 0) {
-            errors.push(UserError::invalid("expectedVersion", "a version is 0 or more"));
-        }
-        inputs::check_note(&self.note, &mut errors);
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let expected_version = self.expected_version;
-        Ok(NewWeightRule { board, weights, from, until, hours, author: author(self.note), expected_version })
-    }
-}
-
-#[derive(InputObject)]
-pub struct CancelWeightsInput {
-    /// Of a rule that `admin.weightRules` lists.
-    pub id: ID,
-    pub note: String,
-}
-
-impl CancelWeightsInput {
-    /// The version of the rule, and all that is wrong.
-    pub fn parse(&self) -> Result<i32, Vec<UserError>> {
-        let mut errors = Vec::new();
-        let version = self.id.parse().ok().filter(|version| *version > 0);
-        if version.is_none() {
-            errors.push(UserError::invalid("id", format!("{:?} is not the id of a rule", self.id.0)));
-        }
-        inputs::check_note(&self.note, &mut errors);
-        version.filter(|_| errors.is_empty()).ok_or(errors)
     }
 }
 
@@ -320,87 +226,10 @@ impl From<CancelOutcome> for WeightsPayload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Window;
+    use crate::domain::{Hours, Window};
 
     fn board() -> Board {
         Board::new(BoardId::daily(), "Daily", Window::Day, jiff::tz::TimeZone::UTC)
-    }
-
-    fn input(weights: &[(Signal, f64)], note: &str) -> AdjustWeightsInput {
-        let weights = weights.iter().map(|(signal, weight)| WeightInput { signal: *signal, weight: *weight }).collect();
-        AdjustWeightsInput {
-            board: None,
-            weights,
-            from: None,
-            until: None,
-            hours: None,
-            expected_version: None,
-            note: note.to_owned(),
-        }
-    }
-
-    fn ann(note: String) -> Author {
-        Author { name: "ann".to_owned(), at: Timestamp::now(), note }
-    }
-
-    fn paths(input: AdjustWeightsInput) -> Vec<String> {
-        let definition = BoardDefinition { board: board(), revision: 0, closed_from: None, reopened: 0 };
-        let errors = input.parse(ann, &[definition], Timestamp::parse("2026-11-22T12:00:00Z").unwrap()).err();
-        errors.into_iter().flatten().map(|error| error.path.unwrap().join(".")).collect()
-    }
-
-    #[test]
-    fn changes_are_checked_whole() {
-        assert_eq!(paths(input(&[(Signal::View, 0.5)], "more")), [""; 0]);
-        assert_eq!(paths(input(&[], "")), ["weights", "note"]);
-        assert_eq!(
-            paths(input(&[(Signal::View, 0.5), (Signal::View, -1.0)], "x")),
-            ["weights.1.signal", "weights.1.weight"]
-        );
-        assert_eq!(paths(input(&[(Signal::View, 0.5)], &"x".repeat(501))), ["note"]);
-        let mut elsewhere = input(&[(Signal::View, 0.5)], "x");
-        elsewhere.board = Some(ID("weekly".to_owned()));
-        let errors = elsewhere.parse(ann, &[], Timestamp::now()).unwrap_err();
-        assert_eq!(errors[0].code, crate::graphql::errors::UserErrorCode::NotFound);
-    }
-
-    #[test]
-    fn a_rule_that_would_count_nowhere_is_refused() {
-        let until = |from: Option<&str>, until: &str| {
-            let at = |text: &str| DateTime(Timestamp::parse(text).unwrap());
-            paths(AdjustWeightsInput {
-                from: from.map(at),
-                until: Some(at(until)),
-                ..input(&[(Signal::View, 0.5)], "x")
-            })
-        };
-        // It is noon on the 22nd.
-        assert_eq!(until(None, "2026-11-22T00:00:00Z"), ["until"]);
-        assert_eq!(until(None, "2026-11-22T00:00:01Z"), [""; 0], "the first quarter of the day counts anew");
-        assert_eq!(
-            until(Some("2026-11-20T00:00:00Z"), "2026-11-21T00:00:00Z"),
-            [""; 0],
-            "for when that day is rebuilt"
-        );
-        assert_eq!(until(Some("2026-11-23T09:01:00Z"), "2026-11-23T09:15:00Z"), ["until"]);
-        assert_eq!(until(Some("2026-11-23T09:01:00Z"), "2026-11-23T09:15:01Z"), [""; 0]);
-        assert_eq!(until(Some("1700-01-01T00:00:00Z"), "2026-11-23T09:00:00Z"), [""; 0], "means: ever since");
-    }
-
-    #[test]
-    fn a_rule_ends_after_it_begins_and_hours_are_of_a_day() {
-        let weights = [WeightInput { signal: Signal::View, weight: 0.5 }];
-        let wrong = |from: Option<&str>, until: Option<&str>, hours: Option<&[i32]>| {
-            let at = |text: &str| DateTime(Timestamp::parse(text).unwrap());
-            let mut errors = Vec::new();
-            Terms::parse(&weights, from.map(at), until.map(at), hours, &mut errors);
-            errors.into_iter().map(|error| error.path.unwrap().join(".")).collect::<Vec<_>>()
-        };
-        let (noon, one) = (Some("2026-11-22T12:00:00Z"), Some("2026-11-22T13:00:00Z"));
-        assert_eq!(wrong(noon, one, Some(&[0, 23])), [""; 0]);
-        assert_eq!(wrong(None, noon, None), [""; 0]);
-        assert_eq!(wrong(one, noon, Some(&[24])), ["until", "hours"]);
-        assert_eq!(wrong(noon, noon, Some(&[])), ["until", "hours"]);
     }
 
     fn rule(version: i32, order: f64, created_at: Timestamp) -> domain::WeightRule {
@@ -426,9 +255,9 @@ mod tests {
     fn what_is_in_force_names_every_signal() {
         let now = Timestamp::now();
         let defaults = WeightRule::in_force(&board(), &Rules::default(), now);
-        assert_eq!((defaults.version, defaults.note.as_str(), defaults.weights.len()), (0, "Defaults", 5));
+        assert_eq!((defaults.version, defaults.note.as_deref(), defaults.weights.len()), (0, Some("Defaults"), 5));
         let changed = WeightRule::in_force(&board(), &rules(vec![rule(3, 5.0, now)]), now);
-        assert_eq!((changed.version, changed.created_by.as_str()), (3, "ann"));
+        assert_eq!((changed.version, changed.created_by.as_deref()), (3, Some("ann")));
         let shown: Vec<_> = changed.weights.iter().map(|weight| weight.weight).collect();
         assert_eq!(shown, [0.1, 0.2, 0.3, 0.4, 5.0]);
     }

@@ -9,3 +9,4 @@ mod schema;
 mod secrets;
 mod tls;
 mod tokens;
+mod visitors;

@@ -244,7 +244,7 @@ impl Drop for Server {
 
 pub const TOGGLE: &str = "mutation($product: ID!, $key: String) { toggleLike(input: { productId: $product, idempotencyKey: $key }) { liked likeCount changed at durability userErrors { code message path } } }";
 
-pub const RECORD: &str = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) { recorded duplicates rejected durability results { id status error { code message path } } } }";
+pub const RECORD: &str = "mutation($events: [EventInput!]!) { recordEvents(input: { events: $events }) { recorded duplicates rejected durability results { eventId status error { code message path } } } }";
 
 #[derive(diesel::QueryableByName)]
 struct Value1 {
