@@ -45,6 +45,25 @@ pub async fn release(ledger: &Ledger, lease: Option<&Lease>) {
     }
 }
 
+/// Renews the lease, if there is one, while a step of the start takes its time.
+pub async fn renewing<T>(ledger: &Ledger, lease: Option<&Lease>, step: impl Future<Output = T>) -> T {
+    let renewals = async {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            // Where it was lost, the epoch can't begin.
+            if lease.is_some()
+                && let Err(error) = ledger.renew_lease().await
+            {
+                tracing::debug!("the lease could not be renewed: {error}");
+            }
+        }
+    };
+    tokio::select! {
+        done = step => done,
+        () = renewals => unreachable!("renewals never end"),
+    }
+}
+
 /// Renews the lease. Once another server has it, this node takes no likes, and waits until that one has stopped.
 pub async fn keep(app: Arc<App>) {
     while app.stop.run_until_cancelled(tokio::time::sleep(RENEW_EVERY)).await.is_some() {

@@ -265,7 +265,8 @@ impl App {
             engine.speak_for(&id);
             recover::recover(engine.as_ref(), &ledger, &node).await
         };
-        let epoch = match name_long_wait("engine and ledger to be brought to one epoch", recovery).await {
+        let recovery = name_long_wait("engine and ledger to be brought to one epoch", recovery);
+        let epoch = match alone::renewing(&ledger, lease.as_ref(), recovery).await {
             Ok(epoch) => epoch,
             Err(fault) => {
                 alone::release(&ledger, lease.as_ref()).await;
@@ -273,7 +274,8 @@ impl App {
             }
         };
         let ledger_id = epoch.ledger.clone();
-        let definitions = name_long_wait("the ledger to tell its boards", ledger.definitions()).await?;
+        let read = name_long_wait("the ledger to tell its boards", ledger.definitions());
+        let definitions = alone::renewing(&ledger, lease.as_ref(), read).await?;
         let time = Time::new(settings.clock.clone(), settings.follows_ledger_clock);
         time.compare(engine.as_ref(), &ledger).await;
         let (loads, loading) = Together::new();

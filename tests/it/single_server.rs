@@ -115,6 +115,28 @@ async fn who_was_given_up_does_not_take_the_ledger_back() {
     first.assert_verified().await;
 }
 
+/// A start that takes longer than a lease lasts is no reason to give it up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_start_keeps_its_lease() {
+    let stack = stack(postgres::database().await).await;
+    let ledger = Ledger::connect(&stack.ledger_url()).await.unwrap();
+    ledger.migrate().await.unwrap();
+    let held = ledger.lock("recovery").await.unwrap();
+    let beside = async {
+        until("the first has the lease", Duration::from_secs(20), async || {
+            stack.count("SELECT COUNT(*) FROM lease WHERE held").await == 1
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let refused = second(&stack).await;
+        assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+        drop(held);
+    };
+    let (first, ()) = tokio::join!(stack.serve(), beside);
+    first.with_products(1).await;
+    assert_eq!(first.toggle("ann", "p0", None).await["durability"], "COMMITTED");
+}
+
 /// A lock that was left behind, as on a pooled connection, is named and not waited for in silence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_says_what_it_waits_for() {
