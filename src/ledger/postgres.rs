@@ -29,6 +29,11 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const BINDING_ADVICE: &str = "channel_binding=require wants a password by SCRAM, TLS up to Postgres itself, and a certificate \
     signed by RSA or ECDSA; where one of these is missing, set channel_binding=prefer";
 
+/// How often, and how many times, the word that nobody waits for a query is sent while its connection lives. Its own limit
+/// ends a query that has not heard any of them.
+const CANCEL_AGAIN: Duration = Duration::from_millis(250);
+const CANCEL_TRIES_MAX: usize = 8;
+
 /// A process that was stopped in the middle of a transaction holds its locks no longer than this: others wait for cursors, and
 /// for the lease. One that runs is never so long between two statements.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
@@ -204,19 +209,25 @@ impl Connector {
     /// the word may arrive late, and would end what comes next on it.
     fn cancel(&self, connection: &mut PgConnection) {
         connection.is_abandoned = true;
-        let (connector, host, cancel) = (self.clone(), connection.host, connection.cancel.clone());
+        let (connector, host) = (self.clone(), connection.host);
+        let (cancel, seen) = (connection.cancel.clone(), Arc::clone(&connection.seen));
         // Where the runtime is ending, so are its connections.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            let cancelled = tokio::time::timeout(CONNECT_TIMEOUT, async {
-                let stream = connector.reach(host).await.map_err(|error| error.to_string())?;
-                cancel
-                    .cancel_query_raw(Wire::over(stream, Arc::default()), Established)
-                    .await
-                    .map_err(|error| error.to_string())
-            });
-            if let Ok(Err(error)) = cancelled.await {
-                tracing::debug!(error, "a query could not be cancelled");
+            for _ in 0..CANCEL_TRIES_MAX {
+                let cancelled = tokio::time::timeout(CONNECT_TIMEOUT, async {
+                    let stream = connector.reach(host).await.map_err(|error| error.to_string())?;
+                    let stream = Wire::over(stream, Arc::default());
+                    cancel.cancel_query_raw(stream, Established).await.map_err(|error| error.to_string())
+                });
+                if let Ok(Err(error)) = cancelled.await {
+                    tracing::debug!(error, "a query could not be cancelled");
+                }
+                // The word may have overtaken the query: the connection ends once that has its answer.
+                tokio::time::sleep(CANCEL_AGAIN).await;
+                if seen.closed.load(Ordering::Acquire) {
+                    return;
+                }
             }
         });
     }
