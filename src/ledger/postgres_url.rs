@@ -134,10 +134,11 @@ impl Asked {
             Some(_) if file.is_some() => {
                 return Err(wrong("asks for no TLS, and a CA file is set: set sslmode=verify-full, or no CA file"));
             }
-            Some(_) if is_bound => {
+            Some("disable") if is_bound => {
                 return Err(wrong("asks for channel binding, and for no TLS: set sslmode=verify-full"));
             }
-            Some(_) => false,
+            // Who would do without TLS, but not without what only TLS gives.
+            Some(_) => is_bound,
         };
         if is_asked_for { Tls::trusting(file.as_deref()).map(Some) } else { Ok(None) }
     }
@@ -182,7 +183,14 @@ mod tests {
         assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::Any);
 
         let is_encrypted = |query: &str| read(&format!("postgres://host/db?{query}"), None).unwrap().1.is_some();
-        for query in ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full", "ssl=true", "sslrootcert=system"] {
+        for query in [
+            "sslmode=require",
+            "sslmode=verify-ca",
+            "sslmode=verify-full",
+            "ssl=true",
+            "sslrootcert=system",
+            "sslmode=prefer&channel_binding=require",
+        ] {
             assert!(is_encrypted(query), "{query}");
         }
         for query in ["", "sslmode=disable", "sslmode=prefer", "channel_binding=prefer", "channel_binding=disable"] {

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::stack::{Setup, Stack};
+
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs `acclaim` with nothing of this process's environment but what a program needs to start.
@@ -107,4 +109,21 @@ fn a_token_is_signed_with_the_secret_and_carries_its_claims() {
     let claims = jsonwebtoken::decode::<serde_json::Value>(token.trim(), &key, &validation).unwrap().claims;
     assert_eq!((&claims["sub"], &claims["roles"]), (&"ann".into(), &serde_json::json!(["ADMIN", "INGEST"])));
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 8 * 3600);
+}
+
+/// A name that an earlier release took from the machine, or that a newer one knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_board_in_an_unknown_time_zone_is_named() {
+    let stack = Stack::new(Setup::Embedded).await;
+    assert!(stack.command().arg("migrate").output().unwrap().status.success());
+    stack.sql("UPDATE boards SET time_zone = 'localtime' WHERE id = 'daily'").await;
+    let output = stack.command().args(["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("the board \"daily\": \"localtime\" is not an IANA time zone"), "{told}");
+    assert!(told.contains("set time_zone in the table boards"), "{told}");
+    stack.sql("UPDATE boards SET time_zone = 'UTC' WHERE id = 'daily'").await;
+    let server = stack.serve().await;
+    let board = server.graphql("ann", "{ board { timeZone } }", serde_json::json!({})).await;
+    assert_eq!(board["board"]["timeZone"], "UTC");
 }

@@ -148,6 +148,10 @@ fn bad_tokens(good: &Value) -> Vec<(String, String)> {
         ("sub", Value::Null),
         ("sub", json!("")),
         ("sub", json!("x".repeat(129))),
+        ("roles", Value::Null),
+        ("roles", json!("ADMIN")),
+        ("roles", json!(["ADMIN", 7])),
+        ("roles", json!({ "acclaim": ["ADMIN"] })),
         ("padding", json!("x".repeat(8 << 10))),
         ("padding", json!("x".repeat(40 << 10))),
     ] {
