@@ -37,6 +37,7 @@ mod older_ledger;
 mod orders;
 mod periods;
 mod redis;
+mod reference;
 mod refetch;
 mod repair;
 mod resume;

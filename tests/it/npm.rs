@@ -7,7 +7,7 @@ use crate::auth::{SECRET, guarded, token};
 use crate::support::stack::{Setup, Stack};
 
 /// Runs a script of tests/clients, which fails by its exit code.
-async fn run(script: &str, arguments: Vec<String>) {
+pub async fn run(script: &str, arguments: Vec<String>) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     assert!(folder.join("node_modules").is_dir(), "no clients are installed: run npm ci --prefix tests/clients");
     let mut command = Command::new("node");
