@@ -316,6 +316,7 @@ struct RankChange {
 #[graphql(remote = "domain::SnapshotReason")]
 enum SnapshotReason {
     Initial,
+    Resumed,
     Gap,
     Lagged,
     Rolled,

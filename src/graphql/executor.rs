@@ -81,7 +81,7 @@ impl Api {
                 errors::failed(Failure::bad("query", message), request_id).into()
             }
             Ok(prepared) => self.answer(&prepared, caller, request_id).await,
-            Err(refused) => errors::told(refused, request_id).into(),
+            Err(refused) => errors::told(*refused, request_id).into(),
         };
         self.metrics().operation(answer.code, began.elapsed());
         answer
@@ -96,7 +96,7 @@ impl Api {
                 subscribed.map_or_else(|refused| Outcome::Answered(refused.into()), Outcome::Subscribed)
             }
             Ok(prepared) => Outcome::Answered(self.answer(&prepared, caller, request_id).await),
-            Err(refused) => Outcome::Answered(errors::told(refused, request_id).into()),
+            Err(refused) => Outcome::Answered(errors::told(*refused, request_id).into()),
         };
         let code = match &outcome {
             Outcome::Answered(answer) => answer.code,

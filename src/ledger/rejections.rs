@@ -70,6 +70,9 @@ pub(super) async fn settle(db: &Db, settled: &[Rejection]) -> Result<()> {
     })
 }
 
+/// An event's id, partition, epoch and seq.
+type KnownRow = (String, i16, i64, i64);
+
 /// What the ledger has of entries that it has passed, in the order asked.
 pub(super) async fn states(db: &Db, entries: &[(EventId, u16, Position)]) -> Result<Vec<EventState>> {
     let ids: Vec<&str> = entries.iter().map(|(id, ..)| id.as_str()).collect();
@@ -78,7 +81,7 @@ pub(super) async fn states(db: &Db, entries: &[(EventId, u16, Position)]) -> Res
         .iter()
         .flat_map(|(_, partition, at)| [format!("{partition}:{at}"), format!("{partition}:{at}.1")])
         .collect();
-    let (known, letters): (Vec<(String, i16, i64, i64)>, Vec<(i16, i64, i64)>) = in_snapshot!(db, |conn| {
+    let (known, letters): (Vec<KnownRow>, Vec<(i16, i64, i64)>) = in_snapshot!(db, |conn| {
         let columns = (events::id, events::partition, events::epoch, events::seq);
         let known = events::table.filter(events::id.eq_any(&ids)).select(columns).load(conn).await?;
         let letters = dead_letters::table.filter(dead_letters::id.eq_any(&letters)).filter(dead_letters::entry.ne(""));

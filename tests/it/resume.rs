@@ -224,10 +224,11 @@ async fn followed_products_exist_and_are_counted_for_each_caller(setup: Setup) {
     let mut ann = Socket::connect(&server.url, json!({ "x-acclaim-user": "ann" })).await;
     for (id, from) in [(0, 0), (1, 2_000)] {
         ann.send(follow(id, ids("p", from))).await;
+        let own = json!(id.to_string());
         let event = loop {
             let message = ann.receive().await;
             assert_eq!(message["type"], "next", "{message}");
-            if message["id"] == id.to_string() {
+            if message["id"] == own {
                 break message["payload"]["data"]["likes"].clone();
             }
         };

@@ -145,7 +145,7 @@ impl Documents {
     }
 
     /// The operation that a request asks for. The response says why it is refused.
-    pub fn prepare(&self, mut request: Request) -> Result<Prepared, Response> {
+    pub fn prepare(&self, mut request: Request) -> Result<Prepared, Box<Response>> {
         let document = self.document(&mut request)?;
         let operation = document.valid.operations.get(request.operation_name.as_deref());
         let operation = operation.map_err(|error| refused(Failure::bad("operationName", error.message())))?;
@@ -168,7 +168,7 @@ impl Documents {
         Ok(Prepared { form, variables })
     }
 
-    fn document(&self, request: &mut Request) -> Result<Arc<Document>, Response> {
+    fn document(&self, request: &mut Request) -> Result<Arc<Document>, Box<Response>> {
         if let Some(document) = &request.document {
             return Ok(document.clone());
         }
@@ -186,7 +186,7 @@ impl Documents {
         Ok(document)
     }
 
-    fn parse(&self, query: &str) -> Result<Document, Response> {
+    fn parse(&self, query: &str) -> Result<Document, Box<Response>> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let (text, tokens) = text::read(query, &self.limits).map_err(refused)?;
         let parsed = ast::Document::parse(&*text, "query").map_err(|found| invalid(&found.errors))?;
@@ -233,24 +233,24 @@ fn given(operation: &Operation, variables: &Variables) -> String {
 }
 
 /// A refusal that names no place in the document.
-fn refused(failure: impl Into<async_graphql::Error>) -> Response {
+fn refused(failure: impl Into<async_graphql::Error>) -> Box<Response> {
     let mut error = failure.into().into_server_error(Pos::default());
     error.locations.clear();
-    Response::from_errors(vec![error])
+    Box::new(Response::from_errors(vec![error]))
 }
 
 /// Reasons why a document is refused: whoever mends the first ones sees the others next time.
 const REASONS_MAX: usize = 20;
 
 /// What parser and validation have found.
-fn invalid(found: &DiagnosticList) -> Response {
+fn invalid(found: &DiagnosticList) -> Box<Response> {
     let errors = found.iter().take(REASONS_MAX).map(|diagnostic| {
         let found = diagnostic.to_json();
         let mut error = ServerError::new(found.message, None);
         error.locations = found.locations.iter().map(|at| Pos { line: at.line, column: at.column }).collect();
         error
     });
-    Response::from_errors(errors.collect())
+    Box::new(Response::from_errors(errors.collect()))
 }
 
 #[cfg(test)]
@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    fn prepare(query: &str, variables: serde_json::Value) -> Result<Prepared, Response> {
+    fn prepare(query: &str, variables: serde_json::Value) -> Result<Prepared, Box<Response>> {
         let variables = Variables::from_json(variables);
         Documents::new(DocumentLimits::default()).prepare(Request::new(query).variables(variables))
     }

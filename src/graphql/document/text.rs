@@ -108,12 +108,12 @@ fn rewrite<'a>(text: &'a str, tokens: &[Token<'a>], commas: &[usize]) -> Result<
             TokenKind::RCurly | TokenKind::RParen | TokenKind::RBracket => drop(open.pop()),
             // apollo-parser leaves out an argument or input field without a value.
             TokenKind::Name
-                if inside == Some(Inside::Named) && !matches!(before, Some(TokenKind::Colon | TokenKind::Dollar)) =>
+                if inside == Some(Inside::Named)
+                    && !matches!(before, Some(TokenKind::Colon | TokenKind::Dollar))
+                    && after != Some(TokenKind::Colon) =>
             {
-                if after != Some(TokenKind::Colon) {
-                    let message = format!("it has no value at {}", token.index());
-                    return Err(Failure::bad(token.data().to_owned(), message));
-                }
+                let message = format!("it has no value at {}", token.index());
+                return Err(Failure::bad(token.data().to_owned(), message));
             }
             // A description: apollo-parser knows those of types alone.
             TokenKind::StringValue if describes(inside, before, after, tokens.get(index + 1)) => {
