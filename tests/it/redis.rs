@@ -248,7 +248,7 @@ async fn a_full_redis_refuses_and_has_changed_nothing() {
     let engine = server.engine("acc", limits()).await;
     open(&engine, 1).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    assert!(is_unavailable(engine.like(1, &request("k1")).await));
+    assert!(matches!(engine.like(1, &request("k1")).await, Err(EngineError::Full(_))));
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(like(&engine, 1, "k1").await, Position::new(1, 1));
     assert_eq!(engine.viewer_likes(1, &ann(), &[product("cup")], AT).await.unwrap(), Some(vec![Some(AT)]));
