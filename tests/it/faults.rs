@@ -185,22 +185,38 @@ fn forget(stack: &Stack, event: &str) {
     stack.redis.as_ref().unwrap().command(&["EVAL", &script, "0"]);
 }
 
+/// What becomes of an event: its status and durability.
+async fn record(server: &Server, event: &Value) -> (String, Value) {
+    let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
+    let recorded = &answer["data"]["recordEvents"];
+    (recorded["results"][0]["status"].as_str().unwrap_or_default().to_owned(), recorded["durability"].clone())
+}
+
+/// Records an event that the engine then forgets and takes once more, which the ledger refuses: the producer hears of a
+/// duplicate, and never that it is committed as another one.
+async fn refuse_again(stack: &Stack, server: &Server, event: &Value) {
+    until("the event is committed", Duration::from_secs(30), async || record(server, event).await.1 == "COMMITTED")
+        .await;
+    forget(stack, event["id"].as_str().unwrap());
+    until("the ledger refuses what the engine took again", Duration::from_secs(30), async || {
+        let (status, durability) = record(server, event).await;
+        assert!((status.as_str(), &durability) != ("RECORDED", &json!("COMMITTED")), "one id counts once");
+        let is_refused = server.metric("acclaim_refused_entries_total").await == Some(1.0);
+        is_refused && (status.as_str(), &durability) == ("DUPLICATE", &json!("COMMITTED"))
+    })
+    .await;
+}
+
 /// The engine forgot the event and took it again, as of now; the ledger kept the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reversal_takes_back_what_the_ledger_counted() {
     let stack = Stack::new(Setup::Servers).await;
     let server = long_at_work(&stack).await;
     server.with_products(1).await;
-    let record = async |event: Value| {
-        let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
-        answer["data"]["recordEvents"]["results"][0]["status"] == "RECORDED"
-    };
     let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
-    assert!(record(event.clone()).await);
-    forget(&stack, "e1");
-    until("the event is taken again", Duration::from_secs(30), async || record(event.clone()).await).await;
+    refuse_again(&stack, &server, &event).await;
     let reversal = json!({ "id": "r1", "signal": "VIEW", "productId": "p0", "reverses": "e1" });
-    assert!(record(reversal).await);
+    assert_eq!(record(&server, &reversal).await.0, "RECORDED");
     let same = "SELECT count(*) FROM events e JOIN events r ON r.reverses = e.id AND r.occurred_at = e.occurred_at";
     assert_eq!(stack.count(same).await, 1);
     until("all is equal", Duration::from_secs(30), async || server.verify().await["differing"] == 0).await;
@@ -215,14 +231,7 @@ async fn a_like_that_changes_nothing_is_committed_behind_a_refused_entry() {
     stack.arguments = ["--partitions", "1"].map(str::to_owned).to_vec();
     let server = long_at_work(&stack).await;
     server.with_products(1).await;
-    let record = async || {
-        let event = json!({ "id": "e1", "signal": "VIEW", "productId": "p0" });
-        let answer = server.try_graphql(Some("shop"), RECORD, json!({ "events": [event] })).await.unwrap();
-        answer["data"]["recordEvents"]["results"][0]["status"] == "RECORDED"
-    };
-    assert!(record().await);
-    forget(&stack, "e1");
-    until("the event is taken again", Duration::from_secs(30), async || record().await).await;
+    refuse_again(&stack, &server, &json!({ "id": "e1", "signal": "VIEW", "productId": "p0" })).await;
     assert_eq!(stack.count("SELECT count(*) FROM events").await, 1, "the ledger refused it");
     for _ in 0..2 {
         let answer = server.graphql("ann", UNLIKE, json!({})).await;

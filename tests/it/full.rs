@@ -45,11 +45,6 @@ async fn readiness(server: &Server) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn metric(server: &Server, name: &str) -> Option<f64> {
-    let text = server.http.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
-    text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))?.parse().ok())
-}
-
 async fn status(server: &Server) -> Value {
     let query = "{ admin { system { engine { up full usedBytes maxBytes } pending deadLetters } } }";
     server.graphql("admin", query, json!({})).await["admin"]["system"].clone()
@@ -60,7 +55,7 @@ async fn a_redis_that_others_have_filled_is_told_as_full_and_comes_back() {
     let stack = Stack::new(Setup::Servers).await;
     let redis = stack.redis.as_ref().unwrap();
     let server = stack.serve().await;
-    until("it leads", TIME_MAX, async || metric(&server, "acclaim_leading").await == Some(1.0)).await;
+    until("it leads", TIME_MAX, async || server.metric("acclaim_leading").await == Some(1.0)).await;
     let other = stack.serve().await;
     server.with_products(5).await;
     until("a like is taken", TIME_MAX, async || {
@@ -99,19 +94,19 @@ async fn a_redis_that_others_have_filled_is_told_as_full_and_comes_back() {
         (code, &body["engine"]) == (503, &json!({ "kind": "redis", "up": true, "full": true }))
     })
     .await;
-    until("metrics say so", TIME_MAX, async || metric(&server, "acclaim_engine_full").await == Some(1.0)).await;
-    assert!(metric(&server, "acclaim_engine_max_bytes").await > Some(0.0));
+    until("metrics say so", TIME_MAX, async || server.metric("acclaim_engine_full").await == Some(1.0)).await;
+    assert!(server.metric("acclaim_engine_max_bytes").await > Some(0.0));
     let doctor = stack.command().arg("doctor").output().unwrap();
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("fail  Redis memory") && doctor.contains("full"), "{doctor}");
     // Well over the time for which a lease is taken: it is renewed, so that what frees memory goes on.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    until("a server leads", TIME_MAX, async || metric(&server, "acclaim_leading").await == Some(1.0)).await;
+    until("a server leads", TIME_MAX, async || server.metric("acclaim_leading").await == Some(1.0)).await;
     assert!(!server.log().contains("could not be renewed"), "{}", server.log());
 
     // Another one takes the lead while it is full.
     server.kill();
-    until("the other one leads", TIME_MAX, async || metric(&other, "acclaim_leading").await == Some(1.0)).await;
+    until("the other one leads", TIME_MAX, async || other.metric("acclaim_leading").await == Some(1.0)).await;
     assert_eq!(status(&other).await["engine"]["full"], true);
     let server = other;
 
@@ -169,10 +164,10 @@ async fn a_redis_that_its_own_journal_has_filled_drains_and_frees_itself() {
     until("it is full", TIME_MAX, async || record(&server).await == Some(full())).await;
     // The boards follow all the same.
     until("boards have folded what is there", TIME_MAX, async || {
-        metric(&server, "acclaim_projection_lag_entries").await == Some(0.0)
+        server.metric("acclaim_projection_lag_entries").await == Some(0.0)
     })
     .await;
-    assert!(metric(&server, "acclaim_journal_entries{partition=\"0\"}").await > Some(0.0));
+    assert!(server.metric("acclaim_journal_entries{partition=\"0\"}").await > Some(0.0));
     let postgres = tokio::task::spawn_blocking(move || {
         postgres.start_again();
         postgres

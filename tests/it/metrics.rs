@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::auth::{guarded, guarded_with, token};
 use crate::support::live::Socket;
 use crate::support::stack::{RECORD, Server, Setup, Stack};
-use crate::support::until;
+use crate::support::{metric, until};
 
 crate::both_setups!(what_happens_is_counted, what_is_told_of_dead_letters_has_its_price);
 
@@ -21,18 +21,12 @@ async fn scrape(server: &Server) -> String {
     answer.text().await.unwrap()
 }
 
-/// The value of a line; `None` where there is none.
-fn value(text: &str, name: &str) -> Option<f64> {
-    let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-    lines.into_iter().find(|(here, _)| *here == name).map(|(_, value)| value.parse().unwrap())
-}
-
 /// Waits until lines have these values.
 async fn until_told(server: &Server, expected: &[(&str, f64)]) -> String {
     let mut text = String::new();
     until(&format!("{expected:?} are told"), LIMIT, async || {
         text = scrape(server).await;
-        expected.iter().all(|(name, expected)| value(&text, name) == Some(*expected))
+        expected.iter().all(|(name, expected)| metric(&text, name) == Some(*expected))
     })
     .await;
     text
@@ -93,9 +87,9 @@ async fn what_happens_is_counted(setup: Setup) {
         "acclaim_http_responses_total{status=\"200\"}",
         "process_resident_memory_bytes",
     ] {
-        assert!(value(&text, at_least_once) > Some(0.0), "{at_least_once} in\n{text}");
+        assert!(metric(&text, at_least_once) > Some(0.0), "{at_least_once} in\n{text}");
     }
-    assert_eq!(value(&text, "acclaim_engine_used_bytes").is_some(), setup == Setup::Servers);
+    assert_eq!(metric(&text, "acclaim_engine_used_bytes").is_some(), setup == Setup::Servers);
     assert_parses(&text);
     drop(socket);
     let gone = [
@@ -127,7 +121,7 @@ async fn what_is_told_of_dead_letters_has_its_price(setup: Setup) {
     stack.sql(&letters(100, 1_500, "there is no signal")).await;
     until("the bound is reached", LIMIT, async || {
         let text = scrape(&server).await;
-        kinds.iter().filter_map(|(name, _)| value(&text, name)).sum::<f64>() == 1_000.0
+        kinds.iter().filter_map(|(name, _)| metric(&text, name)).sum::<f64>() == 1_000.0
     })
     .await;
 }

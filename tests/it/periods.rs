@@ -7,12 +7,12 @@ use acclaim::engine::{Desired, EngineLimits};
 use acclaim::graphql::guards::{Caller, Role};
 use acclaim::graphql::{Api, DocumentLimits, Request};
 use acclaim::live::{BoardUpdate, Hub, Topic, Update};
-use acclaim::pipeline::{EventResult, LikeResult};
+use acclaim::pipeline::{Durability, EventResult, LikeResult};
 use serde_json::{Value, json};
 
 use crate::support::node::{Node, order, product};
 use crate::support::stack::Setup;
-use crate::support::until;
+use crate::support::{metric, until};
 
 crate::both_setups!(
     daily_rolls_at_midnight_and_keeps_the_results,
@@ -81,12 +81,19 @@ async fn an_event_that_the_engine_forgot_is_counted_once_all_the_same(setup: Set
     let limits = EngineLimits { event_memory_ms: 1, ..EngineLimits::default() };
     let node = Node::start(setup, limits, at("2036-11-22T12:00:00Z")).await;
     node.with_products(&["a"]).await;
-    let record = async || node.app.record(&[order("1", "a", None)]).await.unwrap().0;
-    assert_eq!(record().await, [EventResult::Recorded]);
+    let record = async || node.app.record(&[order("1", "a", None)]).await.unwrap();
+    assert_eq!(record().await.0, [EventResult::Recorded]);
     until("the order is ranked", LIMIT, async || node.shown().await.1 == [("a".into(), 0.6)]).await;
     node.set_clock(at("2036-11-22T12:00:01Z"));
     // The producer says nothing of the time, so the engine lets its repetition through and the ledger refuses it.
-    until("the engine lets it through", LIMIT, async || record().await == [EventResult::Recorded]).await;
+    until("the engine lets it through", LIMIT, async || {
+        let (results, durability) = record().await;
+        let as_another = (&[EventResult::Recorded][..], Some(Durability::Committed));
+        assert_ne!((&results[..], durability), as_another, "one id counts once");
+        let refused = metric(&node.app.metrics().text(), "acclaim_refused_entries_total");
+        refused > Some(0.0) && results == [EventResult::Duplicate] && durability == Some(Durability::Committed)
+    })
+    .await;
     until("the board equals the ledger again", LIMIT, async || {
         node.shown().await.1 == [("a".into(), 0.6)]
             && node.app.verify(None).await.is_ok_and(|report| report.differing == 0)

@@ -21,6 +21,12 @@ pub fn told(error: &serde_json::Value) -> serde_json::Value {
     extensions
 }
 
+/// The value of a line of `/metrics`; `None` where there is none.
+pub fn metric(text: &str, name: &str) -> Option<f64> {
+    let lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    lines.into_iter().find(|(here, _)| *here == name).map(|(_, value)| value.parse().unwrap())
+}
+
 /// Looks until a condition holds; fails with its name when it does not within `limit`.
 pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + limit;

@@ -175,6 +175,12 @@ impl Server {
             .collect()
     }
 
+    /// A line of `/metrics`; `None` where there is none.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.http.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
+        super::metric(&text, name)
+    }
+
     /// Asserts that everything served equals the ledger.
     pub async fn assert_verified(&self) {
         let report = self.verify().await;
