@@ -199,6 +199,7 @@ impl Documents {
             executable.validate(schema).or_else(|found| rules::pardon(found).map_err(|found| invalid(&found)))?;
         // graphql-js's MaxIntrospectionDepthRule: the schema's types lead to one another, and an answer could grow without end.
         for operation in valid.operations.iter() {
+            NormalForm::check(self.definitions, &valid, operation, &self.limits).map_err(refused)?;
             check_max_depth(&valid, operation).map_err(|error| refused(Failure::bad("query", error.message())))?;
         }
         Ok(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens })
@@ -347,6 +348,9 @@ mod tests {
             "mutation($p: String) { saveBoard(input: { id: \"x\", title: $p, window: DAY }) { board { id } } }",
             "query($b: Boolean = null) { viewer @skip(if: $b) { id } }",
             "query($b: ID = [1]) { board(id: $b) { id } }",
+            "{ products(ids: [\"a\"]) { id } products(ids: [\"a\", \"b\"]) { id } }",
+            "{ products(ids: [\"a\", \"b\"]) { id } products(ids: [\"a\"]) { id } @skip(if: true) }",
+            "{ products(ids: [\"a\", \"b\"]) { id } products(ids: [\"a\"]) @skip(if: true) { id } }",
             "{ admin { weightRules(first: 9999999999) { nodes { id } } } }",
             "subscription { boardChanges { seq } other: boardChanges { seq } }",
         ] {

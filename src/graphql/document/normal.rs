@@ -7,7 +7,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write};
 
-use apollo_compiler::ast::{FieldDefinition, Type, Value as Literal};
+use apollo_compiler::Node;
+use apollo_compiler::ast::{Argument, FieldDefinition, Type, Value as Literal};
 use apollo_compiler::executable::{self, DirectiveList, ExecutableDocument, Operation, SelectionSet};
 use apollo_compiler::schema::ExtendedType;
 use async_graphql::indexmap::IndexMap;
@@ -109,6 +110,7 @@ impl NormalForm {
         limits: &DocumentLimits,
     ) -> Result<Self, Failure> {
         let kind = super::kind_of(operation);
+        let variables = Some(variables);
         let mut builder = Builder { definitions, document, variables, field_count: 0, field_count_max: limits.nodes };
         let mut root = builder.object(operation.object_type(), &[&operation.selection_set])?;
         let field_count = builder.field_count;
@@ -125,6 +127,18 @@ impl NormalForm {
         let text = Text(kind, &root).to_string();
         let steps = lower::steps(definitions, operation, kind, &root);
         Ok(Self { kind, root, text, variables: named, resume, steps, field_count })
+    }
+
+    /// Refuses fields that can't be one because their arguments differ, whatever directives leave out of them.
+    pub(super) fn check(
+        definitions: &Definitions,
+        document: &ExecutableDocument,
+        operation: &Operation,
+        limits: &DocumentLimits,
+    ) -> Result<(), Failure> {
+        let variables = None;
+        let mut builder = Builder { definitions, document, variables, field_count: 0, field_count_max: limits.nodes };
+        builder.object(operation.object_type(), &[&operation.selection_set]).map(drop)
     }
 
     /// Whether a resolver is asked for a field of an object type.
@@ -146,7 +160,8 @@ impl NormalForm {
 struct Builder<'a> {
     definitions: &'a Definitions,
     document: &'a ExecutableDocument,
-    variables: &'a Variables,
+    /// `None` where directives are not looked at.
+    variables: Option<&'a Variables>,
     field_count: usize,
     /// An interface's fields stand below each of its types, so a normal form can be larger than its document.
     field_count_max: usize,
@@ -199,12 +214,13 @@ impl<'a> Builder<'a> {
     }
 
     fn is_included(&self, directives: &DirectiveList) -> Result<bool, Failure> {
+        let Some(variables) = self.variables else { return Ok(true) };
         let holds = |directive: &str, otherwise: bool| {
             let condition = directives.get(directive).and_then(|directive| directive.specified_argument_by_name("if"));
             match condition.map(|value| &**value) {
                 None => Ok(otherwise),
                 Some(Literal::Boolean(is)) => Ok(*is),
-                Some(Literal::Variable(name)) => match self.variables.get(name.as_str()) {
+                Some(Literal::Variable(name)) => match variables.get(name.as_str()) {
                     Some(Value::Boolean(is)) => Ok(*is),
                     _ => Err(Failure::bad(name.to_string(), format!("@{directive} needs true or false"))),
                 },
@@ -221,6 +237,10 @@ impl<'a> Builder<'a> {
             return Err(Failure::too_many("nodes", self.field_count_max, message));
         }
         let first = fields[0];
+        if let Some(other) = fields.iter().find(|other| !have_same_arguments(first, other)) {
+            let message = format!("{} is asked for with different arguments under one name", other.name);
+            return Err(Failure::bad(key.to_owned(), message));
+        }
         let (key, name) = (Name::new(key), Name::new(&first.name));
         let pos = first
             .name
@@ -261,7 +281,7 @@ impl<'a> Builder<'a> {
         field: &executable::Field,
     ) -> Result<Vec<(Name, Input)>, Failure> {
         let coercion = Coercion { definitions: self.definitions };
-        let given = |name: &str| match self.variables.get(name) {
+        let given = |name: &str| match self.variables.and_then(|variables| variables.get(name)) {
             None => Given::Absent,
             Some(Value::Null) => Given::Null,
             Some(_) => Given::Value,
@@ -281,6 +301,30 @@ impl<'a> Builder<'a> {
             arguments.extend(coerced.map(|value| (Name::new(&defined.name), value)));
         }
         Ok(arguments)
+    }
+}
+
+/// 5.3.2. apollo-compiler takes a list for one that goes on behind its end.
+fn have_same_arguments(one: &executable::Field, other: &executable::Field) -> bool {
+    let has = |field: &executable::Field, argument: &Argument| {
+        field.specified_argument_by_name(&argument.name).is_some_and(|value| is_same(value, &argument.value))
+    };
+    one.arguments.len() == other.arguments.len() && one.arguments.iter().all(|argument| has(other, argument))
+}
+
+/// Whether two values are written alike, but for the order of an object's fields.
+fn is_same(one: &Literal, other: &Literal) -> bool {
+    match (one, other) {
+        (Literal::List(one), Literal::List(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Literal::Object(one), Literal::Object(other)) => {
+            let has = |(name, value): &(apollo_compiler::Name, Node<Literal>)| {
+                other.iter().any(|(known, there)| known == name && is_same(value, there))
+            };
+            one.len() == other.len() && one.iter().all(has)
+        }
+        _ => one == other,
     }
 }
 

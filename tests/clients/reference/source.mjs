@@ -5,7 +5,7 @@ import { ANY } from './schema.mjs';
 
 /** What changes by itself, by type and field. */
 const CHANGES = new Set([
-  'Freshness.asOf', 'EngineStatus.usedBytes', 'SystemStatus.pending', 'SystemStatus.oldestPendingMs', 'SystemStatus.projectionLagMs',
+  'Freshness.asOf', 'EngineStatus.usedBytes', 'EngineStatus.up', 'LedgerStatus.up', 'SystemStatus.pending', 'SystemStatus.oldestPendingMs', 'SystemStatus.projectionLagMs',
   'SystemStatus.subscriptions', 'BoardSnapshot.at', 'BoardDelta.at', 'BoardHeartbeat.at', 'ProductRankEvent.at', 'LikeEvent.at', 'LikePayload.at', 'LikePayload.durability',
   'RecordEventsPayload.durability', 'Board.isCurrent', 'LikeState.viewerLikedAt', 'Product.createdAt', 'ProductEdge.likedAt',
   'VerifyReport.checked', 'Period.position', 'ProductConnection.cursor', 'PageInfo.startCursor', 'PageInfo.endCursor', 'ProductEdge.cursor',
