@@ -23,6 +23,9 @@ const HEAVY = ['adjustWeights', 'cancelWeights', 'saveBoard', 'deleteBoard', 'se
   (name) => `Mutation.${name}`,
 );
 
+/** Boards follow a mutation on each of two servers in its own time. */
+const FOLLOWING = ['Product.currentRank', 'Product.entry'];
+
 const schema = readSchema();
 const client = new Client(url, JSON.parse(own));
 const known = await fill(client.as(JSON.parse(everything)), client);
@@ -116,7 +119,7 @@ async function mutations() {
   const other = new Client(twin, client.headers);
   await fill(other.as(JSON.parse(everything)), other);
   for (let n = 0; n < count / 20; n += 1) {
-    const made = mostlyWithout('mutation', HEAVY);
+    const made = mostlyWithout('mutation', [...HEAVY, ...FOLLOWING]);
     const user = { 'x-acclaim-user': `user-${n}` };
     const source = new Source(schema, (operation) => other.as(user).post(operation), { inTurn: true });
     take('mutations', await check(made, (operation) => client.as(user).post(operation), source));
@@ -139,9 +142,10 @@ for (const kind of new Set(differing.map(({ differs }) => differs))) {
 assert.equal(differing.length, 0, `${differing.length} answers are not those of graphql-js`);
 for (const [name, { executed, withErrors, refused, beyondLimits }] of Object.entries(seen)) {
   const all = executed + refused + beyondLimits;
+  // A stream that was left may still count among those of its user.
   // No field of an event fails where the whole subscription does not.
   const failing = name === 'queries' ? all / 20 : 0;
-  const shows = executed > all / 5 && refused > all / 10 && withErrors >= failing && beyondLimits < all / 50;
+  const shows = executed > all / 5 && refused > all / 10 && withErrors >= failing && beyondLimits < all / (name === 'as event stream' ? 5 : 50);
   assert.ok(shows, `${name} show little`);
 }
 process.exit(0);

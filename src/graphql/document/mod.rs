@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use apollo_compiler::ast;
 use apollo_compiler::executable::{ExecutableDocument, Operation};
-use apollo_compiler::introspection::check_max_depth;
 use apollo_compiler::validation::{DiagnosticList, Valid};
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::OperationType;
@@ -197,10 +196,9 @@ impl Documents {
         rules::check(self.definitions, &executable).map_err(refused)?;
         let valid =
             executable.validate(schema).or_else(|found| rules::pardon(found).map_err(|found| invalid(&found)))?;
-        // graphql-js's MaxIntrospectionDepthRule: the schema's types lead to one another, and an answer could grow without end.
+        rules::check_introspection(&valid).map_err(refused)?;
         for operation in valid.operations.iter() {
             NormalForm::check(self.definitions, &valid, operation, &self.limits).map_err(refused)?;
-            check_max_depth(&valid, operation).map_err(|error| refused(Failure::bad("query", error.message())))?;
         }
         Ok(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens })
     }
@@ -329,6 +327,10 @@ mod tests {
         assert!(is_refused("{ __type(name: \"X\") { fields(includeDeprecated: null) { name } } }"));
         let deep = "fields { type { fields { type { fields { name } } } } }";
         assert!(is_refused(&format!("{{ __type(name: \"Query\") {{ {deep} }} }}")));
+        let spread_twice = "{ __type(name: \"Query\") { ...A ofType { ...A possibleTypes { ...A } } } } \
+                            fragment A on __Type { possibleTypes { possibleTypes { name } } }";
+        assert!(is_refused(spread_twice));
+        assert!(!is_refused(&spread_twice.replace(" possibleTypes { ...A }", "")));
     }
 
     #[test]
@@ -349,7 +351,7 @@ mod tests {
             "query($b: Boolean = null) { viewer @skip(if: $b) { id } }",
             "query($b: ID = [1]) { board(id: $b) { id } }",
             "{ products(ids: [\"a\"]) { id } products(ids: [\"a\", \"b\"]) { id } }",
-            "{ products(ids: [\"a\", \"b\"]) { id } products(ids: [\"a\"]) { id } @skip(if: true) }",
+            "{ product(id: \"a\") { id } product(id: \"\"\"a\"\"\") { id } }",
             "{ products(ids: [\"a\", \"b\"]) { id } products(ids: [\"a\"]) @skip(if: true) { id } }",
             "{ admin { weightRules(first: 9999999999) { nodes { id } } } }",
             "subscription { boardChanges { seq } other: boardChanges { seq } }",
@@ -360,6 +362,7 @@ mod tests {
             "query($p: ID!) { products(ids: [$p]) { id } }",
             "query($b: ID = \"daily\") { board(id: $b) { id } }",
             "query($b: Boolean = true) { viewer @skip(if: $b) { id } }",
+            "{ product(id: \"a\") { id } product(id: \"\\u0061\") { id } }",
         ] {
             let refused = prepare(good, json!({ "p": "a" })).err();
             assert!(refused.is_none(), "{good}: {refused:?}");

@@ -10,6 +10,7 @@ use std::fmt::{self, Write};
 use apollo_compiler::Node;
 use apollo_compiler::ast::{Argument, FieldDefinition, Type, Value as Literal};
 use apollo_compiler::executable::{self, DirectiveList, ExecutableDocument, Operation, SelectionSet};
+use apollo_compiler::parser::SourceMap;
 use apollo_compiler::schema::ExtendedType;
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{ExecutableDocument as Lowered, OperationType};
@@ -237,7 +238,7 @@ impl<'a> Builder<'a> {
             return Err(Failure::too_many("nodes", self.field_count_max, message));
         }
         let first = fields[0];
-        if let Some(other) = fields.iter().find(|other| !have_same_arguments(first, other)) {
+        if let Some(other) = fields.iter().find(|other| !have_same_arguments(&self.document.sources, first, other)) {
             let message = format!("{} is asked for with different arguments under one name", other.name);
             return Err(Failure::bad(key.to_owned(), message));
         }
@@ -304,28 +305,36 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// 5.3.2. apollo-compiler takes a list for one that goes on behind its end.
-fn have_same_arguments(one: &executable::Field, other: &executable::Field) -> bool {
-    let has = |field: &executable::Field, argument: &Argument| {
-        field.specified_argument_by_name(&argument.name).is_some_and(|value| is_same(value, &argument.value))
+/// 5.3.2. apollo-compiler takes a list for one that goes on behind its end, and a block string for another one.
+fn have_same_arguments(sources: &SourceMap, one: &executable::Field, other: &executable::Field) -> bool {
+    let has = |argument: &Node<Argument>| {
+        let there = other.specified_argument_by_name(&argument.name);
+        there.is_some_and(|value| is_same(sources, value, &argument.value))
     };
-    one.arguments.len() == other.arguments.len() && one.arguments.iter().all(|argument| has(other, argument))
+    one.arguments.len() == other.arguments.len() && one.arguments.iter().all(has)
 }
 
 /// Whether two values are written alike, but for the order of an object's fields.
-fn is_same(one: &Literal, other: &Literal) -> bool {
-    match (one, other) {
+fn is_same(sources: &SourceMap, one: &Node<Literal>, other: &Node<Literal>) -> bool {
+    match (&**one, &**other) {
         (Literal::List(one), Literal::List(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(sources, one, other))
         }
         (Literal::Object(one), Literal::Object(other)) => {
             let has = |(name, value): &(apollo_compiler::Name, Node<Literal>)| {
-                other.iter().any(|(known, there)| known == name && is_same(value, there))
+                other.iter().any(|(known, there)| known == name && is_same(sources, value, there))
             };
             one.len() == other.len() && one.iter().all(has)
         }
+        (Literal::String(_), Literal::String(_)) => one == other && is_block(sources, one) == is_block(sources, other),
         _ => one == other,
     }
+}
+
+/// Whether a string stands in a document as a block.
+fn is_block(sources: &SourceMap, string: &Node<Literal>) -> bool {
+    let text = string.location().and_then(|span| sources.get(&span.file_id())?.source_text().get(span.offset()..));
+    text.is_some_and(|text| text.starts_with("\"\"\""))
 }
 
 fn name_variables(object: &Object, named: &mut BTreeSet<Name>) {

@@ -186,3 +186,62 @@ fn one_root(document: &ExecutableDocument, operation: &Operation) -> Result<(), 
     }
     Ok(())
 }
+
+/// Lists within lists of the schema's parts: types lead to one another, and an answer could grow without end.
+const INTROSPECTION_LISTS_MAX: usize = 2;
+
+/// Refuses `__schema` and `__type` with more lists within lists, as graphql-js's MaxIntrospectionDepthRule does; the
+/// document must be valid. apollo-compiler's rule passes over some fragments that are spread twice.
+pub fn check_introspection(document: &ExecutableDocument) -> Result<(), Failure> {
+    let mut lists = Lists { document, known: HashMap::new() };
+    let operations = document.operations.iter().map(|operation| &operation.selection_set);
+    let fragments = document.fragments.values().map(|fragment| &fragment.selection_set);
+    operations.chain(fragments).try_for_each(|set| lists.check(set))
+}
+
+struct Lists<'a> {
+    document: &'a ExecutableDocument,
+    /// How many lists within lists each fragment has.
+    known: HashMap<&'a str, usize>,
+}
+
+impl<'a> Lists<'a> {
+    fn check(&mut self, set: &'a SelectionSet) -> Result<(), Failure> {
+        for selection in &set.selections {
+            match selection {
+                Selection::Field(field) if matches!(field.name.as_str(), "__schema" | "__type") => {
+                    if self.within(&field.selection_set) > INTROSPECTION_LISTS_MAX {
+                        return Err(Failure::bad("query", "introspection asks for lists within lists too deep"));
+                    }
+                }
+                Selection::Field(field) => self.check(&field.selection_set)?,
+                Selection::InlineFragment(inline) => self.check(&inline.selection_set)?,
+                // Every fragment of the document is checked by itself.
+                Selection::FragmentSpread(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn within(&mut self, set: &'a SelectionSet) -> usize {
+        let depths = set.selections.iter().map(|selection| match selection {
+            Selection::Field(field) => {
+                let is_list = matches!(field.name.as_str(), "fields" | "interfaces" | "possibleTypes" | "inputFields");
+                usize::from(is_list) + self.within(&field.selection_set)
+            }
+            Selection::InlineFragment(inline) => self.within(&inline.selection_set),
+            Selection::FragmentSpread(spread) => self.within_fragment(&spread.fragment_name),
+        });
+        depths.max().unwrap_or(0)
+    }
+
+    fn within_fragment(&mut self, name: &'a str) -> usize {
+        if let Some(known) = self.known.get(name) {
+            return *known;
+        }
+        let fragment = self.document.fragments.get(name);
+        let depth = fragment.map_or(0, |fragment| self.within(&fragment.selection_set));
+        self.known.insert(name, depth);
+        depth
+    }
+}

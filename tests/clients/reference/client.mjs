@@ -56,7 +56,7 @@ export class Client {
         let text = '';
         response.on('data', (chunk) => {
           text += chunk;
-          const event = /^event: next\r?\n(?:id: ?.*\r?\n)?data: ?(.*)\r?\n\r?\n/m.exec(text);
+          const event = /^event: next\n(?:id: [^\n]*\n)?data: ([^\n]*)\n\n/m.exec(text);
           if (!event && response.headers['content-type'].startsWith('text/event-stream')) return;
           sent.destroy();
           resolve(JSON.parse(event ? event[1] : text));

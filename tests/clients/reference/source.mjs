@@ -57,7 +57,8 @@ export class Source {
       field.args.length === 0 && fieldName in parent.fields
         ? this.#wrap(parent.fields[fieldName], type, [...parent.chain, { on: parent.type, field: fieldName, args: {} }])
         : this.#look([...parent.chain, { on: parent.type, field: fieldName, args: { ...args } }], type, missing);
-    return value !== null && CHANGES.has(`${parentType.name}.${fieldName}`) ? ANY : value;
+    const name = `${parentType.name}.${fieldName}`;
+    return value !== null && (CHANGES.has(name) || (this.inTurn && name === 'LikeState.count')) ? ANY : value;
   }
 
   /** What is known at the end of a chain of fields and places in lists. What is not goes to `missing`. */
