@@ -49,11 +49,23 @@ export class Client {
     });
   }
 
-  /** What a stream of events says first. */
-  streamed(operation) {
+  /** What a stream of events says first. A stream that was left may still count among those of its user for a moment. */
+  async streamed(operation) {
+    for (;;) {
+      const first = await this.#streamed(operation);
+      if (!first.crowded) return first;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  #streamed(operation) {
     return inTime(new Promise((resolve, reject) => {
       const sent = this.#request('/graphql/stream', 'text/event-stream', operation, reject, (response) => {
         let text = '';
+        if (response.statusCode === 429) {
+          sent.destroy();
+          resolve({ crowded: true });
+        }
         response.on('data', (chunk) => {
           text += chunk;
           const event = /^event: next\n(?:id: [^\n]*\n)?data: ([^\n]*)\n\n/m.exec(text);
