@@ -15,6 +15,8 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use super::error::{LedgerError, Result};
 use super::postgres::{CONNECT_TIMEOUT, Connector, Held};
@@ -30,8 +32,10 @@ pub(super) struct Lanes {
     pub(super) requests: Arc<Db>,
     /// What must be known before a like or an event is taken.
     pub(super) intake: Arc<Db>,
-    /// Commits, epochs, heartbeats and the lease.
+    /// Commits and epochs.
     pub(super) sync: Arc<Db>,
+    /// A node's own look at the ledger: heartbeats, the lease, clocks, definitions.
+    pub(super) watch: Arc<Db>,
     /// Whole boards, results, verification and repair.
     pub(super) long: Arc<Db>,
 }
@@ -46,9 +50,12 @@ struct Lane {
 const REQUESTS: Lane = Lane { connections: 4, statement_timeout: Duration::from_secs(14) };
 /// Users are loaded by one query at a time, and beside it old events are looked up. Whoever asks waits for 2 s at most.
 const INTAKE: Lane = Lane { connections: 2, statement_timeout: Duration::from_secs(2) };
-/// Two sync tasks, the node's own look at the ledger, and the lease or a probe. The largest commit takes well under a second; on a disk that is so slow
-/// that it takes a minute nothing works anyway.
-const SYNC: Lane = Lane { connections: 4, statement_timeout: Duration::from_secs(60) };
+/// Two sync tasks. The largest commit takes well under a second; on a disk that is so slow that it takes a minute nothing works
+/// anyway.
+const SYNC: Lane = Lane { connections: 2, statement_timeout: Duration::from_secs(60) };
+/// A look and the clock beside it. Behind commits a heartbeat would come late, and others take over from whoever is not heard.
+/// Each statement reads or writes a row or two.
+const WATCH: Lane = Lane { connections: 2, statement_timeout: Duration::from_secs(5) };
 /// Two whole boards at a time, and one connection for all else. The largest ledger that is verified is read through in less.
 const LONG: Lane = Lane { connections: WHOLE_BOARDS_MAX as u32 + 1, statement_timeout: Duration::from_secs(3_600) };
 
@@ -77,7 +84,7 @@ pub(super) struct Sqlite {
 
 /// All lanes together; with seven nodes still below Postgres' default of 100.
 pub(super) const POSTGRES_CONNECTIONS: u32 =
-    REQUESTS.connections + INTAKE.connections + SYNC.connections + LONG.connections;
+    REQUESTS.connections + INTAKE.connections + SYNC.connections + WATCH.connections + LONG.connections;
 /// Readers never wait for the writer; each takes a thread while it reads.
 const SQLITE_READERS: u32 = 4;
 /// How long a write may wait for another process (a backup, `sqlite3` in a terminal) before it is told that the ledger
@@ -94,13 +101,13 @@ impl Lanes {
                 let fence = Arc::new(AtomicI64::new(0));
                 let lane =
                     |lane: &Lane| Arc::new(Db::Postgres(Box::new(Postgres::of(&connector, lane, Arc::clone(&fence)))));
-                let (requests, intake, sync, long) = (lane(&REQUESTS), lane(&INTAKE), lane(&SYNC), lane(&LONG));
-                Ok(Self { requests, intake, sync, long })
+                let (requests, intake, long) = (lane(&REQUESTS), lane(&INTAKE), lane(&LONG));
+                Ok(Self { requests, intake, sync: lane(&SYNC), watch: lane(&WATCH), long })
             }
             Some("sqlite") => {
                 let db = Arc::new(Db::Sqlite(Sqlite::connect(url).await?));
                 let (intake, sync, long) = (Arc::clone(&db), Arc::clone(&db), Arc::clone(&db));
-                Ok(Self { requests: db, intake, sync, long })
+                Ok(Self { watch: Arc::clone(&db), requests: db, intake, sync, long })
             }
             Some(scheme) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                 Err(LedgerError::Internal(format!("{scheme}: is not a database Acclaim knows; {EXAMPLE}")))
@@ -241,6 +248,39 @@ where
     W: Future<Output = Result<T>> + Send + 'static,
 {
     match tokio::spawn(write).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(LedgerError::Unavailable("the process is shutting down".to_owned())),
+    }
+}
+
+/// How long a read goes on that nobody waits for any more. Cancelling it costs its connection, and a crowd that gives up at
+/// the same moment, because the database is busy, would keep it busy with new connections. Nearly every read ends within this.
+const UNWANTED_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Runs a read in a task of its own, which is cut off where its caller has gone away for a while.
+pub(super) async fn while_wanted<T, R>(read: R) -> Result<T>
+where
+    T: Send + 'static,
+    R: Future<Output = Result<T>> + Send + 'static,
+{
+    struct Wanted(Option<AbortHandle>);
+
+    impl Drop for Wanted {
+        fn drop(&mut self) {
+            let Some(read) = self.0.take().filter(|read| !read.is_finished()) else { return };
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(async move {
+                    tokio::time::sleep(UNWANTED_TIME_MAX).await;
+                    read.abort();
+                });
+            }
+        }
+    }
+
+    let task = tokio::spawn(read);
+    let _wanted = Wanted(Some(task.abort_handle()));
+    match task.await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(LedgerError::Unavailable("the process is shutting down".to_owned())),

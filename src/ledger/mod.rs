@@ -57,7 +57,7 @@ pub use boards::BOARDS_MAX;
 pub use check::{Difference, FoldCheck};
 pub use closed::{ClosedPeriod, StoredEntries};
 pub use db::missing_file;
-use db::{Db, Lanes, WHOLE_BOARDS_MAX, to_the_end};
+use db::{Db, Lanes, WHOLE_BOARDS_MAX, to_the_end, while_wanted};
 pub use dead_letters::DeadLetterKinds;
 pub use desk::{
     AuditEntry, Author, CancelOutcome, NewProductRule, NewWeightRule, ReopenOutcome, Replayed, RuleOutcome,
@@ -209,12 +209,14 @@ impl Ledger {
 
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<()> {
-        state::ping(&self.lanes.sync).await
+        let db = Arc::clone(&self.lanes.watch);
+        while_wanted(async move { state::ping(&db).await }).await
     }
 
     /// The database server's clock; `None` for a file, which has none.
     pub async fn clock(&self) -> Result<Option<Timestamp>> {
-        state::clock(&self.lanes.sync).await
+        let db = Arc::clone(&self.lanes.watch);
+        while_wanted(async move { state::clock(&db).await }).await
     }
 
     /// Applies the migrations that are missing, under a lock; returns their names.
@@ -240,7 +242,7 @@ impl Ledger {
 
     /// Says each [`RENEW_EVERY`] that the holder lives; false where somebody else has taken the lease.
     pub async fn renew_lease(&self) -> Result<bool> {
-        lease::renew(&self.lanes.sync).await
+        lease::renew(&self.lanes.watch).await
     }
 
     /// Lets the next one have it at once.
@@ -251,7 +253,7 @@ impl Ledger {
     /// Epoch 0 and cursors at (0, 0) in a new ledger, which is given `partitions`; one without an id is given one. A
     /// ledger with another number of partitions is an `Internal` error that says what to set.
     pub async fn state(&self, partitions: u16) -> Result<LedgerState> {
-        let db = Arc::clone(&self.lanes.sync);
+        let db = Arc::clone(&self.lanes.watch);
         to_the_end(async move { state::state(&db, partitions).await }).await
     }
 
@@ -274,14 +276,14 @@ impl Ledger {
 
     /// Says that a node works in an epoch with an engine; false where the ledger is in another one, or another ledger.
     pub async fn beat(&self, node: &str, engine: &str, epoch: &Epoch) -> Result<bool> {
-        let db = Arc::clone(&self.lanes.sync);
+        let db = Arc::clone(&self.lanes.watch);
         let (node, engine, epoch) = (node.to_owned(), engine.to_owned(), epoch.clone());
         to_the_end(async move { heartbeats::beat(&db, &node, &engine, &epoch).await }).await
     }
 
     /// The heartbeats of an epoch.
     pub async fn heartbeats(&self, epoch: u64) -> Result<Vec<Heartbeat>> {
-        heartbeats::list(&self.lanes.sync, epoch).await
+        heartbeats::list(&self.lanes.watch, epoch).await
     }
 
     /// Puts a journal's entries, some thousand at most, that are not among the events into the dead letters; returns how many.
@@ -320,23 +322,27 @@ impl Ledger {
 
     /// What the ledger has of entries that its cursors have passed, in the order asked.
     pub async fn event_states(&self, entries: &[(EventId, u16, Position)]) -> Result<Vec<EventState>> {
-        rejections::states(&self.lanes.intake, entries).await
+        let (db, entries) = (Arc::clone(&self.lanes.intake), entries.to_vec());
+        while_wanted(async move { rejections::states(&db, &entries).await }).await
     }
 
     /// Likes and recent answers (events recorded at `since` or later) of users, in the order asked, in one query.
     /// `answers` are the last 16 of each user.
     pub async fn user_likes(&self, users: &[UserId], since: Timestamp) -> Result<Vec<UserLikes>> {
-        likes::user_likes(&self.lanes.intake, users, since, i64::MAX).await
+        self.first_user_likes(users, since, usize::MAX).await
     }
 
     /// As [`Self::user_likes`], at most so many likes of each.
     pub async fn first_user_likes(&self, users: &[UserId], since: Timestamp, first: usize) -> Result<Vec<UserLikes>> {
-        likes::user_likes(&self.lanes.intake, users, since, i64::try_from(first).unwrap_or(i64::MAX)).await
+        let (db, users, first) =
+            (Arc::clone(&self.lanes.intake), users.to_vec(), i64::try_from(first).unwrap_or(i64::MAX));
+        while_wanted(async move { likes::user_likes(&db, &users, since, first).await }).await
     }
 
     /// When the user liked each product, in the order asked; `None` where the user does not like it.
     pub async fn liked_at(&self, user: &UserId, products: &[ProductId]) -> Result<Vec<Option<Timestamp>>> {
-        likes::liked_at(&self.db, user, products).await
+        let (db, user, products) = (Arc::clone(&self.db), user.clone(), products.to_vec());
+        while_wanted(async move { likes::liked_at(&db, &user, &products).await }).await
     }
 
     /// What the user likes, newest first (then by product id, high to low), after a place in that order.
@@ -356,24 +362,28 @@ impl Ledger {
 
     /// Whether the user likes a product, and the entry that made it so; `None` where there never was one.
     pub async fn last_like(&self, user: &UserId, product: &ProductId) -> Result<Option<(bool, Position)>> {
-        likes::last_like(&self.lanes.intake, user, product).await
+        let (db, user, product) = (Arc::clone(&self.lanes.intake), user.clone(), product.clone());
+        while_wanted(async move { likes::last_like(&db, &user, &product).await }).await
     }
 
     /// What a key of the user's was used for and the answer that it was given, however long ago, as the ledger has it.
     pub async fn answer(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<(ProductId, LikeAnswer)>> {
-        likes::answer(&self.lanes.intake, &EventId::of_like(user, key)).await
+        let (db, id) = (Arc::clone(&self.lanes.intake), EventId::of_like(user, key));
+        while_wanted(async move { likes::answer(&db, &id).await }).await
     }
 
     /// What is known of events; unknown ids are left out.
     pub async fn originals(&self, ids: &[EventId]) -> Result<Vec<(EventId, Original)>> {
-        likes::originals(&self.lanes.intake, ids).await
+        let (db, ids) = (Arc::clone(&self.lanes.intake), ids.to_vec());
+        while_wanted(async move { likes::originals(&db, &ids).await }).await
     }
 
     // ------------------------------------------------------------ catalogue
 
     /// Unknown ids are left out; order is free.
     pub async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>> {
-        catalogue::products(&self.db, ids).await
+        let (db, ids) = (Arc::clone(&self.db), ids.to_vec());
+        while_wanted(async move { catalogue::products(&db, &ids).await }).await
     }
 
     /// Inserts or replaces by id (the last of a repeated id wins), and revises the boards whose scope they enter or leave.
@@ -385,12 +395,12 @@ impl Ledger {
     // ------------------------------------------------------------ boards
 
     pub async fn definitions(&self) -> Result<Definitions> {
-        boards::definitions(&self.lanes.sync).await
+        boards::definitions(&self.lanes.watch).await
     }
 
     /// As [`Self::definitions`], read as far as they differ from those that are known; `None` where they do not.
     pub async fn definitions_since(&self, known: &Definitions) -> Result<Option<Definitions>> {
-        boards::definitions_since(&self.lanes.sync, known).await
+        boards::definitions_since(&self.lanes.watch, known).await
     }
 
     /// The boards that were deleted, and not made anew since.

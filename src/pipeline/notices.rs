@@ -114,13 +114,15 @@ pub async fn look(app: Arc<App>) {
     }
 }
 
-/// Reads definitions, and tells the ledger that this node works in its epoch; false where the ledger is in another one.
+/// Tells the ledger that this node works in its epoch, and reads definitions; false where the ledger is in another epoch.
 async fn look_at_ledger(app: &App, epoch: Option<&Epoch>) -> Result<bool, LedgerError> {
+    // First: others take over from whoever is not heard.
+    let is_here = match epoch {
+        Some(epoch) => app.beat(epoch).await?,
+        None => true,
+    };
     app.refresh_definitions().await?;
-    match epoch {
-        Some(epoch) => app.beat(epoch).await,
-        None => Ok(true),
-    }
+    Ok(is_here)
 }
 
 impl App {
