@@ -21,7 +21,8 @@ impl Subscription {
     /// A snapshot first, then changes. With `resume`, a position of an event or of a page: nothing first where that is still what
     /// the board shows, else a snapshot, or with `resumeWith: DELTA` one merged delta.
     /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
-    /// what falls in between is merged, the newest state wins. Whoever resumes must hold the first `top` places of that position.
+    /// what falls in between is merged, the newest state wins. Where somebody else begins to watch the same, one more may
+    /// come, so that no first snapshot is old. Whoever resumes must hold the first `top` places of that position.
     // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
     #[graphql(complexity = "arguments::cost(Some(top), child_complexity.div_ceil(2))")]
     async fn board_changes(

@@ -17,7 +17,7 @@ pub enum LedgerError {
     /// The connection broke while a transaction was being committed: whether it was is unknown.
     #[error("the ledger's answer is lost: {0}")]
     Unanswered(String),
-    /// The database refuses these very rows (SQLSTATE classes 22 and 23): the same call will never work.
+    /// The database refuses these very rows (SQLSTATE classes 22 and 23, and what a trigger raises): the same call will never work.
     #[error("the ledger refuses the rows: {0}")]
     Rejected(String),
     /// The ledger holds as many as it may; `limit` is the bound's name, and `value` what it is.
@@ -113,6 +113,8 @@ pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
         // A server that only reads is a standby: after a failover the same address leads to the primary again.
         _ if sqlstate == "25006" => LedgerError::Unavailable(message),
         Some("22" | "23") => LedgerError::Rejected(message),
+        // RAISE EXCEPTION in a trigger says of the rows that they are not wanted.
+        _ if sqlstate == "P0001" => LedgerError::Rejected(message),
         _ if sqlstate == "42501" => {
             LedgerError::Internal(format!("{message}; the owner of the tables has to GRANT it, see the README"))
         }

@@ -114,9 +114,20 @@ pub(super) async fn release(db: &Db) -> Result<()> {
     let mine = lease::table.filter(lease::fence.eq(postgres.fence()));
     let mut held = postgres.get().await?;
     let released = diesel::update(mine).set(lease::held.eq(false)).execute(&mut held.diesel).await;
-    held.finish(released.map_err(Failure::from))?;
-    postgres.set_fence(0);
-    Ok(())
+    // The fence stays: what is still being written must not pass once the next one has the lease.
+    held.finish(released.map_err(Failure::from)).map(drop)
+}
+
+/// Whether nobody has the lease, found by holding it for a moment. Writes are not fenced after it.
+pub(super) async fn is_free(db: &Db) -> Result<bool> {
+    if take(db).await?.is_none() {
+        return Ok(false);
+    }
+    release(db).await?;
+    if let Db::Postgres(postgres) = db {
+        postgres.set_fence(0);
+    }
+    Ok(true)
 }
 
 /// Fails where `fence`, if there is one, is not the lease's. The row is held until the transaction ends, so nobody takes the

@@ -240,6 +240,11 @@ impl Ledger {
         lease::take(&self.lanes.sync).await
     }
 
+    /// Whether nobody has the lease, and nobody who had it lives.
+    pub async fn is_lease_free(&self) -> Result<bool> {
+        lease::is_free(&self.lanes.sync).await
+    }
+
     /// Says each [`RENEW_EVERY`] that the holder lives; false where somebody else has taken the lease.
     pub async fn renew_lease(&self) -> Result<bool> {
         lease::renew(&self.lanes.watch).await

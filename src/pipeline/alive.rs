@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::lead::LEASE;
 use super::notices::LOOK_EVERY;
 use crate::domain::Timestamp;
-use crate::engine::Engine;
+use crate::engine::{Engine, Survey};
 use crate::ledger::{Ledger, LedgerError};
 
 /// Who has not been seen for so long is gone: each counts at its every look, and may be late.
@@ -26,6 +26,8 @@ const LATE: Duration = Duration::from_millis(500);
 /// A heartbeat older than this, by the ledger's own clock, is not waited for. Far more than `SILENCE`, so that the clock may
 /// step by seconds; what matters is always whether the count is seen to grow.
 const OLD_MS: i64 = 10_000;
+/// A ledger that answers late for so long can't say who is alive.
+const WATCH_MAX: Duration = Duration::from_secs(60);
 
 /// Whether servers work in an epoch of the ledger's with another engine than this one. True as soon as one of them is seen to
 /// count after `patience`.
@@ -49,6 +51,9 @@ pub async fn others_work(
     let began = Instant::now();
     let mut quiet_since = began;
     while quiet_since.elapsed() < SILENCE {
+        if began.elapsed() >= WATCH_MAX {
+            return Err(LedgerError::late(LATE).into());
+        }
         sleep(ASK_EVERY).await;
         let asked = Instant::now();
         let now = counts().await?;
@@ -73,15 +78,21 @@ fn is_elsewhere(engine: &dyn Engine, node: &str, its_node: &str, its_engine: &st
     its_node != node && !is_here && !is_before
 }
 
-/// Waits until nobody leads on this engine any more. Servers that go on work for another copy of the ledger: those of this one
-/// see in the ledger that they can't.
-pub async fn until_unused(engine: &dyn Engine, node: &str) -> Result<(), Fault> {
+/// Waits until nobody leads on this engine any more; false as soon as it is not as it was surveyed, since others of this ledger
+/// have recovered it meanwhile. Servers that go on work for another copy of the ledger: those of this one see in the ledger that
+/// they can't.
+pub async fn until_unused(engine: &dyn Engine, node: &str, surveyed: &Survey) -> Result<bool, Fault> {
     let began = Instant::now();
     let mut is_told = false;
+    let epochs =
+        |survey: &Survey| -> Vec<_> { survey.partitions.iter().map(|here| (here.epoch, here.history)).collect() };
     loop {
         match engine.lease_owner(LEASE, Timestamp::now()).await? {
             Some(owner) if owner != node => {}
-            _ => return Ok(()),
+            _ => return Ok(true),
+        }
+        if epochs(&engine.survey().await?) != epochs(surveyed) {
+            return Ok(false);
         }
         if began.elapsed() >= PATIENCE {
             return Err(Fault::OtherCopy);

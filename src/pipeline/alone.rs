@@ -11,29 +11,28 @@ use tokio::time::timeout;
 use super::error::RETRY_AFTER_MS;
 use super::{App, AppError, Result};
 use crate::engine::{Engine, EngineError};
-use crate::ledger::{Lease, Ledger, RENEW_EVERY, name_long_wait};
+use crate::ledger::{Lease, Ledger, LedgerError, RENEW_EVERY, name_long_wait};
 
 /// How long a stopping server tries to hand the lease on. The next one waits for its end otherwise.
 const RELEASE_WAIT: Duration = Duration::from_secs(1);
 
-/// Takes the lease for an engine in memory. Servers on one Redis take it as well, and give it back at once: so they learn
-/// whether a server with a memory of its own is at work, and one that has lost its lease can't go on beside them.
+/// Takes the lease for an engine in memory. Servers on one Redis take it for a moment: so they learn whether a server with a
+/// memory of its own is at work, and one that has lost its lease can't go on beside them.
 pub async fn take(engine: &dyn Engine, ledger: &Ledger) -> Result<Option<Lease>> {
-    let waits_for = "the ledger's lease to end: the server that had this ledger for itself did not give it back";
-    let Some(lease) = name_long_wait(waits_for, ledger.take_lease()).await? else {
-        return Err(AppError::Unavailable {
-            reason:
-                "another process works on this ledger with an engine in its memory; stop it, or give both the same \
-                     REDIS_URL"
-                    .into(),
-            retry_after_ms: RETRY_AFTER_MS,
-        });
+    let needed = async {
+        Ok::<_, LedgerError>(match engine.kind() {
+            "memory" => ledger.take_lease().await?.map(Some),
+            _ => ledger.is_lease_free().await?.then_some(None),
+        })
     };
-    if engine.kind() == "memory" {
-        return Ok(Some(lease));
-    }
-    ledger.release_lease().await?;
-    Ok(None)
+    let waits_for = "the ledger's lease to end: the server that had this ledger for itself did not give it back";
+    let taken = name_long_wait(waits_for, needed).await?;
+    taken.ok_or_else(|| AppError::Unavailable {
+        reason:
+            "another process works on this ledger with an engine in its memory; stop it, or give both the same REDIS_URL"
+                .into(),
+        retry_after_ms: RETRY_AFTER_MS,
+    })
 }
 
 /// Gives the lease back, so that the next server need not wait for its end.

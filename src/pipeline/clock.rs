@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{App, Clock};
 use crate::domain::Timestamp;
 use crate::engine::Engine;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerKind};
 
 /// A node whose clock is further from the ledger's does not lead: it may lose the ledger before it has compared clocks again.
 const LEADS_WITHIN_MS: u64 = 1_000;
@@ -61,8 +61,13 @@ impl Time {
     }
 
     /// Whether this node's clock is so far from the ledger's that others should lead.
-    pub fn is_off(&self) -> bool {
+    fn is_off(&self) -> bool {
         self.offsets().ledger_ms.is_some_and(|offset| offset.unsigned_abs() > LEADS_WITHIN_MS)
+    }
+
+    /// Whether this node was never told the time of a ledger that has one.
+    fn is_ignorant(&self, ledger: &Ledger) -> bool {
+        self.follows_ledger && ledger.kind() == LedgerKind::Postgres && self.offsets().ledger_ms.is_none()
     }
 
     /// Compares clocks with the ledger and with Redis.
@@ -130,6 +135,6 @@ impl App {
 
     /// Whether this node may do the background work. A server whose engine is its own memory has nobody who could instead.
     pub(super) fn may_lead(&self) -> bool {
-        self.engine.kind() == "memory" || !self.time.is_off()
+        self.engine.kind() == "memory" || !(self.time.is_off() || self.time.is_ignorant(&self.ledger))
     }
 }

@@ -265,17 +265,19 @@ impl App {
             engine.speak_for(&id);
             recover::recover(engine.as_ref(), &ledger, &node).await
         };
-        let recovery = name_long_wait("engine and ledger to be brought to one epoch", recovery);
-        let epoch = match alone::renewing(&ledger, lease.as_ref(), recovery).await {
-            Ok(epoch) => epoch,
+        let start = async {
+            let epoch = name_long_wait("engine and ledger to be brought to one epoch", recovery).await?;
+            let definitions = name_long_wait("the ledger to tell its boards", ledger.definitions()).await?;
+            Ok::<_, fault::Fault>((epoch, definitions))
+        };
+        let (epoch, definitions) = match alone::renewing(&ledger, lease.as_ref(), start).await {
+            Ok(known) => known,
             Err(fault) => {
                 alone::release(&ledger, lease.as_ref()).await;
                 return Err(fault.into());
             }
         };
         let ledger_id = epoch.ledger.clone();
-        let read = name_long_wait("the ledger to tell its boards", ledger.definitions());
-        let definitions = alone::renewing(&ledger, lease.as_ref(), read).await?;
         let time = Time::new(settings.clock.clone(), settings.follows_ledger_clock);
         time.compare(engine.as_ref(), &ledger).await;
         let (loads, loading) = Together::new();

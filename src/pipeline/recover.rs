@@ -47,8 +47,7 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger, node: &str) -> Result
         if is_open && !unused {
             // Those who work there may need the lock to find that it is over.
             drop(lock);
-            alive::until_unused(engine, node).await?;
-            unused = true;
+            unused = alive::until_unused(engine, node, &survey).await?;
             continue;
         }
         let is_left = here.is_some_and(|here| here < state.epoch);

@@ -97,6 +97,8 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
             Commit::CursorMoved => {
+                // A half of the batch may have been committed before.
+                correct(app).await?;
                 follower = Follower::from_ledger(app, partitions).await?;
                 progress = follower.progress();
             }

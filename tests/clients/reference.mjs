@@ -1,7 +1,7 @@
 // Documents at random, answered as graphql-js 17 answers them: the same verdict, data with its keys in the same order, and
 // paths of errors. What graphql-js executes over is the server itself: see reference/source.mjs.
 // Arguments: the server's address; how many documents; as JSON, the headers of somebody who may do everything, and of whom
-// documents are run for; for mutations, the address of another server as fresh, of which each mutation is asked by itself.
+// documents are run for.
 // SEED in the environment makes a run again.
 import assert from 'node:assert/strict';
 import { fill } from './reference/catalogue.mjs';
@@ -12,19 +12,12 @@ import { Random } from './reference/random.mjs';
 import { readSchema } from './reference/schema.mjs';
 import { Source } from './reference/source.mjs';
 
-const [url, documentCount, everything, own, twin] = process.argv.slice(2);
+const [url, documentCount, everything, own] = process.argv.slice(2);
 const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const count = Number(documentCount);
 const SHOWN_MAX = 5;
 /** Says nothing until a rule is made. */
 const SILENT = ['Subscription.weightsChanged'];
-/** Boards are computed anew after these, which no two servers do at the same time. */
-const HEAVY = ['adjustWeights', 'cancelWeights', 'saveBoard', 'deleteBoard', 'setProductRule', 'rebuildBoard', 'replayDeadLetters', 'repair'].map(
-  (name) => `Mutation.${name}`,
-);
-
-/** Boards follow a mutation on each of two servers in its own time. */
-const FOLLOWING = ['Product.currentRank', 'Product.entry'];
 
 const schema = readSchema();
 const client = new Client(url, JSON.parse(own));
@@ -49,7 +42,7 @@ async function check(made, send, source) {
   // A subscription that can't begin has no events: it is refused.
   if (made.kind === 'subscription' && expected.data === null && expected.errors[0].path.length === 1) delete expected.data;
   let differs = compare(expected, actual, isIntrospection);
-  if (differs === 'paths of errors' && !source.inTurn) {
+  if (differs === 'paths of errors') {
     if (!compare(await reference(source, made, true), actual, isIntrospection)) differs = undefined;
   }
   return { made, differs, actual, expected };
@@ -115,21 +108,9 @@ async function subscriptions() {
 }
 
 /** One after another, each by a user of its own, so that both servers stay in the same state as long as both do the same. */
-async function mutations() {
-  const other = new Client(twin, client.headers);
-  await fill(other.as(JSON.parse(everything)), other);
-  for (let n = 0; n < count / 20; n += 1) {
-    const made = mostlyWithout('mutation', [...HEAVY, ...FOLLOWING]);
-    const user = { 'x-acclaim-user': `user-${n}` };
-    const source = new Source(schema, (operation) => other.as(user).post(operation), { inTurn: true });
-    take('mutations', await check(made, (operation) => client.as(user).post(operation), source));
-  }
-}
-
 console.log(`seed ${seed}`);
 await queries();
 await subscriptions();
-if (twin) await mutations();
 
 console.log(seen);
 const shortest = differing.sort((a, b) => a.made.query.length - b.made.query.length);

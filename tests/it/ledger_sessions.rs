@@ -112,7 +112,7 @@ async fn a_postgres_that_only_reads_is_down_and_comes_back() {
     server.with_products(3).await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'acclaim'";
     // The first holds for sessions that are open; the second only for those that are opened, and as long as they are.
-    for (product, set, reset, then) in [
+    let ways = [
         (
             "p0",
             "ALTER SYSTEM SET default_transaction_read_only = on",
@@ -125,7 +125,10 @@ async fn a_postgres_that_only_reads_is_down_and_comes_back() {
             "ALTER ROLE postgres RESET default_transaction_read_only",
             end,
         ),
-    ] {
+    ];
+    let mut fastest = [Duration::MAX; 2];
+    // Twice each, since a busy machine is late by itself.
+    for (way, (product, set, reset, then)) in ways.into_iter().enumerate().cycle().take(4) {
         assert_eq!(server.toggle("ann", product, None).await["durability"], "COMMITTED");
         postgres::execute(&writer, set).await;
         postgres::execute(&writer, then).await;
@@ -142,8 +145,9 @@ async fn a_postgres_that_only_reads_is_down_and_comes_back() {
             server.toggle("bob", product, None).await["durability"] == "COMMITTED"
         })
         .await;
-        println!("back after {:?}", began.elapsed());
+        fastest[way] = fastest[way].min(began.elapsed());
     }
+    assert!(fastest.iter().all(|back| *back < Duration::from_secs(2)), "{fastest:?}");
     server.assert_verified().await;
     drop(server);
     tokio::task::spawn_blocking(move || drop(postgres)).await.unwrap();

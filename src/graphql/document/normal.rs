@@ -373,6 +373,10 @@ fn write_object(f: &mut fmt::Formatter<'_>, object: &Object) -> fmt::Result {
         for (name, value) in &field.arguments {
             write!(f, "({name}:{value})")?;
         }
+        // It answers otherwise than a field that is given no arguments.
+        if let Source::Invalid(failure) = &field.source {
+            write!(f, "!{failure:?}")?;
+        }
         match &field.selection {
             Selection::Leaf => f.write_char(' ')?,
             Selection::Object(inner) => write_object(f, inner)?,

@@ -27,9 +27,9 @@ export class Source {
   /** Answers by the question. */
   #known = new Map();
 
-  /** `ask` runs an operation on the server. In turn: no two questions at once, since each may change something. */
-  constructor(schema, ask, { inTurn = false } = {}) {
-    Object.assign(this, { schema, ask, inTurn });
+  /** `ask` runs an operation on the server. */
+  constructor(schema, ask) {
+    Object.assign(this, { schema, ask });
   }
 
   /** What graphql-js answers. With `later`, each field is resolved by a promise. */
@@ -43,8 +43,7 @@ export class Source {
       const answer = await execute({ schema: this.schema, document, variableValues, operationName, fieldResolver, typeResolver });
       const questions = [...missing.values()];
       if (questions.length === 0) return answer;
-      const now = this.inTurn ? questions.slice(0, 1) : questions;
-      await Promise.all(now.map((question) => this.#fetch(question)));
+      await Promise.all(questions.map((question) => this.#fetch(question)));
     }
   }
 
@@ -57,8 +56,7 @@ export class Source {
       field.args.length === 0 && fieldName in parent.fields
         ? this.#wrap(parent.fields[fieldName], type, [...parent.chain, { on: parent.type, field: fieldName, args: {} }])
         : this.#look([...parent.chain, { on: parent.type, field: fieldName, args: { ...args } }], type, missing);
-    const name = `${parentType.name}.${fieldName}`;
-    return value !== null && (CHANGES.has(name) || (this.inTurn && name === 'LikeState.count')) ? ANY : value;
+    return value !== null && CHANGES.has(`${parentType.name}.${fieldName}`) ? ANY : value;
   }
 
   /** What is known at the end of a chain of fields and places in lists. What is not goes to `missing`. */
@@ -92,8 +90,7 @@ export class Source {
     let answer = await this.#ask(question, this.#selection(type, DEPTH_MAX));
     // Where a field below fails, or it is too much at once, each is asked for by itself.
     const below = (error) => error.path === undefined || error.path.filter((part) => typeof part === 'string').length > question.length;
-    if (answer.errors?.some(below) && !this.inTurn)
-      answer = await this.#ask(question, '{ __typename }');
+    if (answer.errors?.some(below)) answer = await this.#ask(question, '{ __typename }');
     if (answer.data === undefined) throw new Error(`refused: ${JSON.stringify({ question, answer })}`);
     this.#known.set(key, answer);
   }
