@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use apollo_compiler::ast::Type;
 use async_graphql::indexmap::IndexMap;
-use async_graphql::{Error, Name, PathSegment, Response, ServerError, Value};
+use async_graphql::{Error, Name, PathSegment, Pos, Response, ServerError, Value};
 use serde::Serialize;
 
 use super::document::{Field, NormalForm, Object, Selection, Source, TYPE_KEY};
-use super::errors;
+use super::errors::{self, Failure};
 use super::executor::Payload;
 use crate::pipeline::AppError;
 
@@ -61,8 +61,9 @@ impl<'a> Writer<'a> {
         let mut out = Vec::with_capacity(LEN_USUAL);
         out.extend(DATA);
         let failures = Failures::default();
-        let walk = Walk { out, path: Vec::new(), failures, errors: Vec::new(), introspection, request_id };
-        Self { walk, form, is_null: false }
+        let mut walk = Walk { out, path: Vec::new(), failures, errors: Vec::new(), introspection, request_id };
+        let is_null = walk.expect_sound(&form.root).is_err();
+        Self { walk, form, is_null }
     }
 
     /// Writes what a step has given. Where it is false, the operation has come to nothing and the next steps are not to be
@@ -86,11 +87,16 @@ impl<'a> Writer<'a> {
         } else {
             out.push(b'}');
         }
-        if !errors.is_empty() {
-            out.extend(b",\"errors\":");
-            write_json(&mut out, &errors);
-        }
         out.push(b'}');
+        if !errors.is_empty() {
+            // They come first, so that nobody overlooks them behind a long page (specification, 7.1).
+            let mut with_errors = Vec::with_capacity(out.len() + LEN_USUAL);
+            with_errors.extend(b"{\"errors\":");
+            write_json(&mut with_errors, &errors);
+            with_errors.push(b',');
+            with_errors.extend(&out[1..]);
+            out = with_errors;
+        }
         let code = errors.first().map_or("OK", errors::code_name);
         Answer { payload: out.into(), code, refusal: None, is_null: self.is_null }
     }
@@ -121,7 +127,23 @@ enum Segment<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// Reports why an object can't have a value.
+    fn expect_sound(&mut self, object: &Object) -> Result<(), Missing> {
+        let Some((failure, pos)) = &object.failure else { return Ok(()) };
+        self.report(failure, *pos);
+        Err(Missing)
+    }
+
+    /// Reports what the document itself makes fail, at the present place.
+    fn report(&mut self, failure: &Failure, pos: Pos) {
+        let mut error = Error::from(failure.clone()).into_server_error(pos);
+        error.path = self.path();
+        errors::name(&mut error, self.request_id);
+        self.errors.push(error);
+    }
+
     fn object(&mut self, object: &'a Object, values: &IndexMap<Name, Value>) -> Result<(), Missing> {
+        self.expect_sound(object)?;
         self.out.push(b'{');
         self.fields(object, 0..object.fields.len(), values)?;
         self.out.push(b'}');
@@ -158,10 +180,7 @@ impl<'a> Walk<'a> {
                 self.value(&field.ty, &field.selection, value)
             }
             Source::Invalid(failure) => {
-                let mut error = Error::from(failure.clone()).into_server_error(field.pos);
-                error.path = self.path();
-                errors::name(&mut error, self.request_id);
-                self.errors.push(error);
+                self.report(failure, field.pos);
                 self.null(&field.ty)
             }
             Source::Resolver => match values.get(&field.key) {

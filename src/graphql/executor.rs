@@ -108,7 +108,10 @@ impl Api {
 
     async fn subscribe(&self, prepared: Prepared, caller: Caller, request_id: &str) -> Result<Member, Response> {
         let Prepared { form, variables, .. } = prepared;
-        let held = sharing::resume(&form, &variables).map_err(|failure| errors::failed(failure, request_id))?;
+        let held = sharing::resume(&form, &variables).map_err(|failure| {
+            let field = &form.root.fields[0];
+            errors::failed_at(failure, field.pos, &field.key, request_id)
+        })?;
         let audience = if sharing::is_for_everyone(&form) { Audience::Everyone } else { Audience::One(caller) };
         let mut shared = variables;
         shared.retain(|name, _| form.variables.contains(name));

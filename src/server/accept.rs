@@ -47,9 +47,9 @@ struct Preference {
     is_named: bool,
 }
 
-/// The most exact range that fits decides. Without the header, everything is taken.
+/// The most exact range that fits decides. Without the header, or with nothing in it, everything is taken.
 fn preference(headers: &HeaderMap, wanted_type: &str, wanted_subtype: &str) -> Preference {
-    if !headers.contains_key(header::ACCEPT) {
+    if headers.get_all(header::ACCEPT).iter().all(|value| value.as_bytes().trim_ascii().is_empty()) {
         return Preference { quality: 1_000, is_named: false };
     }
     let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -108,7 +108,8 @@ mod tests {
             ("application/json;q=nonsense", None),
             ("text/html", None),
             ("text/event-stream, nonsense", None),
-            ("", None),
+            ("", Some(Json)),
+            (" ", Some(Json)),
         ] {
             assert_eq!(Format::wanted(&headers(accept)), wanted, "{accept}");
         }

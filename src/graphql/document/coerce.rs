@@ -236,7 +236,10 @@ fn leaf(scalar: &str, value: Value, is_float: bool) -> Result<Value, Option<Stri
         ("ID", Value::Number(number)) => match whole(number) {
             Some(whole) => Ok(Value::String(whole.to_string())),
             None if number.is_u64() => Ok(Value::String(number.to_string())),
-            None => Err(None),
+            None => match number.as_f64().filter(|float| float.fract() == 0.0) {
+                Some(float) => Ok(Value::String(float_text(float))),
+                None => Err(None),
+            },
         },
         ("Boolean" | "String" | "ID" | "Float" | "Int", _) => Err(None),
         ("Long", Value::Number(number)) if !is_float => {
@@ -244,6 +247,14 @@ fn leaf(scalar: &str, value: Value, is_float: bool) -> Result<Value, Option<Stri
             scalars::check(scalar, &value).map(|()| value).map_err(Some)
         }
         _ => scalars::check(scalar, &value).map(|()| value).map_err(Some),
+    }
+}
+
+/// A large whole number as JavaScript writes it (ECMA-262, Number::toString).
+fn float_text(float: f64) -> String {
+    match float.abs() < 1e21 {
+        true => float.to_string(),
+        false => format!("{float:e}").replace('e', "e+"),
     }
 }
 

@@ -13,8 +13,11 @@ use super::normal::{Field, Object, Selection, Source, Step};
 /// The response key of a value's type where the answer depends on it. No document can ask for a key like this.
 pub const TYPE_KEY: &str = "@type";
 
-/// The parts of an operation that are executed one after another.
+/// The parts of an operation that are executed one after another; none where it can't be told what is asked.
 pub fn steps(definitions: &Definitions, operation: &Operation, kind: OperationType, root: &Object) -> Vec<Step> {
+    if root.failure.is_some() {
+        return Vec::new();
+    }
     let len = root.fields.len();
     // Fields of a mutation are executed in order, and none after one that fails and can't be null.
     let ranges: Vec<_> = match kind {

@@ -197,8 +197,8 @@ impl Documents {
         let schema = self.definitions.schema();
         let executable = parsed.to_executable(schema).map_err(|found| invalid(&found.errors))?;
         rules::check(self.definitions, &executable).map_err(refused)?;
-        let valid =
-            executable.validate(schema).or_else(|found| rules::pardon(found).map_err(|found| invalid(&found)))?;
+        let valid = executable.validate(schema);
+        let valid = valid.or_else(|found| rules::pardon(found, &parsed, schema).map_err(|found| invalid(&found)))?;
         rules::check_introspection(&valid).map_err(refused)?;
         for operation in valid.operations.iter() {
             NormalForm::check(self.definitions, &valid, operation, &self.limits).map_err(refused)?;
@@ -306,6 +306,19 @@ mod tests {
             assert_eq!(coerced("Int", bad.clone()), None, "{bad}");
         }
         assert_eq!(coerced("Int!", json!(null)), None);
+        let id = |value| match prepare("query($i: ID!) { product(id: $i) { id } }", json!({ "i": value })) {
+            Ok(prepared) => prepared.variables.get("i").cloned(),
+            Err(_) => None,
+        };
+        for (sent, text) in [
+            (json!(1e17), "100000000000000000"),
+            (json!(1.5e25), "1.5e+25"),
+            (json!(-0.0), "0"),
+            (json!(9_007_199_254_740_993_u64), "9007199254740993"),
+        ] {
+            assert_eq!(id(sent), Some(Value::String(text.into())));
+        }
+        assert_eq!(id(json!(1.5)), None);
         let ids = |value| prepare("query($i: [ID!]!) { products(ids: $i) { id } }", json!({ "i": value }));
         assert_eq!(ids(json!(4)).unwrap().variables.get("i"), Some(&Value::List(vec![Value::String("4".into())])));
         assert!(ids(json!([null])).is_err() && ids(json!([["a"]])).is_err());
@@ -372,6 +385,10 @@ mod tests {
             let refused = prepare(good, json!({ "p": "a" })).err();
             assert!(refused.is_none(), "{good}: {refused:?}");
         }
+        let shared =
+            "{ nodes(nodeIds: []) { ... on Product { x: __typename } ... on Board { x: isCurrent: category } } }";
+        assert!(!is_refused(&shared.replace("isCurrent: ", "")));
+        assert!(is_refused(&shared.replace("Board { x: isCurrent: category", "Product { x: category")));
         let twice = "subscription { weightsChanged { note } weightsChanged { id } }";
         assert_eq!(text(twice), "subscription{weightsChanged:weightsChanged{note:note id:id }}");
     }

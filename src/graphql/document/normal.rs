@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use apollo_compiler::Node;
 use apollo_compiler::ast::{Argument, FieldDefinition, Type, Value as Literal};
 use apollo_compiler::executable::{self, DirectiveList, ExecutableDocument, Operation, SelectionSet};
-use apollo_compiler::parser::SourceMap;
+use apollo_compiler::parser::{SourceMap, SourceSpan};
 use apollo_compiler::schema::ExtendedType;
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{ExecutableDocument as Lowered, OperationType};
@@ -66,6 +66,8 @@ impl Step {
 pub struct Object {
     pub type_name: Name,
     pub fields: Vec<Field>,
+    /// Why its fields can't be told: a directive is not given what it needs. Such an object has no value.
+    pub failure: Option<(Failure, Pos)>,
 }
 
 /// A field, once for its response key.
@@ -174,11 +176,13 @@ impl<'a> Builder<'a> {
     fn object(&mut self, type_name: &str, sets: &[&'a SelectionSet]) -> Result<Object, Failure> {
         let mut collected = Collected::new();
         let mut spread = HashSet::new();
-        for set in sets {
-            self.collect(type_name, set, &mut spread, &mut collected)?;
+        let collect = |set: &&'a SelectionSet| self.collect(type_name, set, &mut spread, &mut collected);
+        let failure = sets.iter().try_for_each(collect).err();
+        if failure.is_some() {
+            collected.clear();
         }
         let fields = collected.into_iter().map(|(key, fields)| self.field(type_name, key, &fields));
-        Ok(Object { type_name: Name::new(type_name), fields: fields.collect::<Result<_, _>>()? })
+        Ok(Object { type_name: Name::new(type_name), fields: fields.collect::<Result<_, _>>()?, failure })
     }
 
     fn collect(
@@ -187,7 +191,7 @@ impl<'a> Builder<'a> {
         set: &'a SelectionSet,
         spread: &mut HashSet<&'a str>,
         collected: &mut Collected<'a>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), (Failure, Pos)> {
         for selection in &set.selections {
             if !self.is_included(selection.directives())? {
                 continue;
@@ -214,19 +218,21 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn is_included(&self, directives: &DirectiveList) -> Result<bool, Failure> {
+    fn is_included(&self, directives: &DirectiveList) -> Result<bool, (Failure, Pos)> {
         let Some(variables) = self.variables else { return Ok(true) };
         let holds = |directive: &str, otherwise: bool| {
-            let condition = directives.get(directive).and_then(|directive| directive.specified_argument_by_name("if"));
-            match condition.map(|value| &**value) {
-                None => Ok(otherwise),
-                Some(Literal::Boolean(is)) => Ok(*is),
-                Some(Literal::Variable(name)) => match variables.get(name.as_str()) {
-                    Some(Value::Boolean(is)) => Ok(*is),
-                    _ => Err(Failure::bad(name.to_string(), format!("@{directive} needs true or false"))),
+            let given = directives.get(directive).and_then(|directive| directive.specified_argument_by_name("if"));
+            let Some(condition) = given else { return Ok(otherwise) };
+            let argument = match &**condition {
+                Literal::Boolean(is) => return Ok(*is),
+                Literal::Variable(name) => match variables.get(name.as_str()) {
+                    Some(Value::Boolean(is)) => return Ok(*is),
+                    _ => name.to_string(),
                 },
-                Some(_) => Err(Failure::bad("if", format!("@{directive} needs true or false"))),
-            }
+                _ => "if".to_owned(),
+            };
+            let failure = Failure::bad(argument, format!("@{directive} needs true or false"));
+            Err((failure, place(&self.document.sources, condition.location())))
         };
         Ok(!holds("skip", false)? && holds("include", true)?)
     }
@@ -243,10 +249,8 @@ impl<'a> Builder<'a> {
             return Err(Failure::bad(key.to_owned(), message));
         }
         let (key, name) = (Name::new(key), Name::new(&first.name));
-        let pos = first
-            .name
-            .line_column_range(&self.document.sources)
-            .map_or(Pos::default(), |range| Pos { line: range.start.line, column: range.start.column });
+        let start = first.alias.as_ref().unwrap_or(&first.name);
+        let pos = place(&self.document.sources, start.location());
         let source = match first.name.as_str() {
             "__typename" => Source::TypeName,
             "__schema" | "__type" => Source::Introspection,
@@ -303,6 +307,15 @@ impl<'a> Builder<'a> {
         }
         Ok(arguments)
     }
+}
+
+/// A place in a document as graphql-js tells it: lines end with CR, LF or both, columns are UTF-16 units.
+fn place(sources: &SourceMap, span: Option<SourceSpan>) -> Pos {
+    let before = span.and_then(|span| sources.get(&span.file_id())?.source_text().get(..span.offset()));
+    let Some(before) = before else { return Pos::default() };
+    let breaks = |text: &str| text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+    let line = before.rfind(['\n', '\r']).map_or(before, |at| &before[at + 1..]);
+    Pos { line: breaks(before) + 1, column: line.encode_utf16().count() + 1 }
 }
 
 /// 5.3.2. apollo-compiler takes a list for one that goes on behind its end, and a block string for another one.
@@ -368,6 +381,9 @@ impl fmt::Display for Text<'_> {
 
 fn write_object(f: &mut fmt::Formatter<'_>, object: &Object) -> fmt::Result {
     f.write_char('{')?;
+    if let Some((failure, _)) = &object.failure {
+        write!(f, "!{failure:?}")?;
+    }
     for field in &object.fields {
         write!(f, "{}:{}", field.key, field.name)?;
         for (name, value) in &field.arguments {

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use apollo_compiler::Node;
-use apollo_compiler::ast::{Argument, InputValueDefinition, Type, Value as Literal};
+use apollo_compiler::ast::{self, Argument, Definition, Document, InputValueDefinition, Type, Value as Literal};
 use apollo_compiler::executable::{DirectiveList, ExecutableDocument, Operation, Selection, SelectionSet};
 use apollo_compiler::schema::ExtendedType;
 use apollo_compiler::validation::{DiagnosticList, Valid, WithErrors};
+use apollo_compiler::{Node, Schema};
 
 use super::coerce::{Coercion, Given};
 use super::definitions::Definitions;
@@ -42,13 +42,53 @@ pub fn check(definitions: &Definitions, document: &ExecutableDocument) -> Result
 }
 
 /// The document after all, where validation has found nothing but what [`check`] knows better: apollo-compiler counts a
-/// subscription's root fields as often as they stand.
-pub fn pardon(found: WithErrors<ExecutableDocument>) -> Result<Valid<ExecutableDocument>, DiagnosticList> {
-    let is_known = |name: Option<&str>| name == Some("SubscriptionUsesMultipleFields");
-    if found.errors.iter().all(|diagnostic| is_known(diagnostic.error.unstable_error_name())) {
+/// subscription's root fields as often as they stand. And unlike graphql-js it lets no `__typename` share its response key with
+/// a field of another type, on another object.
+pub fn pardon(
+    found: WithErrors<ExecutableDocument>,
+    parsed: &Document,
+    schema: &Valid<Schema>,
+) -> Result<Valid<ExecutableDocument>, DiagnosticList> {
+    let has_only = |errors: &DiagnosticList, known: &[&str]| {
+        let mut names = errors.iter().map(|diagnostic| diagnostic.error.unstable_error_name());
+        names.all(|name| name.is_some_and(|name| known.contains(&name)))
+    };
+    const ROOTS: &str = "SubscriptionUsesMultipleFields";
+    let is_pardoned = has_only(&found.errors, &[ROOTS])
+        || has_only(&found.errors, &[ROOTS, "ConflictingFieldType"]) && {
+            let mut plain = parsed.clone();
+            plain.definitions.iter_mut().for_each(name_types_plainly);
+            let checked = plain.to_executable(schema).map(|plain| plain.validate(schema).err());
+            checked.is_ok_and(|found| found.is_none_or(|found| has_only(&found.errors, &[ROOTS])))
+        };
+    if is_pardoned {
         return Ok(Valid::assume_valid(found.partial));
     }
     Err(found.errors)
+}
+
+/// Takes the aliases of `__typename` away.
+fn name_types_plainly(definition: &mut Definition) {
+    fn selections(set: &mut [ast::Selection]) {
+        for selection in set {
+            match selection {
+                ast::Selection::Field(field) => {
+                    let field = field.make_mut();
+                    if field.name == "__typename" {
+                        field.alias = None;
+                    }
+                    selections(&mut field.selection_set);
+                }
+                ast::Selection::InlineFragment(inline) => selections(&mut inline.make_mut().selection_set),
+                ast::Selection::FragmentSpread(_) => {}
+            }
+        }
+    }
+    match definition {
+        Definition::OperationDefinition(operation) => selections(&mut operation.make_mut().selection_set),
+        Definition::FragmentDefinition(fragment) => selections(&mut fragment.make_mut().selection_set),
+        _ => {}
+    }
 }
 
 /// What an operation or a fragment holds, without the fragments that it spreads.

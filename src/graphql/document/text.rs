@@ -39,7 +39,7 @@ pub fn read<'a>(text: &'a str, limits: &DocumentLimits) -> Result<(Cow<'a, str>,
             TokenKind::LCurly | TokenKind::LParen | TokenKind::LBracket => brackets += 1,
             TokenKind::Name => name = token.data(),
             // JSON can't say infinity, so no resolver can be given it.
-            TokenKind::Int | TokenKind::Float if token.data().parse().is_ok_and(f64::is_infinite) => {
+            TokenKind::Float if token.data().parse().is_ok_and(f64::is_infinite) => {
                 let message = format!("{} is beyond the numbers that there are", token.data());
                 return Err(Failure::bad(name.to_owned(), message));
             }

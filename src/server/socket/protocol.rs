@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_graphql as gql;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use super::straight::Straight;
 use crate::graphql::{self, Payload};
@@ -21,6 +22,7 @@ pub enum ClientMessage {
     },
     Subscribe {
         id: String,
+        #[serde(deserialize_with = "of_object")]
         payload: Box<graphql::Request>,
     },
     Complete {
@@ -83,8 +85,27 @@ pub fn reason(code: u16) -> &'static str {
     }
 }
 
+/// A request's fields by their names: a list would be read by their order.
+fn of_object<'de, D: Deserializer<'de>>(payload: D) -> Result<Box<graphql::Request>, D::Error> {
+    let mut fields = Map::<String, Value>::deserialize(payload)?;
+    if let Some(extensions) = fields.remove("extensions").filter(|it| !it.is_object() && !it.is_null()) {
+        return Err(D::Error::custom(format!("extensions are an object, and not {extensions}")));
+    }
+    graphql::Request::deserialize(Value::Object(fields)).map(Box::new).map_err(D::Error::custom)
+}
+
 pub fn read(text: &str) -> Result<ClientMessage, Close> {
-    serde_json::from_str(text).map_err(|error| Close::BadMessage(format!("Invalid message received: {error}")))
+    let bad = |why: String| Close::BadMessage(format!("Invalid message received: {why}"));
+    let message = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+    match &message {
+        ClientMessage::ConnectionInit { payload } if !payload.is_object() && !payload.is_null() => {
+            Err(bad("the payload of connection_init is an object".to_owned()))
+        }
+        ClientMessage::Subscribe { id, .. } | ClientMessage::Complete { id } if id.is_empty() => {
+            Err(bad("an id has at least one character".to_owned()))
+        }
+        _ => Ok(message),
+    }
 }
 
 pub fn acknowledged() -> Message {
@@ -171,9 +192,18 @@ mod tests {
 
     #[test]
     fn what_is_no_message_closes_the_connection() {
-        for bad in
-            ["", "[]", "{}", r#"{"type":"start"}"#, r#"{"type":"subscribe","payload":{}}"#, r#"{"type":"complete"}"#]
-        {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"start"}"#,
+            r#"{"type":"subscribe","payload":{}}"#,
+            r#"{"type":"subscribe","id":"","payload":{"query":"{ viewer { id } }"}}"#,
+            r#"{"type":"subscribe","id":"1","payload":["{ viewer { id } }"]}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":"{ viewer { id } }","extensions":[]}}"#,
+            r#"{"type":"connection_init","payload":[]}"#,
+            r#"{"type":"complete"}"#,
+        ] {
             let refused = read(bad).err().map(|close| close.frame().code);
             assert_eq!(refused, Some(4400), "{bad}");
         }

@@ -294,7 +294,8 @@ class Draft {
     const known = [...this.#variables].filter(([, { type }]) => type === 'Boolean!').map(([name]) => name);
     const fallback = random.chance(0.2) ? [random.pick(['true', 'false'])] : undefined;
     const nullable = fallback ? random.chance(0.5) : this.#slips('nullableVariable');
-    const json = fallback && random.chance(0.5) ? undefined : random.pick(['true', 'false']);
+    const values = fallback && nullable ? ['true', 'false', 'null'] : ['true', 'false'];
+    const json = fallback && random.chance(0.5) ? undefined : random.pick(values);
     const name = known.length > 0 && random.chance(0.5) ? random.pick(known) : this.#newVariable(nullable ? 'Boolean' : 'Boolean!', fallback, json);
     this.#scope.variables.add(name);
     return ['$', name];
