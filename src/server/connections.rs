@@ -66,16 +66,18 @@ pub async fn accept(
             let mut connection = pin!(connection);
             let served = async {
                 tokio::select! {
-                    ended = connection.as_mut() => return ended,
+                    biased;
                     () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+                    ended = connection.as_mut() => return ended,
                 }
                 connection.await
             };
             tokio::select! {
+                biased;
+                () = cut_off.cancelled() => {}
                 ended = served => if let Err(error) = ended {
                     tracing::debug!(%error, %peer, "a connection broke");
                 },
-                () = cut_off.cancelled() => {}
             }
         });
     }

@@ -128,7 +128,10 @@ impl Connection {
                 clock.as_mut().reset(due_at);
             }
             tokio::select! {
+                // The stop and the time come first: a client that always has something to say must not keep them waiting.
                 biased;
+                () = &mut stopping => return Err(closed(Close::GoingAway)),
+                () = &mut clock => self.on_time().await?,
                 Some((_, message)) = self.operations.next(), if !self.operations.is_empty() => self.send(message).await?,
                 () = has_rest(&self.wire) => self.finish().await?,
                 message = self.socket.next() => match message {
@@ -136,8 +139,6 @@ impl Connection {
                     Some(Err(error)) => return Err(self.broken(error)),
                     None => return Err(End::Left),
                 },
-                () = &mut clock => self.on_time().await?,
-                () = &mut stopping => return Err(closed(Close::GoingAway)),
             }
         }
     }
@@ -152,9 +153,7 @@ impl Connection {
         if self.caller.is_none() && now >= self.init_by {
             return Err(closed(Close::InitTimeout));
         }
-        if self.expires_at.is_some_and(|at| now >= at) {
-            return Err(closed(Close::Forbidden("the token has expired".to_owned())));
-        }
+        self.check_token()?;
         if now >= self.ping_at {
             if !std::mem::take(&mut self.is_alive) {
                 return Err(End::Silent);
@@ -163,6 +162,13 @@ impl Connection {
             self.send(Message::Ping(axum::body::Bytes::new())).await?;
         }
         Ok(())
+    }
+
+    fn check_token(&self) -> Result<(), End> {
+        match self.expires_at {
+            Some(at) if Instant::now() >= at => Err(closed(Close::Forbidden("the token has expired".to_owned()))),
+            _ => Ok(()),
+        }
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
@@ -239,6 +245,8 @@ impl Connection {
 
     async fn begin(&mut self, id: String, mut request: graphql::Request) -> Result<(), End> {
         let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
+        // A timer comes a little late on a busy server.
+        self.check_token()?;
         if id.len() > ID_LEN_MAX {
             return Err(closed(Close::BadMessage(format!("an id has at most {ID_LEN_MAX} bytes"))));
         }

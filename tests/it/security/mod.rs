@@ -3,6 +3,7 @@
 mod ask;
 mod browser;
 mod fields;
+mod flood;
 mod foreign;
 mod limited;
 mod schema;

@@ -183,15 +183,15 @@ async fn upgrade(server: &Server, token: Option<&str>) -> Result<WebSocketStream
     }
 }
 
-/// What comes after connection_init: the acknowledgement, or the code of the close.
-async fn initialised(server: &Server, token: &str) -> Result<(), u16> {
+/// A socket whose connection_init was acknowledged, or the code of the close.
+pub async fn initialised_socket(server: &Server, token: &str) -> Result<WebSocketStream<TcpStream>, u16> {
     let mut socket = upgrade(server, None).await.unwrap();
     let init = json!({ "type": "connection_init", "payload": bearer(Some(token)) });
     socket.send(Message::text(init.to_string())).await.unwrap();
     match tokio::time::timeout(LIMIT, socket.next()).await.unwrap().unwrap().unwrap() {
         Message::Text(text) => {
             assert!(text.contains("connection_ack"), "{text}");
-            Ok(())
+            Ok(socket)
         }
         Message::Close(Some(frame)) => Err(frame.code.into()),
         other => panic!("{other:?}"),
@@ -223,7 +223,7 @@ async fn on_every_way(server: &Server, token: &str) -> Vec<(&'static str, Result
         ("events by GET", of(events(server.http.get(&stream).query(&[("query", query)]))).await),
         ("metrics", of(server.http.get(format!("{}/metrics", server.url))).await),
         ("upgrade", upgrade(server, Some(token)).await.map(drop)),
-        ("connection_init", initialised(server, token).await),
+        ("connection_init", initialised_socket(server, token).await.map(drop)),
     ]
 }
 
