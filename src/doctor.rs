@@ -7,6 +7,7 @@ use acclaim::engine::EngineLimits;
 use acclaim::engine::redis::RedisEngine;
 use acclaim::ledger::{Ledger, missing_file};
 use acclaim::pipeline::{examine_lag, examine_owner};
+use acclaim::server::is_public;
 
 use crate::config;
 
@@ -18,7 +19,7 @@ const FILES_MIN: u64 = 256;
 
 /// Everything that was found, in the order in which it should be mended.
 pub async fn examine(settings: &config::Doctor) -> Vec<Finding> {
-    let mut findings = vec![open_files()];
+    let mut findings = vec![open_files(), callers(settings)];
     let ledger = in_time("ledger", ledger(settings, &mut findings)).await;
     let ledger = ledger.unwrap_or_else(|finding| {
         findings.push(finding);
@@ -106,6 +107,23 @@ async fn engine(
     let examined = engine.examine().await;
     findings.extend(examined.map_err(|error| Finding::fail("Redis", error.to_string()))?);
     Ok(Some(engine))
+}
+
+/// Whether a server can tell its callers apart, by whom it can hear from where it listens.
+fn callers(settings: &config::Doctor) -> Finding {
+    let (subject, address) = ("callers", settings.listen.listen.ip());
+    if !settings.auth.trusted_proxy.is_empty() {
+        return Finding::ok(subject, "those behind the proxies of --trusted-proxy have the addresses that these name");
+    }
+    if !settings.auth.is_set() {
+        return Finding::ok(subject, "without auth settings, only those on this machine, who have no budgets");
+    }
+    if is_public(address) || address.is_unspecified() {
+        return Finding::ok(subject, "each public address has a budget; behind a proxy, set --trusted-proxy");
+    }
+    let advice = "name the proxies in front of it with --trusted-proxy (ACCLAIM_TRUSTED_PROXY)";
+    let why = "is private, so callers come through a proxy, and who is not signed in has no budget";
+    Finding::warn(subject, format!("{address} {why}: {advice}"))
 }
 
 fn open_files() -> Finding {

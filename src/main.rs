@@ -3,10 +3,11 @@
 
 mod config;
 mod doctor;
+mod log;
 mod welcome;
 
 use std::future::Future;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +21,14 @@ use acclaim::engine::redis::RedisEngine;
 use acclaim::ledger::{Ledger, name_long_wait};
 use acclaim::live::Hub;
 use acclaim::pipeline::{self, App};
-use acclaim::server::ServerConfig;
-use acclaim::server::auth::{self, Auth, Expected, Keys};
+use acclaim::server::auth::{self, Auth, Expected, Keys, Source};
+use acclaim::server::{Proxies, ServerConfig};
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Bench, Cli, Command, Import, ImportFile, Remote, Role};
+use crate::config::{Bench, Cli, Command, Graphiql, Import, ImportFile, Remote, Role};
 
 /// A request makes hundreds of small allocations on whatever thread it is polled; the system's own allocator spent a tenth
 /// of the server's time on them.
@@ -69,24 +67,10 @@ async fn execute() -> ExitCode {
     }
     // The database's driver repeats what Postgres says of tables that are there already.
     let quiet_unless_asked = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info,tokio_postgres=warn" };
-    let log = cli.log.as_deref().unwrap_or(quiet_unless_asked);
-    if let Some(word) = no_level(log) {
-        eprintln!(
-            "acclaim: --log (ACCLAIM_LOG) {word:?} is no level: set error, warn, info, debug, trace or off, or \
-             TARGET=LEVEL for a part"
-        );
+    let filter = cli.log.as_deref().unwrap_or(quiet_unless_asked);
+    if let Err(why) = log::begin(filter) {
+        eprintln!("acclaim: {why}");
         return ExitCode::from(2);
-    }
-    match tracing_subscriber::EnvFilter::try_new(log) {
-        Ok(filter) => {
-            let colours = std::io::stderr().is_terminal();
-            let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
-            tracing_subscriber::registry().with(filter_fn(is_for_the_log)).with(filter).with(lines).init();
-        }
-        Err(error) => {
-            eprintln!("acclaim: --log (ACCLAIM_LOG) {log:?} is not a filter: {error}; set a level such as info");
-            return ExitCode::from(2);
-        }
     }
     match run(cli.command).await {
         Ok(code) => code,
@@ -95,20 +79,6 @@ async fn execute() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A word that stands alone in a filter and is no level: it would be taken for a part of the program, and nothing else would
-/// be logged.
-fn no_level(log: &str) -> Option<&str> {
-    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-    let words = log.split(',').map(str::trim).filter(|word| !word.is_empty());
-    words.into_iter().find(|word| !word.contains(['=', '[']) && !is_level(word))
-}
-
-/// Whatever the filter asks for: the library of WebSockets traces whole messages, and the first of each has the caller's
-/// token.
-fn is_for_the_log(what: &tracing::Metadata<'_>) -> bool {
-    *what.level() != tracing::Level::TRACE || !what.target().starts_with("tungstenite")
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -169,7 +139,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 async fn server(settings: config::Serve, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
     #[cfg(feature = "planted-bugs")]
     settings.planted_bug.iter().for_each(|bug| bug.plant());
-    let auth = auth(&settings.auth)?;
+    let auth = auth(&settings.auth).await?;
     let ledger = name_long_wait("the database at DATABASE_URL to answer", ledger(&settings.database)).await;
     let ledger = ledger.context("DATABASE_URL")?;
     let migrated = name_long_wait("the ledger's tables to be brought up to date", ledger.migrate()).await;
@@ -184,14 +154,17 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     let app = App::start(engine, ledger, pace).await?;
     let hub = Hub::start(&app);
     let address = listener.local_addr()?;
-    eprint!("{}", welcome::text(address, app.engine().kind(), app.ledger().kind(), &auth));
+    let has_page = settings.pages.graphiql == Graphiql::On;
+    eprint!("{}", welcome::text(address, app.engine().kind(), app.ledger().kind(), &auth, has_page));
     let limits = settings.limits.plain(settings.auth.is_set());
     let config = ServerConfig {
         auth,
         allow_origin: settings.auth.allow_origin,
         allow_host: settings.auth.allow_host,
+        graphiql: has_page,
         graphiql_assets: settings.pages.graphiql_assets,
         limits,
+        proxies: Proxies::trusting(settings.auth.trusted_proxy),
         metrics: settings.pages.metrics.plain(),
     };
     let served = acclaim::server::serve(listener, app.clone(), hub, config, shutdown).await;
@@ -199,17 +172,24 @@ async fn server(settings: config::Serve, listener: TcpListener, shutdown: Cancel
     served
 }
 
-fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
+async fn auth(settings: &config::Auth) -> anyhow::Result<Auth> {
     if !settings.is_set() {
         return Ok(Auth::Open);
     }
-    let jwks = settings.jwks_file.as_ref().map(|file| {
-        std::fs::read_to_string(file).with_context(|| format!("ACCLAIM_JWKS_FILE: can't read {}", file.display()))
+    let authorities = settings.jwks_ca_file.as_ref().map(|file| {
+        std::fs::read(file).with_context(|| format!("ACCLAIM_JWKS_CA_FILE: can't read {}", file.display()))
     });
+    let authorities = authorities.transpose()?;
+    let source = match (&settings.jwks_file, &settings.jwks_url) {
+        (Some(file), _) => Some(Source::File(file.clone())),
+        (None, Some(url)) => Some(Source::address(url, authorities.as_deref())?),
+        (None, None) => None,
+    };
+    let has_source = source.is_some();
     let secret = settings.jwt.jwt_secret.as_ref().map(config::Secret::reveal);
-    let keys = Keys::new(secret, jwks.transpose()?.as_deref())?;
+    let keys = Keys::reading(secret, source).await?.without_revoked(settings.revoked.clone())?;
     let jwt = &settings.jwt;
-    if settings.jwks_file.is_some() && jwt.jwt_audience.is_none() {
+    if has_source && jwt.jwt_audience.is_none() {
         tracing::warn!(
             "tokens for other audiences are taken as well, if the identity provider signs any: set --jwt-audience \
              (ACCLAIM_JWT_AUDIENCE)"
@@ -371,6 +351,7 @@ fn sign(
         Role::User => "USER".to_owned(),
         Role::Ingest => "INGEST".to_owned(),
         Role::Admin => "ADMIN".to_owned(),
+        Role::Metrics => "METRICS".to_owned(),
     };
     let claims = auth::Claims {
         sub: user.to_owned(),
@@ -379,6 +360,7 @@ fn sign(
         roles: roles.iter().map(role).collect(),
         iss: jwt.jwt_issuer.clone(),
         aud: jwt.jwt_audience.clone(),
+        jti: Some(acclaim::graphql::new_request_id()),
     };
     Ok(auth::sign(secret.reveal(), &claims)?)
 }

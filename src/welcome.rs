@@ -6,7 +6,7 @@ use acclaim::ledger::LedgerKind;
 use acclaim::server::auth::Auth;
 
 /// The addresses that this machine's browser and shell reach the server at.
-pub fn text(address: SocketAddr, engine: &str, ledger: LedgerKind, auth: &Auth) -> String {
+pub fn text(address: SocketAddr, engine: &str, ledger: LedgerKind, auth: &Auth, has_page: bool) -> String {
     let host = match address.ip() {
         // Listening everywhere is reached here at the loopback address.
         ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
@@ -22,12 +22,12 @@ pub fn text(address: SocketAddr, engine: &str, ledger: LedgerKind, auth: &Auth) 
             ("whoever brings a token (acclaim token makes one)", "-H \"Authorization: Bearer $ACCLAIM_TOKEN\"")
         }
     };
+    let page = if has_page { format!("  GraphiQL  http://{host}/graphiql\n") } else { String::new() };
     format!(
         "\
 Acclaim is ready, with engine {engine} and ledger {ledger}; open to {who}.
 
-  GraphiQL  http://{host}/graphiql
-  GraphQL   http://{host}/graphql
+{page}  GraphQL   http://{host}/graphql
   live      ws://{host}/graphql/ws
   health    http://{host}/readyz
 

@@ -1,7 +1,9 @@
 //! Who may call, and how they prove it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use acclaim::server::IpNet;
 use clap::Args;
 
 use super::Secret;
@@ -13,10 +15,24 @@ pub struct Auth {
     #[command(flatten)]
     pub jwt: Jwt,
 
-    /// File with the public keys (JWKS: RS256 or EdDSA) of the identity provider that signs the tokens. Read once, at
-    /// start. With a secret as well, tokens of both kinds are accepted
-    #[arg(long, env = "ACCLAIM_JWKS_FILE", value_name = "FILE")]
+    /// File with the public keys (JWKS: RS256 or EdDSA) of the identity provider that signs the tokens. Read at start, every
+    /// 10 minutes, and when a token names an unknown key, every 10 s at most. With a secret as well, tokens of both kinds are
+    /// accepted
+    #[arg(long, env = "ACCLAIM_JWKS_FILE", value_name = "FILE", conflicts_with = "jwks_url")]
     pub jwks_file: Option<PathBuf>,
+
+    /// The same from the provider itself: an https address, such as https://id.example.com/.well-known/jwks.json
+    #[arg(long, env = "ACCLAIM_JWKS_URL", value_name = "URL")]
+    pub jwks_url: Option<String>,
+
+    /// Certificates (PEM) of authorities to trust for --jwks-url, besides those that browsers do
+    #[arg(long, env = "ACCLAIM_JWKS_CA_FILE", value_name = "FILE")]
+    pub jwks_ca_file: Option<PathBuf>,
+
+    /// File that takes tokens back before they expire: JSON such as {"jti": ["8d3f"], "notBefore": {"ann": 1767225600}}, the
+    /// second for tokens of a user that were issued before a time, in seconds since 1970. Looked at every second
+    #[arg(long, env = "ACCLAIM_REVOKED", value_name = "FILE")]
+    pub revoked: Option<PathBuf>,
 
     /// Web pages that may call from a browser, as origins such as https://shop.example.com; several with commas.
     /// With none, only pages that this server serves itself can
@@ -27,11 +43,17 @@ pub struct Auth {
     /// with commas. By any other name it might be somebody's page, who has given the name this machine's address
     #[arg(long, env = "ACCLAIM_ALLOW_HOST", value_delimiter = ',', value_name = "HOST")]
     pub allow_host: Vec<String>,
+
+    /// Networks of the proxies in front of this server, such as 10.0.0.0/8, or single addresses; several with commas. What
+    /// they say in Forwarded (RFC 7239) or X-Forwarded-For is believed: the rightmost address there that is none of theirs is
+    /// the caller's
+    #[arg(long, env = "ACCLAIM_TRUSTED_PROXY", value_delimiter = ',', value_name = "CIDR", value_parser = network)]
+    pub trusted_proxy: Vec<IpNet>,
 }
 
 impl Auth {
     pub fn is_set(&self) -> bool {
-        self.jwt.jwt_secret.is_some() || self.jwks_file.is_some()
+        self.jwt.jwt_secret.is_some() || self.jwks_file.is_some() || self.jwks_url.is_some()
     }
 }
 
@@ -50,4 +72,9 @@ pub struct Jwt {
     /// signs tokens for others, which would be taken as well. Not looked at where it is not set
     #[arg(long, env = "ACCLAIM_JWT_AUDIENCE", value_name = "AUDIENCE", help_heading = "Auth")]
     pub jwt_audience: Option<String>,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| one()).map_err(|_| "set a network such as 10.0.0.0/8, or an address".to_owned())
 }

@@ -66,8 +66,8 @@ impl Listen {
         }
         Err(format!(
             "--listen {} can be reached from other machines, and without auth settings everyone there may do \
-             everything: set --jwt-secret (ACCLAIM_JWT_SECRET) or --jwks-file (ACCLAIM_JWKS_FILE), or listen on \
-             127.0.0.1",
+             everything: set --jwt-secret (ACCLAIM_JWT_SECRET), --jwks-file (ACCLAIM_JWKS_FILE) or --jwks-url \
+             (ACCLAIM_JWKS_URL), or listen on 127.0.0.1",
             self.listen
         ))
     }
@@ -76,6 +76,20 @@ impl Listen {
 impl Auth {
     fn check(&self) -> Check {
         self.jwt.check()?;
+        if self.jwks_url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
+            return Err(
+                "--jwks-url (ACCLAIM_JWKS_URL) must begin with https://, or anybody on the way could put keys of \
+                        his own there"
+                    .to_owned(),
+            );
+        }
+        if self.revoked.is_some() && !self.is_set() {
+            return Err(
+                "--revoked (ACCLAIM_REVOKED) takes tokens back, and this server asks for none: set --jwt-secret, \
+                        --jwks-file or --jwks-url as well"
+                    .to_owned(),
+            );
+        }
         self.allow_origin.iter().try_for_each(|origin| check_origin(origin))
     }
 }

@@ -79,12 +79,42 @@ pub struct Limits {
     #[arg(value_parser = count(0))]
     pub connections_per_user: u32,
 
-    /// Live connections from one address: an office behind one. 0 for no limit, as behind a proxy, which has but one
-    /// address; none without auth settings
+    /// Live connections from one address: an office behind one. 0 for no limit, as behind a proxy that --trusted-proxy does
+    /// not name, which has but one address; none without auth settings
     #[arg(long, env = "ACCLAIM_CONNECTIONS_PER_ADDRESS", default_value_t = DEFAULT.connections_per_address as u32)]
     #[arg(value_name = "COUNT")]
     #[arg(value_parser = count(0))]
     pub connections_per_address: u32,
+
+    /// What one caller may take of a server for long, in units of 10 µs of its time in a second; 0 for no limit. 10,000 are a
+    /// tenth of a core, or 100 pages of rankings, which an office behind one address stays below. Who is signed in has a
+    /// budget of his own, others that of their address (of a /64 in IPv6); ten times as much with the role INGEST or ADMIN.
+    /// Private addresses have none unless --trusted-proxy is set
+    #[arg(long, env = "ACCLAIM_BUDGET", default_value_t = DEFAULT.budget_rate as u32, value_name = "UNITS")]
+    #[arg(value_parser = count(0))]
+    pub budget: u32,
+
+    /// What one caller may take at once, in the same units: half a second of a core, or 500 pages
+    #[arg(long, env = "ACCLAIM_BUDGET_BURST", default_value_t = DEFAULT.budget_burst as u32, value_name = "UNITS")]
+    #[arg(value_parser = count(100))]
+    pub budget_burst: u32,
+
+    /// Queries and mutations under way, of all callers: each holds memory, and what waits behind so many is answered too late
+    /// for anybody
+    #[arg(long, env = "ACCLAIM_IN_FLIGHT_MAX", default_value_t = DEFAULT.in_flight as u32, value_name = "COUNT")]
+    #[arg(value_parser = count(1))]
+    pub in_flight_max: u32,
+
+    /// Bytes of all bodies over 16 KiB that are being read or worked on: 64 of the longest. Who is not signed in can hold a
+    /// quarter of it
+    #[arg(long, env = "ACCLAIM_BODIES_LEN_MAX", default_value_t = DEFAULT.bodies_len as u32, value_name = "BYTES")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1_000_000..=4_000_000_000))]
+    pub bodies_len_max: u32,
+
+    /// Connections of all callers: 8 KB each while they are idle. One public address can hold a quarter of them
+    #[arg(long, env = "ACCLAIM_CONNECTIONS_MAX", default_value_t = DEFAULT.connections as u32, value_name = "COUNT")]
+    #[arg(value_parser = count(1))]
+    pub connections_max: u32,
 
     /// How long a connection may take to send a request's headers, and may stay idle between two requests, in seconds: one
     /// that trickles holds memory for nothing
@@ -145,6 +175,11 @@ impl Limits {
             subscriptions: self.subscriptions_max as usize,
             connections_per_user: self.connections_per_user as usize,
             connections_per_address: self.connections_per_address as usize,
+            budget_rate: self.budget.into(),
+            budget_burst: self.budget_burst.into(),
+            in_flight: self.in_flight_max as usize,
+            bodies_len: self.bodies_len_max as usize,
+            connections: self.connections_max as usize,
             header_timeout: seconds(self.header_timeout),
             request_timeout: seconds(self.request_timeout),
         }
@@ -167,6 +202,11 @@ impl Default for Limits {
             subscriptions_max: DEFAULT.subscriptions as u32,
             connections_per_user: DEFAULT.connections_per_user as u32,
             connections_per_address: DEFAULT.connections_per_address as u32,
+            budget: DEFAULT.budget_rate as u32,
+            budget_burst: DEFAULT.budget_burst as u32,
+            in_flight_max: DEFAULT.in_flight as u32,
+            bodies_len_max: DEFAULT.bodies_len as u32,
+            connections_max: DEFAULT.connections as u32,
             header_timeout: DEFAULT.header_timeout.as_secs() as u32,
             request_timeout: DEFAULT.request_timeout.as_secs() as u32,
         }

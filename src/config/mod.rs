@@ -226,6 +226,10 @@ pub struct Rebuild {
 #[derive(Debug, Args)]
 pub struct Doctor {
     #[command(flatten)]
+    pub listen: Listen,
+    #[command(flatten)]
+    pub auth: Auth,
+    #[command(flatten)]
     pub database: Database,
     #[command(flatten)]
     pub redis: Redis,
@@ -257,6 +261,8 @@ pub enum Role {
     Ingest,
     /// Change weights, boards and product rules, see who changed them, verify, rebuild
     Admin,
+    /// Read /metrics; alone, nothing else
+    Metrics,
 }
 
 /// A running server, and who calls it.
@@ -287,6 +293,10 @@ impl Listen {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Pages")]
 pub struct Pages {
+    /// Whether there is a page to try the API with, /graphiql. Whoever reaches it can do no more than without
+    #[arg(long, env = "ACCLAIM_GRAPHIQL", value_enum, default_value_t = Graphiql::On)]
+    pub graphiql: Graphiql,
+
     /// Folder with a copy of GraphiQL's files, for machines without internet. From its usual CDN where it is not set
     #[arg(long, env = "ACCLAIM_GRAPHIQL_ASSETS", value_name = "DIR")]
     pub graphiql_assets: Option<PathBuf>,
@@ -297,8 +307,15 @@ pub struct Pages {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Graphiql {
+    #[default]
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Metrics {
-    /// Whoever has the role ADMIN
+    /// Whoever has the role METRICS or ADMIN
     #[default]
     Admin,
     /// Whoever reaches the server: for one that nobody else can reach

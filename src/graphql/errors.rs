@@ -23,6 +23,11 @@ pub enum Failure {
     BadInput { argument: Cow<'static, str>, message: String },
     #[error("{message} (limit {limit}: {value})")]
     LimitExceeded { limit: &'static str, value: usize, message: String },
+    #[error("this is more than one caller may take; try again in {retry_after_ms} ms")]
+    OverBudget { retry_after_ms: u64 },
+    /// All callers together have taken what there is.
+    #[error("the server is busy (limit {limit}: {value}); try again in a moment")]
+    Overloaded { limit: &'static str, value: usize },
     /// What Apollo's clients wait for before they send the document itself.
     #[error("PersistedQueryNotFound")]
     PersistedQueryNotFound,
@@ -159,9 +164,18 @@ pub fn name(error: &mut ServerError, request_id: &str) {
             set(error, "limit", limit.into());
             set(error, "value", value.into());
         }
+        Some(Failure::OverBudget { retry_after_ms }) => set(error, "retryAfterMs", retry_after_ms.into()),
+        Some(Failure::Overloaded { limit, value }) => {
+            set(error, "retryAfterMs", scattered(OVERLOADED_RETRY_MS).into());
+            set(error, "limit", limit.into());
+            set(error, "value", value.into());
+        }
         _ => {}
     }
 }
+
+/// What a crowd has taken is given back within the time of a request or two.
+const OVERLOADED_RETRY_MS: u64 = 1_000;
 
 /// By chance between half and one and a half of it: all who heard at once that something is away shall not come back at
 /// once.
@@ -192,6 +206,8 @@ fn code_of(error: &ServerError) -> Code {
             Failure::Forbidden(_) => Code::Forbidden,
             Failure::BadInput { .. } => Code::BadUserInput,
             Failure::LimitExceeded { .. } => Code::LimitExceeded,
+            Failure::OverBudget { .. } => Code::RateLimited,
+            Failure::Overloaded { .. } => Code::Unavailable,
             Failure::PersistedQueryNotFound => Code::PersistedQueryNotFound,
         };
     }
@@ -276,7 +292,9 @@ mod tests {
     fn every_failure_has_its_code() {
         let away = AppError::Unavailable { reason: "no Redis".into(), retry_after_ms: 250 };
         let far = AppError::TooMuch { limit: "periods", value: 1_000, message: "too far".into() };
-        let cases: [(Error, &str); 9] = [
+        let cases: [(Error, &str); 11] = [
+            (Failure::OverBudget { retry_after_ms: 80 }.into(), "RATE_LIMITED"),
+            (Failure::Overloaded { limit: "requestsInFlight", value: 9 }.into(), "UNAVAILABLE"),
             (far.into(), "LIMIT_EXCEEDED"),
             (Failure::Unauthenticated("who?".into()).into(), "UNAUTHENTICATED"),
             (Failure::Forbidden(Role::Admin).into(), "FORBIDDEN"),
@@ -296,6 +314,11 @@ mod tests {
     fn retries_are_told_when_and_arguments_by_name() {
         let limited = told_of(AppError::RateLimited { retry_after_ms: 80 });
         assert_eq!(extension(&limited, "retryAfterMs"), Some(80.into()));
+        let over = told_of(Failure::OverBudget { retry_after_ms: 70 });
+        assert_eq!(extension(&over, "retryAfterMs"), Some(70.into()));
+        let busy = told_of(Failure::Overloaded { limit: "requestsInFlight", value: 9 });
+        assert_eq!(extension(&busy, "limit"), Some("requestsInFlight".into()));
+        assert!(extension(&busy, "retryAfterMs").is_some());
         assert_eq!(extension(&told_of(Failure::bad("first", "…")), "argument"), Some("first".into()));
     }
 

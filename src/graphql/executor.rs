@@ -115,11 +115,7 @@ impl Api {
         let audience = if sharing::is_for_everyone(&form) { Audience::Everyone } else { Audience::One(caller) };
         let mut shared = variables;
         shared.retain(|name, _| form.variables.contains(name));
-        let key = Key {
-            form: form.text.as_str().into(),
-            variables: serde_json::to_string(&shared).expect("variables came from JSON"),
-            audience: audience.clone(),
-        };
+        let key = Key::of(&form, &shared, audience.clone());
         self.groups.join(key, || (form, shared, audience), held).await
     }
 

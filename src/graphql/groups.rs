@@ -23,6 +23,7 @@ use async_graphql::indexmap::IndexMap;
 use async_graphql::{Response, ServerError, Variables};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, unfold};
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -51,14 +52,22 @@ const EXECUTE_TIME_MAX: Duration = Duration::from_secs(15);
 /// When a member may try again whose position can't be looked up.
 const RETRY_AFTER_MS: u64 = 1_000;
 
-/// What makes subscriptions the same.
+/// What makes subscriptions the same: who asks, and a hash of what is asked. Each key is kept for as long as its group is, and
+/// variables may be long.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// As [`NormalForm::text`].
-    pub form: Arc<str>,
-    /// As JSON, those that the normal form names.
-    pub variables: String,
-    pub audience: Audience,
+    asked: [u8; 32],
+    audience: Audience,
+}
+
+impl Key {
+    /// Of the variables, those that the normal form names.
+    pub fn of(form: &NormalForm, variables: &Variables, audience: Audience) -> Self {
+        let variables = serde_json::to_vec(variables).expect("variables came from JSON");
+        let len = (form.text.len() as u64).to_be_bytes();
+        let asked = Sha256::new().chain_update(len).chain_update(&form.text).chain_update(variables).finalize();
+        Self { asked: asked.into(), audience }
+    }
 }
 
 /// What a group executes.

@@ -16,10 +16,12 @@ pub enum Role {
     User,
     Ingest,
     Admin,
+    // Reads metrics, which are no part of this API; alone, it reads nothing else.
+    Metrics,
 }
 
 impl Role {
-    pub const ALL: [Self; 3] = [Self::User, Self::Ingest, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::User, Self::Ingest, Self::Admin, Self::Metrics];
 
     /// As it stands in the API and in a token.
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Role {
             Self::User => "USER",
             Self::Ingest => "INGEST",
             Self::Admin => "ADMIN",
+            Self::Metrics => "METRICS",
         }
     }
 

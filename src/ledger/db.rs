@@ -182,6 +182,7 @@ impl Sqlite {
                 folder.display()
             )));
         }
+        make_private(&file);
         // Once by hand, as for Postgres.
         let deadline = tokio::time::Instant::now() + SQLITE_BUSY_TIMEOUT;
         while let Err(error) = open_sqlite(&file.to_string_lossy()).await {
@@ -217,6 +218,14 @@ impl Sqlite {
     fn no_connection(&self, error: diesel_async::pooled_connection::bb8::RunError) -> LedgerError {
         LedgerError::Unavailable(format!("no connection to {}: {error}", self.file.display()))
     }
+}
+
+/// Makes a new ledger's file, for its owner alone: it names people and what they like. What SQLite puts beside a file has the
+/// same permissions. One that is there keeps its own, and one that can't be made is met again by who opens it.
+fn make_private(file: &Path) {
+    let mut new = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
+    drop(new.write(true).create_new(true).open(file));
 }
 
 /// Each connection's page cache: keys come in no order, so a commit touches pages all over the tables' trees, and those

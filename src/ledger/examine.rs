@@ -1,5 +1,6 @@
 //! A check-up of the ledger's database: whether it is set up so that Acclaim works on it and its promises hold.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -219,5 +220,12 @@ async fn examine_sqlite(db: &Db) -> Vec<Finding> {
         },
         Err(_) => Finding::ok(subject, format!("{file} is too large to be looked through here")),
     };
-    vec![writable, sound]
+    let others = std::fs::metadata(&sqlite.file).map(|metadata| metadata.permissions().mode() & 0o077);
+    let private = match others {
+        Ok(0) => Finding::ok(subject, format!("{file} is its owner's alone")),
+        _ => {
+            Finding::warn(subject, format!("others on this machine may read {file}, which names people: chmod 600 it"))
+        }
+    };
+    vec![writable, sound, private]
 }

@@ -38,6 +38,7 @@ labels! {
     Code, code: &'static str;
     Status, status: u16;
     Transport, transport: &'static str;
+    Limit, limit: &'static str;
 }
 
 const FAILURES: [&str; 5] = ["unavailable", "full", "unknown", "rate_limited", "internal"];
@@ -100,6 +101,7 @@ pub struct Metrics {
     deliveries: Counter,
     connections: Family<Transport, Gauge>,
     closed: Family<Reason, Counter>,
+    limited: Family<Limit, Counter>,
 }
 
 impl Default for Metrics {
@@ -137,6 +139,7 @@ impl Default for Metrics {
             deliveries: all.of("deliveries", "Subscription events handed to connections"),
             connections: all.of("live_connections", "WebSockets and event streams that are open"),
             closed: all.of("closed_sockets", "WebSockets that ended, by close code, or who ended them without one"),
+            limited: all.of("limited", "Requests and connections refused for what callers may take, by the limit"),
             registry: all.0,
         };
         let also_failures = |outcomes: &[&'static str]| [outcomes, FAILURES.as_slice()].concat();
@@ -152,6 +155,7 @@ impl Default for Metrics {
         begin(&known.resumes, ["nothing", "delta", "snapshot", "unavailable"]);
         begin(&known.connections, ["websocket", "sse"]);
         begin(&known.closed, ["left", "silent", "stalled", "going_away"]);
+        begin(&known.limited, ["budget", "in_flight", "bodies", "connections"]);
         known
     }
 }
@@ -288,6 +292,11 @@ impl Metrics {
 
     pub fn closed(&self, reason: &'static str) {
         self.closed.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request or connection was refused: its caller, or all of them, had taken what they may.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&Limit { limit }).inc();
     }
 }
 

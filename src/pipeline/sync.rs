@@ -83,11 +83,11 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
                 // Before anything can fail, so that nobody takes them for committed.
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
                 if let Some(first) = rejected.first() {
-                    let (events, first) = (rejected.len(), &first.event.id);
+                    let (events, first) = (rejected.len(), first.position);
                     tracing::warn!(events, %first, "the ledger had these events already; boards are rebuilt");
                 }
                 if let Some(first) = dead_lettered.first() {
-                    let (events, first) = (dead_lettered.len(), &first.event.id);
+                    let (events, first) = (dead_lettered.len(), first.position);
                     tracing::error!(events, %first, "the ledger can't store these events; they are dead letters");
                 }
                 if !(rejected.is_empty() && dead_lettered.is_empty()) {

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::limits::Limits;
+use super::peers::block;
 use crate::domain::UserId;
 use crate::graphql::errors::Failure;
 use crate::live::FOLLOWED_PER_CALLER_MAX;
@@ -147,14 +148,6 @@ impl Drop for Admitted {
         if let Some(user) = &self.user {
             give_back(&mut held.by_user, user, 1);
         }
-    }
-}
-
-/// Who has one IPv6 address has the 64 bits behind its network's too (RFC 4291, section 2.5.4).
-fn block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 

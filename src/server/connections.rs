@@ -3,6 +3,7 @@
 //! hyper is driven here, since `axum::serve` has no time limit for headers.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::capacity::Capacity;
 use super::wire::Socket;
 
 /// A client that takes nothing for so long is gone, or too slow for whatever it asked for.
@@ -32,6 +34,7 @@ pub async fn accept(
     listener: TcpListener,
     routes: Router,
     header_timeout: Duration,
+    capacity: &Arc<Capacity>,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
     cut_off: &CancellationToken,
@@ -50,7 +53,9 @@ pub async fn accept(
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let socket = Socket::new(socket);
+        // Refused at once: whoever waits to be accepted is not served either, and keeps others waiting.
+        let Some(place) = capacity.connection(peer.ip()) else { continue };
+        let socket = Socket::new(socket).in_place(place);
         let wire = socket.wire();
         let mut socket = TimeoutWriter::new(socket);
         socket.set_timeout(Some(WRITE_TIME_MAX));
@@ -93,6 +98,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::{Instant, timeout};
 
+    use super::super::limits::Limits;
     use super::*;
 
     #[tokio::test]
@@ -111,9 +117,10 @@ mod tests {
         };
         let routes = Router::new().route("/", get(endless));
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let capacity = Capacity::new(&Limits::default(), Arc::default());
         let accepting = tokio::spawn({
-            let (tasks, shutdown) = (tasks.clone(), shutdown.clone());
-            async move { accept(listener, routes, WRITE_TIME_MAX, &tasks, &shutdown, &CancellationToken::new()).await }
+            let (tasks, shutdown, cut_off) = (tasks.clone(), shutdown.clone(), CancellationToken::new());
+            async move { accept(listener, routes, WRITE_TIME_MAX, &capacity, &tasks, &shutdown, &cut_off).await }
         });
         let mut client = TcpStream::connect(address).await.unwrap();
         let began = Instant::now();

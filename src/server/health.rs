@@ -1,5 +1,5 @@
-//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, and the engine is not full, so that a load balancer may send clients. Whoever
-//! asks learns which one does not, and the log why: addresses and names of users are nobody else's business.
+//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, and the engine is not full, so that a load balancer may send clients. All
+//! who ask within a second share one look at them. Whoever asks learns which one does not, and the log why: addresses and names of users are nobody else's business.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::recent::Recent;
 use crate::ledger::LedgerKind;
 use crate::pipeline::{App, Readiness};
 
@@ -19,8 +20,16 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
-    let readiness = app.readiness(ANSWER_TIME_MAX).await;
+/// What `/readyz` looks at, and found last.
+#[derive(Clone)]
+pub struct Health {
+    pub app: Arc<App>,
+    pub found: Arc<Recent<Readiness>>,
+}
+
+pub async fn readyz(State(Health { app, found }): State<Health>) -> (StatusCode, Json<Value>) {
+    let looked_at = app.clone();
+    let readiness = found.or_look(async move { looked_at.readiness(ANSWER_TIME_MAX).await }).await;
     let ledger_kind = match app.ledger().kind() {
         LedgerKind::Sqlite => "sqlite",
         LedgerKind::Postgres => "postgres",

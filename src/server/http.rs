@@ -4,13 +4,14 @@
 //! `application/graphql-response+json` gets 400 for a document that can't be run, any other 200. A POST must be
 //! `application/json`, which no page of another origin can send without asking first. Every answer is JSON.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_graphql::parser::types::OperationType;
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
@@ -25,16 +26,23 @@ use crate::pipeline::AppError;
 /// What has taken this long is seldom mended at once.
 const LATE_RETRY_MS: u64 = 1_000;
 
-pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
+pub async fn graphql(
+    State(site): State<Arc<Site>>,
+    Extension(id): Extension<RequestId>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     let Some(format) = Format::wanted(request.headers()) else {
         let failure = Failure::bad("accept", "answers are application/graphql-response+json or application/json");
         return refuse(Refusal::new(StatusCode::NOT_ACCEPTABLE, failure), Format::Json, &id.0);
     };
     let writes = Writes::default();
     let answer = async {
-        let (identity, mut operation) = read(&site, request).await?;
-        writes.look_at(&site, &mut operation);
-        Ok(site.api.run(operation, identity.caller, &id.0).await)
+        let _place = site.capacity.request().map_err(Refusal::limited)?;
+        let address = site.proxies.caller(peer.ip(), request.headers());
+        let mut asked = read(&site, address, request).await?;
+        writes.look_at(&site, &mut asked.operation);
+        Ok(site.api.run(std::mem::take(&mut asked.operation), asked.identity.caller.clone(), &id.0).await)
     };
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
         Ok(Ok(answer)) => render(StatusCode::OK, answer, format),
@@ -48,9 +56,11 @@ pub async fn graphql(State(site): State<Arc<Site>>, Extension(id): Extension<Req
 pub struct Writes(AtomicBool);
 
 impl Writes {
-    /// Notes what the operation does that is about to be run.
-    pub fn look_at(&self, site: &Site, operation: &mut graphql::Request) {
-        self.0.store(site.api.kind(operation) == Some(OperationType::Mutation), Ordering::Relaxed);
+    /// Notes what the operation does that is about to be run, and says what kind it is.
+    pub fn look_at(&self, site: &Site, operation: &mut graphql::Request) -> Option<OperationType> {
+        let kind = site.api.kind(operation);
+        self.0.store(kind == Some(OperationType::Mutation), Ordering::Relaxed);
+        kind
     }
 }
 
@@ -73,10 +83,18 @@ pub fn refuse_late(site: &Site, writes: &Writes, format: Format, id: &str) -> Re
 
 /// The answer to a request that is refused.
 pub fn refuse(refusal: Refusal, format: Format, id: &str) -> Response {
+    let retry_after_ms = match refusal.failure {
+        Failure::OverBudget { retry_after_ms } => Some(retry_after_ms),
+        Failure::Overloaded { .. } => Some(LATE_RETRY_MS),
+        _ => None,
+    };
     let mut response = render(refusal.status, errors::failed(refusal.failure, id).into(), format);
     let headers = response.headers_mut();
     if let Some(allow) = refusal.allow {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    if let Some(after_ms) = retry_after_ms {
+        headers.insert(header::RETRY_AFTER, after_ms.div_ceil(1_000).into());
     }
     if refusal.status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

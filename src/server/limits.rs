@@ -18,6 +18,16 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Live connections from one address; 0 for no limit.
     pub connections_per_address: usize,
+    /// Units of 10 µs that one caller may take in a second; 0 for no limit.
+    pub budget_rate: u64,
+    /// Units that one caller may take at once.
+    pub budget_burst: u64,
+    /// Queries and mutations of all callers that are under way.
+    pub in_flight: usize,
+    /// Bytes of all large bodies that are being read or worked on.
+    pub bodies_len: usize,
+    /// Connections of all callers.
+    pub connections: usize,
     /// How long a connection may take until it has sent a request's headers.
     pub header_timeout: Duration,
     /// How long a request may take, from its headers to its answer, or to its first event.
@@ -32,6 +42,11 @@ impl Limits {
         subscriptions: 20,
         connections_per_user: 10,
         connections_per_address: 100,
+        budget_rate: 10_000,
+        budget_burst: 50_000,
+        in_flight: 4_096,
+        bodies_len: 64 << 20,
+        connections: 20_000,
         header_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(15),
     };

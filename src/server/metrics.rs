@@ -4,7 +4,6 @@
 //! most, whoever asks how often.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -15,16 +14,16 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMet
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::Site;
 use super::accept::Format;
+use super::auth::Identity;
+use super::capacity::Taken;
 use super::http::refuse;
+use super::recent::Recent;
 use super::request::Refusal;
 use super::request_id::RequestId;
 use crate::engine::EngineLimits;
-use crate::graphql::Api;
 use crate::graphql::errors::Failure;
 use crate::graphql::guards::Role;
 use crate::pipeline::Gauges;
@@ -32,7 +31,7 @@ use crate::pipeline::Gauges;
 /// Who may read them: rates and lags are the shop's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Readers {
-    /// Whoever has the role ADMIN.
+    /// Whoever has the role METRICS or ADMIN.
     #[default]
     Admins,
     /// Whoever reaches the server.
@@ -40,30 +39,14 @@ pub enum Readers {
     Nobody,
 }
 
-/// For so long what was told is told again: Prometheus asks every few seconds at most.
-const TOLD_AGAIN_FOR: Duration = Duration::from_secs(1);
-
 pub struct Scrapes {
     readers: Readers,
-    /// Whoever comes while the node looks waits for what it finds.
-    last: Mutex<Option<(Instant, String)>>,
+    found: Recent<String>,
 }
 
 impl Scrapes {
     pub fn for_readers(readers: Readers) -> Self {
-        Self { readers, last: Mutex::default() }
-    }
-
-    async fn text(&self, api: &Api) -> String {
-        let mut last = self.last.lock().await;
-        if let Some((at, text)) = &*last
-            && at.elapsed() < TOLD_AGAIN_FOR
-        {
-            return text.clone();
-        }
-        let text = text_of(api).await;
-        *last = Some((Instant::now(), text.clone()));
-        text
+        Self { readers, found: Recent::default() }
     }
 }
 
@@ -72,21 +55,25 @@ pub async fn metrics(
     Extension(id): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refusal) = admit(&site, &headers) {
+    if let Err(refusal) = admit(&site, &headers).await {
         return refuse(refusal, Format::Json, &id.0);
     }
-    let text = site.metrics.text(&site.api).await;
+    let text = site.metrics.found.or_look(text_of(site.clone())).await;
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-fn admit(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
+async fn admit(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
     let admitted = match site.metrics.readers {
         Readers::Anyone => return Ok(()),
         Readers::Nobody => {
             let failure = Failure::bad("path", "metrics are turned off; see --metrics");
             return Err(Refusal::new(StatusCode::NOT_FOUND, failure));
         }
-        Readers::Admins => site.auth.of_headers(headers).and_then(|identity| identity.caller.has(Role::Admin)),
+        Readers::Admins => site
+            .auth
+            .of_headers(headers)
+            .await
+            .and_then(|Identity { caller, .. }| if caller.is_admin() { Ok(()) } else { caller.has(Role::Metrics) }),
     };
     admitted.map_err(|failure| {
         let status = match failure {
@@ -97,12 +84,15 @@ fn admit(site: &Site, headers: &HeaderMap) -> Result<(), Refusal> {
     })
 }
 
-async fn text_of(api: &Api) -> String {
+async fn text_of(site: Arc<Site>) -> String {
+    let api = &site.api;
     let app = api.app();
     let found = Found {
         gauges: app.gauges().await,
         limits: *app.engine().limits(),
         subscriptions: api.subscriptions() as u64,
+        taken: site.capacity.taken(),
+        budgets: site.budgets.callers() as u64,
         process: Process::read(),
     };
     let mut text = app.metrics().text();
@@ -119,6 +109,8 @@ struct Found {
     gauges: Gauges,
     limits: EngineLimits,
     subscriptions: u64,
+    taken: Taken,
+    budgets: u64,
     process: Process,
 }
 
@@ -232,6 +224,11 @@ impl Collector for Found {
         let help = "How far other clocks are ahead of this server's";
         tell.each(("acclaim_clock_offset", "clock"), help, Some(Unit::Seconds), clocks)?;
         tell.gauge("acclaim_subscriptions", "Subscriptions that are open", self.subscriptions)?;
+        let Taken { in_flight, bodies_len, connections } = self.taken;
+        tell.gauge("acclaim_connections", "Connections that are open, live ones among them", connections as u64)?;
+        tell.gauge("acclaim_requests_in_flight", "Queries and mutations that are under way", in_flight as u64)?;
+        tell.bytes("acclaim_bodies", "Large bodies of requests that are under way", Some(bodies_len as u64))?;
+        tell.gauge("acclaim_budgets", "Callers whose budgets are not full", self.budgets)?;
         tell.gauge("acclaim_tasks", "Tasks of this node that are under way", self.process.tasks as u64)?;
         tell.bytes("process_resident_memory", "Resident memory of this process", self.process.resident_bytes)?;
         let files = self.process.open_files;

@@ -96,23 +96,46 @@ pub fn foreign() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, failure)
 }
 
-/// Lets requests pass that call this machine by a name of its own. A server without auth takes no other: a page could give
-/// its own name the address 127.0.0.1 (DNS rebinding), and would then be of one origin with the server.
-pub async fn only_own_names(
+/// Lets requests pass that call this machine by a name of its own, and are not sent by pages of other sites. A server without
+/// auth takes no others. A page could give its own name the address 127.0.0.1 (DNS rebinding), and would then be of one origin
+/// with the server; and what a page has an image or a script fetched from names no origin.
+pub async fn only_near(
     State(site): State<Arc<Site>>,
     Extension(id): Extension<RequestId>,
     request: Request,
     next: Next,
 ) -> Response {
-    if site.origins.is_called_by_own_name(request.headers()) {
+    if !site.origins.is_called_by_own_name(request.headers()) {
+        let message =
+            "without auth settings this server answers to localhost, 127.x.x.x, [::1] and the names of --allow-host";
+        return refuse(Refusal::new(StatusCode::FORBIDDEN, Failure::bad("host", message)), Format::Json, &id.0);
+    }
+    if site.origins.is_from_another_site(&request) {
+        return refuse(foreign(), Format::Json, &id.0);
+    }
+    next.run(request).await
+}
+
+/// Refuses what names two hosts (RFC 9112, section 3.2): a proxy may have looked at the other one.
+pub async fn one_host(Extension(id): Extension<RequestId>, request: Request, next: Next) -> Response {
+    if request.headers().get_all(header::HOST).iter().nth(1).is_none() {
         return next.run(request).await;
     }
-    let message =
-        "without auth settings this server answers to localhost, 127.x.x.x, [::1] and the names of --allow-host";
-    refuse(Refusal::new(StatusCode::FORBIDDEN, Failure::bad("host", message)), Format::Json, &id.0)
+    let failure = Failure::bad("host", "a request names one host");
+    refuse(Refusal::new(StatusCode::BAD_REQUEST, failure), Format::Json, &id.0)
 }
 
 impl Origins {
+    /// Whether a browser says that a page of another site sends this (<https://www.w3.org/TR/fetch-metadata/>). A link to one of
+    /// our pages is nobody's doing but the reader's.
+    fn is_from_another_site(&self, request: &Request) -> bool {
+        let says = |name: &str, value: &str| request.headers().get(name).is_some_and(|here| here == value);
+        let is_allowed = request.headers().get(header::ORIGIN).is_some_and(|origin| self.allowed.contains(origin));
+        let is_link = says("sec-fetch-mode", "navigate") && says("sec-fetch-dest", "document");
+        let is_page = matches!(request.uri().path(), "/" | "/graphiql") && request.method() == Method::GET;
+        says("sec-fetch-site", "cross-site") && !is_allowed && !(is_link && is_page)
+    }
+
     fn is_called_by_own_name(&self, headers: &HeaderMap) -> bool {
         // Only programs leave it out.
         let Some(host) = headers.get(header::HOST) else { return true };
@@ -154,6 +177,28 @@ mod tests {
         for bad in ["shop.example", "https://shop.example/", "https://", "*", "https://a\nb"] {
             assert!(Origins::new(&[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn pages_of_other_sites_may_link_and_no_more() {
+        let origins = Origins::new(&["https://shop.example".to_owned()]).unwrap();
+        let is_refused = |path: &str, headers: &[(&str, &str)]| {
+            let request = headers.iter().fold(axum::http::Request::get(path), |request, (name, value)| {
+                request.header(format!("sec-fetch-{name}").replace("sec-fetch-origin", "origin"), *value)
+            });
+            origins.is_from_another_site(&request.body(axum::body::Body::empty()).unwrap())
+        };
+        let image = [("site", "cross-site"), ("mode", "no-cors"), ("dest", "image")];
+        let link = [("site", "cross-site"), ("mode", "navigate"), ("dest", "document")];
+        let frame = [("site", "cross-site"), ("mode", "navigate"), ("dest", "iframe")];
+        for (path, headers) in [("/graphql?query={x}", &image), ("/graphql?query={x}", &link), ("/graphiql", &frame)] {
+            assert!(is_refused(path, headers), "{path}: {headers:?}");
+        }
+        assert!(!is_refused("/graphiql", &link) && !is_refused("/", &link));
+        assert!(!is_refused("/graphql", &[("site", "same-origin")]) && !is_refused("/graphql", &[]));
+        assert!(!is_refused("/graphql", &[("site", "none"), ("mode", "navigate")]), "somebody has typed it");
+        assert!(!is_refused("/graphql", &[("site", "cross-site"), ("origin", "https://shop.example")]));
+        assert!(is_refused("/graphql", &[("site", "cross-site"), ("origin", "https://evil.example")]));
     }
 
     #[test]

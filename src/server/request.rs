@@ -1,5 +1,7 @@
 //! Reads a GraphQL operation from an HTTP request: the body of a POST, or the address of a GET.
 
+use std::net::IpAddr;
+
 use async_graphql as gql;
 use async_graphql::parser::types::OperationType;
 use axum::body::Body;
@@ -11,6 +13,8 @@ use serde_json::{Map, Value};
 
 use super::Site;
 use super::auth::Identity;
+use super::budget;
+use super::capacity::BodyRoom;
 use crate::graphql::{self, errors::Failure};
 
 /// A request that is refused before any operation runs.
@@ -26,6 +30,15 @@ impl Refusal {
         Self { status, failure, allow: None }
     }
 
+    /// A caller, or all of them, have taken what they may.
+    pub fn limited(failure: Failure) -> Self {
+        let status = match failure {
+            Failure::OverBudget { .. } => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, failure)
+    }
+
     fn bad(argument: &'static str, message: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Failure::bad(argument, message))
     }
@@ -34,6 +47,14 @@ impl Refusal {
         let failure = Failure::bad("method", message);
         Self { status: StatusCode::METHOD_NOT_ALLOWED, failure, allow: Some(allow) }
     }
+}
+
+/// What a request asks for, and by whom.
+pub struct Asked {
+    pub identity: Identity,
+    pub operation: graphql::Request,
+    /// The variables, which came with the body, are held until the answer is there.
+    _room: BodyRoom,
 }
 
 /// What a client asks for, by either way. Null is as good as nothing.
@@ -57,30 +78,48 @@ struct Written {
     extensions: Option<String>,
 }
 
-/// Who calls, and the operation. A GET only reads: browsers send one for whatever page asks them to.
-pub async fn read(site: &Site, request: Request) -> Result<(Identity, graphql::Request), Refusal> {
-    let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
-    let identity = site.auth.of_headers(request.headers()).map_err(unauthenticated)?;
+/// Who calls from an address, and the operation. A GET only reads: browsers send one for whatever page asks them to.
+pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Asked, Refusal> {
+    let identity = identify(site, address, request.headers()).await?;
+    let payer = site.payer(&identity, address);
+    site.charge(payer.as_ref(), budget::REQUEST).map_err(Refusal::limited)?;
+    let mut room = site.capacity.body(identity.caller.roles.is_empty());
     let only_reads = match *request.method() {
         Method::GET | Method::HEAD => true,
         Method::POST => false,
         _ => return Err(Refusal::method("GET, POST", "operations are sent by POST, or by GET")),
     };
-    let parameters = if only_reads { in_address(request.uri())? } else { in_body(site, request).await? };
+    let (parameters, len) = match only_reads {
+        true => (in_address(request.uri())?, 0),
+        false => in_body(site, request, &mut room).await?,
+    };
+    site.charge(payer.as_ref(), budget::of_bytes(len)).map_err(Refusal::limited)?;
     let document = site.persisted.document(parameters.query, parameters.extensions.as_ref());
     let document = document.map_err(|failure| match failure {
         // What follows is part of the protocol, as the answer to an operation is.
         Failure::PersistedQueryNotFound => Refusal::new(StatusCode::OK, failure),
         failure => Refusal::new(StatusCode::BAD_REQUEST, failure),
     })?;
-    let mut request = graphql::Request::new(document);
-    request.variables = parameters.variables.unwrap_or_default();
-    request.operation_name = parameters.operation_name;
+    let mut operation = graphql::Request::new(document);
+    operation.variables = parameters.variables.unwrap_or_default();
+    operation.operation_name = parameters.operation_name;
     // One that can't be parsed or is too large is refused as on any other way.
-    if only_reads && site.api.kind(&mut request) == Some(OperationType::Mutation) {
+    if only_reads && site.api.kind(&mut operation) == Some(OperationType::Mutation) {
         return Err(Refusal::method("POST", "a mutation is sent by POST"));
     }
-    Ok((identity, request))
+    Ok(Asked { identity, operation, _room: room })
+}
+
+/// Who calls. To find out that a token is none is paid for by whoever brings it.
+pub async fn identify(site: &Site, address: IpAddr, headers: &HeaderMap) -> Result<Identity, Refusal> {
+    site.auth.of_headers(headers).await.and_then(Identity::may_operate).or_else(|failure| {
+        site.charge(site.payer(&Identity::default(), address).as_ref(), budget::REQUEST).map_err(Refusal::limited)?;
+        let status = match failure {
+            Failure::Forbidden(_) => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        Err(Refusal::new(status, failure))
+    })
 }
 
 fn in_address(uri: &Uri) -> Result<Parameters, Refusal> {
@@ -99,31 +138,35 @@ fn json<T: for<'a> Deserialize<'a>>(argument: &'static str, text: Option<String>
     serde_json::from_str::<Option<T>>(&text).map_err(|error| Refusal::bad(argument, error))
 }
 
-async fn in_body(site: &Site, request: Request) -> Result<Parameters, Refusal> {
+/// What stands in the body, and how long that is.
+async fn in_body(site: &Site, request: Request, room: &mut BodyRoom) -> Result<(Parameters, usize), Refusal> {
     if !is_json(request.headers()) {
         let failure = Failure::bad("content-type", "send application/json, in UTF-8");
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
     }
-    let most = site.limits.body_len;
-    let body = whole(request.into_body(), most).await?;
+    let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+    let body = whole(request.into_body(), stated.unwrap_or(0), site.limits.body_len, room).await?;
     // Serde would take a list for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));
     }
-    serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error))
+    let parameters = serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error))?;
+    Ok((parameters, body.len()))
 }
 
 /// Bytes beyond the limit that are still taken and dropped: most clients read no answer before all is sent, and would see a
 /// broken connection instead of the refusal.
 const DROPPED_MAX: usize = 4 << 20;
 
-async fn whole(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
+async fn whole(body: Body, stated: usize, most: usize, room: &mut BodyRoom) -> Result<Vec<u8>, Refusal> {
     let mut chunks = body.into_data_stream();
-    let (mut held, mut len) = (Vec::new(), 0);
+    // Memory that grows by itself is twice what is needed; what is set aside costs nothing until it is written to.
+    let (mut held, mut len) = (Vec::with_capacity(stated.min(most)), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Refusal::bad("body", error))?;
         len += chunk.len();
         if len <= most {
+            room.grow_to(len).map_err(Refusal::limited)?;
             held.extend_from_slice(&chunk);
         } else if len > most + DROPPED_MAX {
             break;

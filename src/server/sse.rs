@@ -102,21 +102,27 @@ async fn open(
     }
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
     let held = last_event(request.headers());
-    let mut admitted = site.admission.admit(peer.ip()).map_err(too_many)?;
-    let (identity, mut operation) = read(site, request).await.map_err(|refusal| match refusal.status {
+    // Until the stream begins.
+    let _place = site.capacity.request().map_err(Refusal::limited)?;
+    let address = site.proxies.caller(peer.ip(), request.headers());
+    let mut admitted = site.admission.admit(address).map_err(too_many)?;
+    let mut asked = read(site, address, request).await.map_err(|refusal| match refusal.status {
         // 200 would promise a stream.
         StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
         _ => refusal,
     })?;
+    let identity = asked.identity.clone();
     if let Some(user) = &identity.caller.user {
         admitted.sign_in(user).map_err(too_many)?;
     }
-    writes.look_at(site, &mut operation);
-    let answers = match site.api.operate(operation, identity.caller, id).await {
+    writes.look_at(site, &mut asked.operation);
+    let (expires_at, revoked) = (identity.expires_at, site.auth.until_revoked(&identity));
+    let answers = match site.api.operate(std::mem::take(&mut asked.operation), identity.caller, id).await {
         Outcome::Answered(answer) => one(answer.payload),
         Outcome::Subscribed(member) => match begun(member, held, &admitted, id).await {
             Ok((member, following)) => {
-                live(member, following).take_until(ended(site.shutdown.clone(), identity.expires_at).boxed()).boxed()
+                let ended = ended(site.shutdown.clone(), expires_at, revoked).boxed();
+                live(member, following).take_until(ended).boxed()
             }
             Err(refused) => one(Answer::from(refused).payload),
         },
@@ -143,8 +149,8 @@ async fn begun(
     Ok((member, following))
 }
 
-/// When a stream has to end before its operation does: the node stops, or the token expires.
-async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>) {
+/// When a stream has to end before its operation does: the node stops, or the token expires or is taken back.
+async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>, revoked: impl Future<Output = ()>) {
     let expired = async {
         match expires_at {
             Some(at) => tokio::time::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
@@ -154,6 +160,7 @@ async fn ended(shutdown: CancellationToken, expires_at: Option<SystemTime>) {
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = expired => {}
+        () = revoked => {}
     }
 }
 
@@ -227,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_is_broken_by_comments_until_the_node_stops() {
         let (began, shutdown) = (Instant::now(), CancellationToken::new());
-        let silent = stream::pending().take_until(ended(shutdown.clone(), None).boxed());
+        let silent = stream::pending().take_until(ended(shutdown.clone(), None, future::pending()).boxed());
         let mut chunks = Box::pin(chunks(silent.boxed()));
         assert!(chunks.next().await.unwrap().starts_with(b"retry: "));
         for comment in 1..=3 {
@@ -242,7 +249,8 @@ mod tests {
     #[tokio::test]
     async fn a_stream_lives_as_long_as_its_token() {
         let expires_at = SystemTime::now() + Duration::from_millis(50);
-        let silent = stream::pending().take_until(ended(CancellationToken::new(), Some(expires_at)).boxed());
+        let silent =
+            stream::pending().take_until(ended(CancellationToken::new(), Some(expires_at), future::pending()).boxed());
         assert!(text(chunks(silent.boxed())).await.ends_with(":\n\n"), "it is not complete");
         assert!(SystemTime::now() >= expires_at);
     }

@@ -14,12 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::capacity::ConnectionPlace;
 use crate::graphql::Put;
 
 /// What the connection's task reads and writes.
 pub struct Socket {
     read: OwnedReadHalf,
     wire: Arc<Wire>,
+    /// Its place among all connections, which an upgraded one takes along.
+    _place: Option<ConnectionPlace>,
 }
 
 /// What others put messages into.
@@ -36,7 +39,13 @@ struct Writing {
 impl Socket {
     pub fn new(socket: TcpStream) -> Self {
         let (read, half) = socket.into_split();
-        Self { read, wire: Arc::new(Wire(Mutex::new(Writing { half, rest: Bytes::new(), is_taken: false }))) }
+        let wire = Arc::new(Wire(Mutex::new(Writing { half, rest: Bytes::new(), is_taken: false })));
+        Self { read, wire, _place: None }
+    }
+
+    /// Holds a place for as long as it is open.
+    pub fn in_place(self, place: ConnectionPlace) -> Self {
+        Self { _place: Some(place), ..self }
     }
 
     pub fn wire(&self) -> Arc<Wire> {

@@ -181,7 +181,7 @@ fn serve(program: &std::path::Path, address: SocketAddr, folder: &std::path::Pat
     let ledger = format!("sqlite://{}/fuzz.db", folder.display());
     let address = address.to_string();
     let program = program.display().to_string();
-    // All come from one address.
+    // All come from one address, and a few users send all that a server can take.
     let arguments = [
         &program,
         "serve",
@@ -192,6 +192,8 @@ fn serve(program: &std::path::Path, address: SocketAddr, folder: &std::path::Pat
         "--connections-per-address",
         "0",
         "--connections-per-user",
+        "0",
+        "--budget",
         "0",
         "--event-memory",
         "60",
@@ -209,7 +211,7 @@ fn tokens() -> anyhow::Result<Vec<String>> {
         };
         let roles = roles.iter().map(ToString::to_string).collect();
         let sub = format!("u{user}");
-        let claims = Claims { sub, iat: Some(now), exp: now + 86_400, roles, iss: None, aud: None };
+        let claims = Claims { sub, iat: Some(now), exp: now + 86_400, roles, ..Claims::default() };
         Ok(sign(SECRET, &claims)?)
     };
     (0..USERS).map(sign_one).collect()

@@ -142,7 +142,9 @@ async fn an_engine_that_is_away_has_no_lag() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_tokens_only_an_admin_reads_metrics() {
     let (stack, server) = guarded().await;
-    for (roles, status) in [(None, 401), (Some("user"), 403), (Some("ingest"), 403), (Some("admin"), 200)] {
+    for (roles, status) in
+        [(None, 401), (Some("user"), 403), (Some("ingest"), 403), (Some("admin"), 200), (Some("metrics"), 200)]
+    {
         let mut request = server.http.get(format!("{}/metrics", server.url));
         if let Some(role) = roles {
             request = request.bearer_auth(token(&stack, "ann", &[role]));

@@ -6,7 +6,7 @@ use std::fmt::Formatter;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use crate::auth::{guarded, token};
+use crate::auth::{guarded_with, token};
 use crate::npm::run;
 use crate::support::stack::{Server, Setup, Stack};
 
@@ -194,7 +194,7 @@ async fn documents_at_random_are_answered_as_by_graphql_js(setup: Setup) {
 /// Fields that fail for want of a role, non-null ones of the root among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_of_a_user_without_roles_are_answered_as_by_graphql_js() {
-    let (stack, server) = guarded().await;
+    let (stack, server) = guarded_with(&["--budget", "0"]).await;
     let bearer = |user: &str, roles: &[&str]| {
         json!({ "authorization": format!("Bearer {}", token(&stack, user, roles)) }).to_string()
     };

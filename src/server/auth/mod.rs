@@ -3,19 +3,26 @@
 //! Tokens are JWTs (RFC 7519). Invariant: the key decides the algorithm, never the token: a secret verifies HS256 and
 //! nothing else, an RSA key RS256, an Ed25519 key EdDSA. `exp` must be there.
 
+mod jwks;
+mod revoked;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, header};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{
-    Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Header, Validation, decode, decode_header, encode,
-};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, pending};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::domain::UserId;
 use crate::graphql::errors::Failure;
 use crate::graphql::guards::{Caller, Role};
+pub use jwks::Source;
+use jwks::{Key, Published};
+use revoked::{Revoked, TokenId};
 
 /// Names the viewer in open mode.
 pub const USER_HEADER: &str = "x-acclaim-user";
@@ -23,24 +30,32 @@ pub const USER_HEADER: &str = "x-acclaim-user";
 const LEEWAY_S: u64 = 30;
 /// RFC 7518 asks that an HS256 secret be at least as long as the hash.
 const SECRET_LEN_MIN: usize = 32;
-/// RFC 7518 asks that an RSA key have at least 2,048 bits.
-const RSA_LEN_MIN: usize = 256;
-const ED25519_LEN: usize = 32;
 /// Bytes of a token: providers that list a person's groups in it need some 4 KiB, and nothing longer is worth decoding and
 /// hashing for a stranger.
 const TOKEN_LEN_MAX: usize = 8 << 10;
 
 /// A caller, and until when what it showed holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Identity {
     pub caller: Caller,
     /// `None` for what does not expire.
     pub expires_at: Option<SystemTime>,
+    /// The token, where there was one.
+    token: Option<TokenId>,
 }
 
 impl Identity {
-    fn lasting(caller: Caller) -> Self {
-        Self { caller, expires_at: None }
+    /// For a caller who has shown nothing that expires.
+    pub fn lasting(caller: Caller) -> Self {
+        Self { caller, expires_at: None, token: None }
+    }
+
+    /// Fails for who may only read metrics.
+    pub fn may_operate(self) -> Result<Self, Failure> {
+        match self.caller.roles[..] {
+            [Role::Metrics] => Err(Failure::Forbidden(Role::User)),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -53,17 +68,17 @@ pub enum Auth {
 
 impl Auth {
     /// The caller of an HTTP request, or of a WebSocket's upgrade. No credentials make an anonymous one.
-    pub fn of_headers(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
+    pub async fn of_headers(&self, headers: &HeaderMap) -> Result<Identity, Failure> {
         let name = match self {
             Self::Open => USER_HEADER,
             Self::Tokens(_) => header::AUTHORIZATION.as_str(),
         };
         let text = headers.get(name).map(|value| std::str::from_utf8(value.as_bytes())).transpose();
-        self.of(text.map_err(|_| unauthenticated(format!("the header {name} is not UTF-8")))?)
+        self.of(text.map_err(|_| unauthenticated(format!("the header {name} is not UTF-8")))?).await
     }
 
     /// The caller whom a WebSocket's connection_init names; `None` where it names none.
-    pub fn of_connection_init(&self, payload: &Value) -> Result<Option<Identity>, Failure> {
+    pub async fn of_connection_init(&self, payload: &Value) -> Result<Option<Identity>, Failure> {
         let name = match self {
             Self::Open => USER_HEADER,
             Self::Tokens(_) => header::AUTHORIZATION.as_str(),
@@ -71,12 +86,36 @@ impl Auth {
         let fields = payload.as_object().into_iter().flatten();
         match fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
             None => Ok(None),
-            Some((_, Value::String(text))) => self.of(Some(text)).map(Some),
+            Some((_, Value::String(text))) => self.of(Some(text)).await.map(Some),
             Some(_) => Err(unauthenticated(format!("{name} is not a string"))),
         }
     }
 
-    fn of(&self, credentials: Option<&str>) -> Result<Identity, Failure> {
+    /// Comes when what a caller showed is taken back.
+    pub fn until_revoked(&self, identity: &Identity) -> BoxFuture<'static, ()> {
+        match (self, &identity.token) {
+            (Self::Tokens(Keys { revoked: Some(revoked), .. }), Some(token)) => revoked.until(token.clone()).boxed(),
+            _ => pending().boxed(),
+        }
+    }
+
+    /// Follows what its keys, and what is taken back, are read from.
+    pub async fn keep_current(&self) {
+        let Self::Tokens(keys) = self else { return };
+        let published = async {
+            if let Some(published) = &keys.published {
+                published.keep_current().await;
+            }
+        };
+        let revoked = async {
+            if let Some(revoked) = &keys.revoked {
+                revoked.keep_current().await;
+            }
+        };
+        tokio::join!(published, revoked);
+    }
+
+    async fn of(&self, credentials: Option<&str>) -> Result<Identity, Failure> {
         match (self, credentials) {
             (Self::Open, user) => {
                 let user = user.map(UserId::new).transpose().map_err(|error| unauthenticated(error.to_string()))?;
@@ -84,7 +123,7 @@ impl Auth {
             }
             (Self::Tokens(_), None) => Ok(Identity::lasting(Caller::default())),
             (Self::Tokens(keys), Some(credentials)) => match credentials.split_once(' ') {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => keys.identity(token.trim()),
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => keys.identity(token.trim()).await,
                 _ => Err(unauthenticated("credentials have the form: Bearer <token>".to_owned())),
             },
         }
@@ -102,8 +141,10 @@ pub struct InvalidKeys(String);
 
 /// The keys that tokens are verified with, and what else a token must say.
 pub struct Keys {
-    keys: Vec<Key>,
+    secret: Option<Arc<[Key]>>,
+    published: Option<Published>,
     expected: Expected,
+    revoked: Option<Revoked>,
 }
 
 /// For whom tokens must be made, and by whom. What is `None` is not looked at.
@@ -115,42 +156,39 @@ pub struct Expected {
     pub audience: Option<String>,
 }
 
-struct Key {
-    algorithm: Algorithm,
-    /// `None` for a secret, and for a public key without a `kid`.
-    id: Option<String>,
-    key: DecodingKey,
-}
-
 impl Keys {
     /// Takes a secret for HS256, the text of a JWKS (RFC 7517), or both.
     pub fn new(secret: Option<&str>, jwks: Option<&str>) -> Result<Self, InvalidKeys> {
-        let mut keys = Vec::new();
-        if let Some(secret) = secret {
-            if secret.len() < SECRET_LEN_MIN {
-                return Err(InvalidKeys(format!(
-                    "the JWT secret has {} bytes; HS256 needs at least {SECRET_LEN_MIN}",
-                    secret.len()
-                )));
-            }
-            keys.push(Key { algorithm: Algorithm::HS256, id: None, key: DecodingKey::from_secret(secret.as_bytes()) });
+        Self::of(secret, jwks.map(Published::fixed).transpose()?)
+    }
+
+    /// Takes a secret for HS256, and where the public keys are read, and read again.
+    pub async fn reading(secret: Option<&str>, source: Option<Source>) -> Result<Self, InvalidKeys> {
+        let published = match source {
+            Some(source) => Some(Published::read(source).await?),
+            None => None,
+        };
+        Self::of(secret, published)
+    }
+
+    fn of(secret: Option<&str>, published: Option<Published>) -> Result<Self, InvalidKeys> {
+        if let Some(secret) = secret.filter(|secret| secret.len() < SECRET_LEN_MIN) {
+            let len = secret.len();
+            return Err(InvalidKeys(format!("the JWT secret has {len} bytes; HS256 needs at least {SECRET_LEN_MIN}")));
         }
-        if let Some(jwks) = jwks {
-            // The parser's own message is not passed on: it may quote what stands there, and that may be a secret.
-            let set: JwkSet = serde_json::from_str(jwks).map_err(|error| {
-                let (line, column) = (error.line(), error.column());
-                InvalidKeys(format!("the JWKS can't be read: line {line}, column {column} is not as RFC 7517 has it"))
-            })?;
-            for jwk in set.keys {
-                keys.extend(Key::of(jwk)?);
-            }
+        let secret = secret.map(|secret| {
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            Arc::from([Key { algorithm: Algorithm::HS256, id: None, key }])
+        });
+        if secret.is_none() && published.is_none() {
+            return Err(InvalidKeys("there is no key to verify tokens with".to_owned()));
         }
-        if keys.is_empty() {
-            return Err(InvalidKeys(
-                "there is no key to verify tokens with: RSA or Ed25519, for signatures".to_owned(),
-            ));
-        }
-        Ok(Self { keys, expected: Expected::default() })
+        Ok(Self { secret, published, expected: Expected::default(), revoked: None })
+    }
+
+    /// Has tokens refused that a file takes back.
+    pub fn without_revoked(self, file: Option<PathBuf>) -> Result<Self, InvalidKeys> {
+        Ok(Self { revoked: file.map(Revoked::read).transpose()?, ..self })
     }
 
     /// Has tokens refused that are by another issuer or for another audience, or do not say so.
@@ -159,27 +197,72 @@ impl Keys {
     }
 
     /// Verifies a token and says who holds it.
-    fn identity(&self, token: &str) -> Result<Identity, Failure> {
+    async fn identity(&self, token: &str) -> Result<Identity, Failure> {
+        match (self.verified(token), &self.published) {
+            (Ok(identity), _) => Ok(identity),
+            // The provider may have begun to sign with a new key.
+            (Err(Refused::KeyUnknown), Some(published)) if published.look_for_unknown().await => {
+                self.verified(token).map_err(Failure::from)
+            }
+            (Err(refused), _) => Err(refused.into()),
+        }
+    }
+
+    fn verified(&self, token: &str) -> Result<Identity, Refused> {
         if token.len() > TOKEN_LEN_MAX {
-            return Err(unauthenticated(format!("the token is not valid: it has over {TOKEN_LEN_MAX} bytes")));
+            return Err(unauthenticated(format!("the token is not valid: it has over {TOKEN_LEN_MAX} bytes")).into());
         }
         let header = decode_header(token).map_err(|error| refused(&error))?;
-        let candidates = self.keys.iter().filter(|key| {
+        // No extension of JWS is understood here, and RFC 7515 has such tokens refused.
+        if header.crit.is_some() {
+            return Err(unauthenticated("the token is not valid: it needs an extension (crit)".to_owned()).into());
+        }
+        let sets = [self.secret.clone(), self.published.as_ref().map(Published::keys)];
+        let candidates = sets.iter().flatten().flat_map(|keys| keys.iter()).filter(|key| {
             let named = header.kid.is_none() || key.id.is_none() || header.kid == key.id;
             key.algorithm == header.alg && named
         });
-        // No extension of JWS is understood here, and RFC 7515 has such tokens refused.
-        if header.crit.is_some() {
-            return Err(unauthenticated("the token is not valid: it needs an extension (crit)".to_owned()));
-        }
-        let mut refusal = unauthenticated("the token is not valid: no key for its algorithm and kid".to_owned());
+        let mut refusal = Refused::KeyUnknown;
         for key in candidates {
             match decode::<Map<String, Value>>(token, &key.key, &self.expected.validation(key.algorithm)) {
-                Ok(token) => return identity(&token.claims),
-                Err(error) => refusal = refused(&error),
+                Ok(token) => return Ok(self.unless_revoked(identity(&token.claims)?)?),
+                Err(error) => refusal = refused(&error).into(),
             }
         }
         Err(refusal)
+    }
+
+    fn unless_revoked(&self, identity: Identity) -> Result<Identity, Failure> {
+        match (&self.revoked, &identity.token) {
+            (Some(revoked), Some(token)) if revoked.has(token) => {
+                Err(unauthenticated("the token is not valid: it was taken back".to_owned()))
+            }
+            _ => Ok(identity),
+        }
+    }
+}
+
+/// Why a token lets nobody in.
+enum Refused {
+    /// None of ours has made it, or a key that is not known yet.
+    KeyUnknown,
+    For(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::For(failure)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::KeyUnknown => {
+                unauthenticated("the token is not valid: no key for its algorithm and kid".to_owned())
+            }
+            Refused::For(failure) => failure,
+        }
     }
 }
 
@@ -228,33 +311,6 @@ impl Expected {
     }
 }
 
-impl Key {
-    /// `None` for keys of other kinds and uses: a provider's set may hold them beside ours.
-    fn of(jwk: Jwk) -> Result<Option<Self>, InvalidKeys> {
-        let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
-            _ => return Ok(None),
-        };
-        let stated = jwk.common.key_algorithm.map(|stated| stated.to_string());
-        let is_ours = stated.is_none_or(|stated| stated == format!("{algorithm:?}"))
-            && jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
-        if !is_ours {
-            return Ok(None);
-        }
-        let id = jwk.common.key_id.clone();
-        let fault = |what: &str| InvalidKeys(format!("the JWKS key {:?} {what}", id.as_deref().unwrap_or("(no kid)")));
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| fault("can't be read"))?;
-        match key.kind() {
-            DecodingKeyKind::RsaModulusExponent { n, .. } if n.len() < RSA_LEN_MIN => {
-                Err(fault("has under 2,048 bits"))
-            }
-            DecodingKeyKind::SecretOrDer(x) if x.len() != ED25519_LEN => Err(fault("is not 32 bytes long")),
-            _ => Ok(Some(Self { algorithm, id, key })),
-        }
-    }
-}
-
 /// Who holds a verified token. Its `exp` has been checked by then.
 fn identity(claims: &Map<String, Value>) -> Result<Identity, Failure> {
     let wrong = |what: &str| unauthenticated(format!("the token is not valid: {what}"));
@@ -271,7 +327,9 @@ fn identity(claims: &Map<String, Value>) -> Result<Identity, Failure> {
     let expires_at = expires_in.and_then(|since_1970| SystemTime::UNIX_EPOCH.checked_add(since_1970));
     let roles =
         roles(claims.get("roles")).ok_or_else(|| wrong("its roles must be a list of strings, as [\"USER\"]"))?;
-    Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at })
+    let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
+    let token = TokenId { jti, sub: user.to_string(), iat: claims.get("iat").and_then(Value::as_f64) };
+    Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at, token: Some(token) })
 }
 
 /// `None` where the claim is not a list of strings. Another form is never taken for no roles: whoever made the token meant
@@ -290,7 +348,7 @@ fn roles(claim: Option<&Value>) -> Option<Vec<Role>> {
 }
 
 /// What a token says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Claims {
     pub sub: String,
     /// Seconds since 1970.
@@ -303,6 +361,9 @@ pub struct Claims {
     pub iss: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
+    /// By which the token can be taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
 }
 
 /// Signs a token with HS256.

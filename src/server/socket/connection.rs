@@ -2,13 +2,15 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
+use async_graphql::parser::types::OperationType;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, pending};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -24,6 +26,7 @@ use crate::pipeline::AppError;
 use crate::server::Site;
 use crate::server::admission::{Admitted, Following, Follows};
 use crate::server::auth::Identity;
+use crate::server::budget::{self, Payer};
 use crate::server::http::{Writes, late};
 use crate::server::wire::Wire;
 
@@ -34,6 +37,9 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often a client is asked whether it is there: often enough for proxies that cut idle connections after 30 s or more.
 const PING_EVERY: Duration = Duration::from_secs(12);
 
+/// How long a client is not read from that has sent too much. It must still be heard to be alive.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// An operation's id stands in front of each of its messages; a UUID has 36 bytes.
 const ID_LEN_MAX: usize = 128;
 
@@ -42,6 +48,9 @@ pub struct Connection {
     socket: WebSocket,
     /// What the socket writes to, for what goes straight there.
     wire: Arc<Wire>,
+    /// From where it comes, and whose budget its messages are charged to.
+    address: IpAddr,
+    payer: Option<Payer>,
     from_headers: Identity,
     admitted: Admitted,
     /// Who calls, once that was said.
@@ -51,6 +60,10 @@ pub struct Connection {
     init_by: Instant,
     ping_at: Instant,
     expires_at: Option<Instant>,
+    /// Comes when its token is taken back.
+    revoked: BoxFuture<'static, ()>,
+    /// When a client that has sent more than its budget pays for is read from again.
+    reads_at: Option<Instant>,
     /// Whether anything has come since the last ping.
     is_alive: bool,
 }
@@ -87,14 +100,17 @@ impl Connection {
         site: Arc<Site>,
         socket: WebSocket,
         wire: Arc<Wire>,
+        address: IpAddr,
         from_headers: Identity,
         admitted: Admitted,
     ) -> Self {
         let now = Instant::now();
         Self {
+            payer: site.payer(&from_headers, address),
             site,
             socket,
             wire,
+            address,
             from_headers,
             admitted,
             caller: None,
@@ -102,6 +118,8 @@ impl Connection {
             init_by: now + INIT_TIME_MAX,
             ping_at: now + PING_EVERY,
             expires_at: None,
+            revoked: pending().boxed(),
+            reads_at: None,
             is_alive: true,
         }
     }
@@ -132,9 +150,10 @@ impl Connection {
                 biased;
                 () = &mut stopping => return Err(closed(Close::GoingAway)),
                 () = &mut clock => self.on_time().await?,
+                () = &mut self.revoked => return Err(closed(Close::Forbidden("the token was taken back".to_owned()))),
                 Some((_, message)) = self.operations.next(), if !self.operations.is_empty() => self.send(message).await?,
                 () = has_rest(&self.wire) => self.finish().await?,
-                message = self.socket.next() => match message {
+                message = self.socket.next(), if self.reads_at.is_none() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(error)) => return Err(self.broken(error)),
                     None => return Err(End::Left),
@@ -145,7 +164,7 @@ impl Connection {
 
     fn due_at(&self) -> Instant {
         let init_by = self.caller.is_none().then_some(self.init_by);
-        [init_by, self.expires_at].into_iter().flatten().fold(self.ping_at, Instant::min)
+        [init_by, self.expires_at, self.reads_at].into_iter().flatten().fold(self.ping_at, Instant::min)
     }
 
     async fn on_time(&mut self) -> Result<(), End> {
@@ -154,6 +173,7 @@ impl Connection {
             return Err(closed(Close::InitTimeout));
         }
         self.check_token()?;
+        self.reads_at = self.reads_at.filter(|at| now < *at);
         if now >= self.ping_at {
             if !std::mem::take(&mut self.is_alive) {
                 return Err(End::Silent);
@@ -196,6 +216,9 @@ impl Connection {
 
     async fn take(&mut self, message: Message) -> Result<(), End> {
         self.is_alive = true;
+        let units = budget::MESSAGE + budget::of_bytes(len(&message));
+        let pause = self.site.budgets.owe(self.payer.as_ref(), units);
+        self.reads_at = pause.map(|pause| Instant::now() + pause.min(PAUSE_MAX));
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(closed(Close::BadMessage("messages are texts".to_owned()))),
@@ -228,8 +251,9 @@ impl Connection {
         if self.caller.is_some() {
             return Err(closed(Close::TooMany("Too many initialisation requests".to_owned())));
         }
-        let named = self.site.auth.of_connection_init(payload);
-        let named = named.map_err(|failure| closed(Close::Forbidden(failure.to_string())))?;
+        let refused = |failure: Failure| closed(Close::Forbidden(failure.to_string()));
+        let named = self.site.auth.of_connection_init(payload).await.map_err(refused)?;
+        let named = named.map(Identity::may_operate).transpose().map_err(refused)?;
         let identity = named.unwrap_or_else(|| self.from_headers.clone());
         if let Some(user) = &identity.caller.user {
             // graphql-transport-ws has no code for it; 4429 is the nearest that its clients do not retry.
@@ -239,8 +263,15 @@ impl Connection {
             let left = at.duration_since(SystemTime::now()).unwrap_or_default();
             Instant::now() + left
         });
+        self.payer = self.site.payer(&identity, self.address);
+        self.revoked = self.site.auth.until_revoked(&identity);
         self.caller = Some(identity.caller);
         self.send(protocol::acknowledged()).await
+    }
+
+    async fn refuse(&mut self, operation: &Operation, failure: Failure) -> Result<(), End> {
+        let refused = errors::failed(failure, &new_request_id());
+        self.send(operation.error(&refused.errors)).await
     }
 
     async fn begin(&mut self, id: String, mut request: graphql::Request) -> Result<(), End> {
@@ -257,13 +288,23 @@ impl Connection {
         let most = self.site.limits.subscriptions;
         if self.operations.len() >= most {
             let failure = Failure::too_many("subscriptions", most, "too many operations at once on a connection");
-            let refused = errors::failed(failure, &new_request_id());
-            return self.send(operation.error(&refused.errors)).await;
+            return self.refuse(&operation, failure).await;
+        }
+        if let Err(failure) = self.site.charge(self.payer.as_ref(), budget::REQUEST) {
+            return self.refuse(&operation, failure).await;
         }
         let site = self.site.clone();
         let outcome = async move {
             let (id, most, writes) = (new_request_id(), site.limits.request_timeout, Writes::default());
-            writes.look_at(&site, &mut request);
+            let place = match writes.look_at(&site, &mut request) {
+                // The connections bound these.
+                Some(OperationType::Subscription) => Ok(None),
+                _ => site.capacity.request().map(Some),
+            };
+            let _place = match place {
+                Ok(place) => place,
+                Err(failure) => return Outcome::Answered(errors::failed(failure, &id).into()),
+            };
             let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
             outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &writes, &id)))
         };
@@ -303,6 +344,14 @@ async fn in_time(
 /// Comes when there is the rest of a message to be written. Whoever has put only a part wakes the task.
 async fn has_rest(wire: &Wire) {
     poll_fn(|_| if wire.has_rest() { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+fn len(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
+    }
 }
 
 fn closed(close: Close) -> End {

@@ -12,7 +12,7 @@ mod connection;
 mod protocol;
 mod straight;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +28,10 @@ use super::Site;
 use super::accept::Format;
 use super::admission::Admitted;
 use super::auth::Identity;
+use super::budget;
 use super::http::refuse;
 use super::origins;
-use super::request::Refusal;
+use super::request::{Refusal, identify};
 use super::request_id::RequestId;
 use super::wire::Wire;
 use crate::graphql::errors::Failure;
@@ -61,41 +62,49 @@ pub async fn upgrade(
     // Without the limit on frames, one that announces 16 MiB would be collected before its length is looked at.
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most).max_frame_size(most);
     let upgrade = upgrade.read_buffer_size(READ_BUFFER_LEN).write_buffer_size(0);
-    let (identity, admitted) = match admit(&site, peer, &headers, &upgrade) {
+    let address = site.proxies.caller(peer.ip(), &headers);
+    let (identity, admitted) = match admit(&site, address, &headers, &upgrade).await {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(refusal, Format::Json, &id.0),
     };
     let task = site.tasks.token();
     upgrade.on_upgrade(async move |socket| {
-        serve(site, socket, wire, identity, admitted).await;
+        serve(site, socket, wire, address, identity, admitted).await;
         drop(task);
     })
 }
 
 /// Who comes, and the connection's place.
-fn admit(
+async fn admit(
     site: &Site,
-    peer: SocketAddr,
+    address: IpAddr,
     headers: &HeaderMap,
     upgrade: &WebSocketUpgrade,
 ) -> Result<(Identity, Admitted), Refusal> {
     if !site.origins.admit(headers) {
         return Err(origins::foreign());
     }
-    let unauthenticated = |failure| Refusal::new(StatusCode::UNAUTHORIZED, failure);
-    let identity = site.auth.of_headers(headers).map_err(unauthenticated)?;
+    let identity = identify(site, address, headers).await?;
+    site.charge(site.payer(&identity, address).as_ref(), budget::REQUEST).map_err(Refusal::limited)?;
     if upgrade.selected_protocol().is_none() {
         let failure = Failure::bad("sec-websocket-protocol", format!("offer {PROTOCOL}"));
         return Err(Refusal::new(StatusCode::BAD_REQUEST, failure));
     }
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
-    Ok((identity, site.admission.admit(peer.ip()).map_err(too_many)?))
+    Ok((identity, site.admission.admit(address).map_err(too_many)?))
 }
 
-async fn serve(site: Arc<Site>, socket: WebSocket, wire: Arc<Wire>, from_headers: Identity, admitted: Admitted) {
+async fn serve(
+    site: Arc<Site>,
+    socket: WebSocket,
+    wire: Arc<Wire>,
+    address: IpAddr,
+    from_headers: Identity,
+    admitted: Admitted,
+) {
     let metrics = site.api.metrics().clone();
     let _open = metrics.connected("websocket");
-    let mut connection = Connection::new(site, socket, wire, from_headers, admitted);
+    let mut connection = Connection::new(site, socket, wire, address, from_headers, admitted);
     let end = connection.run().await;
     metrics.closed(end.reason());
     let mut socket = connection.into_socket();

@@ -51,7 +51,7 @@ impl Server {
         let limits = Limits { body_len: 10_000, ..Limits::default() };
         let api = api(Hub::start(&app), limits.documents);
         let origins = Origins::new(&["https://shop.example".to_owned()]).unwrap();
-        let site = Site::new(api, auth, origins, limits, Readers::Admins, shutdown.clone());
+        let site = Site::new(api, auth, origins, limits, Proxies::default(), Readers::Admins, shutdown.clone());
         let ended = tokio::spawn(run(listener, routes(site.clone()), site));
         Self { address, shutdown, ended, _folder: folder }
     }
@@ -125,14 +125,8 @@ fn code(body: &Value) -> &str {
 
 fn bearer(roles: &[&str]) -> String {
     let roles = roles.iter().map(ToString::to_string).collect();
-    let claims = Claims {
-        sub: "ann".into(),
-        exp: jsonwebtoken::get_current_timestamp() + 60,
-        iat: None,
-        roles,
-        iss: None,
-        aud: None,
-    };
+    let claims =
+        Claims { sub: "ann".into(), exp: jsonwebtoken::get_current_timestamp() + 60, roles, ..Claims::default() };
     format!("Bearer {}", sign(SECRET, &claims).unwrap())
 }
 
@@ -141,7 +135,7 @@ async fn open_mode_takes_the_header_s_word() {
     let server = Server::open().await;
     let (status, body) = server.query("{ viewer { id roles } }", Some(("x-acclaim-user", "ann"))).await;
     assert_eq!((status, &body["data"]["viewer"]["id"]), (200, &json!("ann")));
-    assert_eq!(body["data"]["viewer"]["roles"], json!(["USER", "INGEST", "ADMIN"]));
+    assert_eq!(body["data"]["viewer"]["roles"], json!(["USER", "INGEST", "ADMIN", "METRICS"]));
     assert_eq!(server.query("{ viewer { id } }", None).await.1, json!({ "data": { "viewer": null } }));
 }
 
@@ -370,7 +364,7 @@ async fn a_socket_lives_as_long_as_its_token() {
     let server = Server::with_tokens().await;
     // Clocks may differ by 30 s, so this token has some 2 s to live.
     let exp = jsonwebtoken::get_current_timestamp() - 28;
-    let claims = Claims { sub: "ann".into(), exp, iat: None, roles: vec!["USER".into()], iss: None, aud: None };
+    let claims = Claims { sub: "ann".into(), exp, roles: vec!["USER".into()], ..Claims::default() };
     let token = format!("Bearer {}", sign(SECRET, &claims).unwrap());
     let mut socket = server.socket(None).await.unwrap();
     socket.send(json!({ "type": "connection_init", "payload": { "authorization": token } })).await;

@@ -2,12 +2,16 @@
 
 mod ask;
 mod browser;
+mod budget;
 mod fields;
 mod flood;
 mod foreign;
 mod limited;
+mod pages;
+mod revoked;
 mod schema;
 mod secrets;
 mod tls;
 mod tokens;
+mod traces;
 mod visitors;

@@ -12,13 +12,13 @@ use crate::support::redis::RedisServer;
 use crate::support::stack::{Setup, Stack};
 
 /// An authority, and the file of its certificate.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     file: PathBuf,
 }
 
 impl Authority {
-    fn new(folder: &Path, name: &str) -> Self {
+    pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -28,12 +28,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.file.to_str().unwrap()
     }
 
     /// Files of a certificate for a name, and of its key.
-    fn certify(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    pub fn certify(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let files = (folder.join("server.crt"), folder.join("server.key"));

@@ -24,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Made for these tests, and used nowhere else.
 const RSA: &str = include_str!("rsa.pem");
 const RSA_PUBLIC: &str = include_str!("rsa_public.pem");
-const ED: &str = include_str!("ed25519.pem");
-const ED_OF_ANOTHER: &str = "-----BEGIN PRIVATE KEY-----
+pub const ED: &str = include_str!("ed25519.pem");
+pub const ED_OF_ANOTHER: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIOucvCWfRr5VRMfUQITwULIDTMMm95d7UVK24Bh4fd/P
 -----END PRIVATE KEY-----";
 /// Beyond that a server reads no further.
@@ -199,7 +199,7 @@ pub async fn initialised_socket(server: &Server, token: &str) -> Result<WebSocke
 }
 
 /// Each of the ways a token can take, and whether it was let in; otherwise the status or close code.
-async fn on_every_way(server: &Server, token: &str) -> Vec<(&'static str, Result<(), u16>)> {
+pub async fn on_every_way(server: &Server, token: &str) -> Vec<(&'static str, Result<(), u16>)> {
     let query = "{ viewer { id } }";
     let of = async |request: reqwest::RequestBuilder| {
         let response = request.bearer_auth(token).send().await.unwrap();
