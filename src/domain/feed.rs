@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Basis, BoardId, Cursors, InvalidPosition, Points, Position, ProductId, Timestamp};
+use super::{Basis, BoardId, Cursors, InvalidPosition, Points, ProductId, Timestamp};
 
 /// A product with its points; its rank is its index in the list that holds it.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -52,6 +52,9 @@ impl SnapshotReason {
 pub struct FeedState {
     pub board: BoardId,
     pub epoch: u64,
+    /// Drawn when the epoch began; not there in what an older version has published.
+    #[serde(default)]
+    pub history: Option<u64>,
     /// The board's count of published states; it never goes back within an epoch.
     pub seq: u64,
     /// States of different generations are never joined by changes, only by a snapshot.
@@ -94,6 +97,8 @@ impl FeedState {
 pub struct FeedPosition {
     pub epoch: u64,
     pub seq: u64,
+    /// Tells feeds apart whose epochs have the same number: of other boards, and of a ledger that went back.
+    pub feed: u32,
     /// Whether the view is that state. A page may also have been read after it and before the next, and show what no
     /// published state shows, so that no changes lead on from it.
     pub is_exact: bool,
@@ -101,15 +106,30 @@ pub struct FeedPosition {
 
 impl FeedState {
     pub fn position(&self) -> FeedPosition {
-        FeedPosition { epoch: self.epoch, seq: self.seq, is_exact: true }
+        FeedPosition { is_exact: true, ..FeedPosition::near(&self.board, self.epoch, self.history, self.seq) }
     }
 }
 
-/// `<epoch>-<seq>`, with a `+` behind it where it is not exact.
+impl FeedPosition {
+    /// Of a board before anything was published: nothing leads on from it.
+    pub const NOWHERE: Self = Self { epoch: 0, seq: 0, feed: 0, is_exact: false };
+
+    /// At a published state or shortly after it.
+    pub fn near(board: &BoardId, epoch: u64, history: Option<u64>, seq: u64) -> Self {
+        let name = format!("{board} {}", history.unwrap_or_default());
+        let feed = xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u32;
+        Self { epoch, seq, feed, is_exact: false }
+    }
+}
+
+/// `<epoch>.<feed>-<seq>`, with a `+` behind it where it is not exact; without the feed where there is none.
 impl std::fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let more = if self.is_exact { "" } else { "+" };
-        write!(f, "{}-{}{more}", self.epoch, self.seq)
+        match self.feed {
+            0 => write!(f, "{}-{}{more}", self.epoch, self.seq),
+            feed => write!(f, "{}.{feed:x}-{}{more}", self.epoch, self.seq),
+        }
     }
 }
 
@@ -117,9 +137,15 @@ impl std::str::FromStr for FeedPosition {
     type Err = InvalidPosition;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (position, is_exact) = text.strip_suffix('+').map_or((text, true), |position| (position, false));
-        let Position { epoch, seq } = position.parse()?;
-        Ok(Self { epoch, seq, is_exact })
+        let parse = || {
+            let (position, is_exact) = text.strip_suffix('+').map_or((text, true), |position| (position, false));
+            let (epoch, seq) = position.split_once('-')?;
+            // Versions before this one did not name the feed.
+            let (epoch, feed) = epoch.split_once('.').unwrap_or((epoch, "0"));
+            let feed = u32::from_str_radix(feed, 16).ok()?;
+            Some(Self { epoch: epoch.parse().ok()?, seq: seq.parse().ok()?, feed, is_exact })
+        };
+        parse().ok_or_else(|| InvalidPosition(text.to_owned()))
     }
 }
 
@@ -181,6 +207,7 @@ pub fn rank_changes(before: &[Place], after: &[Place]) -> Vec<RankChange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Position;
 
     fn places(rows: &[(&str, i64)]) -> Vec<Place> {
         rows.iter()
@@ -226,6 +253,7 @@ mod tests {
         let state = FeedState {
             board: BoardId::daily(),
             epoch: 1,
+            history: Some(9),
             seq: 2,
             generation: 3,
             reason: SnapshotReason::Rolled,
@@ -238,20 +266,24 @@ mod tests {
         };
         let mut json = serde_json::to_value(&state).unwrap();
         assert_eq!(serde_json::from_value::<FeedState>(json.clone()).unwrap(), state);
-        json.as_object_mut().unwrap().retain(|name, _| name != "basis" && name != "cursors");
-        let older = FeedState { basis: Basis::default(), cursors: Cursors::new(), ..state };
+        json.as_object_mut().unwrap().retain(|name, _| !["basis", "cursors", "history"].contains(&name.as_str()));
+        let older = FeedState { history: None, basis: Basis::default(), cursors: Cursors::new(), ..state };
         assert_eq!(serde_json::from_value::<FeedState>(json).unwrap(), older);
     }
 
     #[test]
     fn positions_read_back() {
         for position in [
-            FeedPosition { epoch: 7, seq: 120, is_exact: true },
-            FeedPosition { epoch: 0, seq: u64::MAX, is_exact: false },
+            FeedPosition { epoch: 7, seq: 120, feed: 0xabc, is_exact: true },
+            FeedPosition { epoch: 0, seq: u64::MAX, feed: u32::MAX, is_exact: false },
+            FeedPosition::NOWHERE,
         ] {
             assert_eq!(position.to_string().parse(), Ok(position));
         }
-        for bad in ["", "7", "7-", "7-x", "7-1++", "-1-1", "7-1-2", "+"] {
+        let near = |board: &str, history| FeedPosition::near(&BoardId::new(board).unwrap(), 1, history, 2);
+        assert_ne!(near("daily", None), near("weekly", None));
+        assert_ne!(near("daily", Some(1)), near("daily", Some(2)));
+        for bad in ["", "7", "7-", "7-x", "7-1++", "-1-1", "7-1-2", "7.-1", "7.a", "7.x-1", "7.1-2-3", "7-1.2", "+"] {
             assert!(bad.parse::<FeedPosition>().is_err(), "{bad}");
         }
     }

@@ -39,8 +39,7 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(default_with = "arguments::daily()")] id: ID,
     ) -> Result<Option<Board>> {
-        let id = BoardId::new(&id).map_err(|error| Failure::bad("id", error))?;
-        Ok(app(ctx).board(&id).map(Board))
+        Ok(BoardId::new(&id).ok().and_then(|id| app(ctx).board(&id)).map(Board))
     }
 
     async fn boards(&self, ctx: &Context<'_>) -> Vec<Board> {

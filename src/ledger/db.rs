@@ -195,6 +195,8 @@ impl Sqlite {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // Locks are beside the file itself, by whatever link it was named.
+        let file = file.canonicalize().unwrap_or(file);
         let pool = |size: u32| {
             let mut config = ManagerConfig::default();
             config.recycling_method = RecyclingMethod::Fast;

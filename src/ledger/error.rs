@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::wire::PLAN_OUTDATED;
+
 /// Why the ledger gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -17,7 +19,7 @@ pub enum LedgerError {
     /// The connection broke while a transaction was being committed: whether it was is unknown.
     #[error("the ledger's answer is lost: {0}")]
     Unanswered(String),
-    /// The database refuses these very rows (SQLSTATE classes 22 and 23, and what a trigger raises): the same call will never work.
+    /// The database refuses these very rows (SQLSTATE classes 22, 23, 44, 45 and P0, and the like): the same call will never work.
     #[error("the ledger refuses the rows: {0}")]
     Rejected(String),
     /// The ledger holds as many as it may; `limit` is the bound's name, and `value` what it is.
@@ -113,8 +115,14 @@ pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
         // A server that only reads is a standby: after a failover the same address leads to the primary again.
         _ if sqlstate == "25006" => LedgerError::Unavailable(message),
         Some("22" | "23") => LedgerError::Rejected(message),
-        // RAISE EXCEPTION in a trigger says of the rows that they are not wanted.
-        _ if sqlstate == "P0001" => LedgerError::Rejected(message),
+        // What triggers raise (PL/pgSQL's errors, and those that people define), a view's check, a policy, and a row that is too
+        // large for an index say of the rows that they can't be stored.
+        Some("P0" | "44" | "45") => LedgerError::Rejected(message),
+        _ if sqlstate == "54000" || sqlstate == "42501" && message.contains("row-level security") => {
+            LedgerError::Rejected(message)
+        }
+        // A table was altered under a statement that was prepared before; a new session prepares it anew.
+        _ if sqlstate == PLAN_OUTDATED && message.starts_with("cached plan") => LedgerError::Unavailable(message),
         _ if sqlstate == "42501" => {
             LedgerError::Internal(format!("{message}; the owner of the tables has to GRANT it, see the README"))
         }

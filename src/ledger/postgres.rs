@@ -372,6 +372,7 @@ impl ManageConnection for Connector {
         connection.is_abandoned
             || connection.is_closed()
             || connection.seen.only_reads.load(Ordering::Acquire)
+            || connection.seen.is_outdated.load(Ordering::Acquire)
             || connection.diesel.is_broken()
     }
 }

@@ -94,6 +94,8 @@ struct Asked {
 impl Asked {
     fn take(&mut self, name: &str, value: &str) -> Result<()> {
         let one_of = |words: &str| Err(wrong(&format!("has an unknown {name}: set {words}")));
+        let value = percent_decode_str(value).decode_utf8();
+        let value = &*value.map_err(|_| wrong(&format!("has a value of {name} that is not UTF-8")))?;
         match (name, value) {
             ("sslmode", "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full") => {
                 self.mode = Some(value.to_owned());
@@ -102,11 +104,7 @@ impl Asked {
             // JDBC's word, which libpq takes in URLs.
             ("ssl", "true") => self.mode = Some("require".to_owned()),
             ("sslrootcert", "system") => self.trusts_system = true,
-            ("sslrootcert", _) => {
-                let path = percent_decode_str(value).decode_utf8();
-                self.root_file =
-                    Some(PathBuf::from(&*path.map_err(|_| wrong("has an sslrootcert that is not UTF-8"))?));
-            }
+            ("sslrootcert", _) => self.root_file = Some(PathBuf::from(value)),
             ("channel_binding", "require") => self.binding = Some(ChannelBinding::Require),
             ("channel_binding", "prefer") => self.binding = Some(ChannelBinding::Prefer),
             ("channel_binding", "disable") => self.binding = Some(ChannelBinding::Disable),
@@ -187,6 +185,7 @@ mod tests {
             "sslmode=require",
             "sslmode=verify-ca",
             "sslmode=verify-full",
+            "sslmode=verify%2Dfull",
             "ssl=true",
             "sslrootcert=system",
             "sslmode=prefer&channel_binding=require",

@@ -21,10 +21,14 @@ pub(super) struct Seen {
     pub(super) closed: AtomicBool,
     /// The session was found to take no writes.
     pub(super) only_reads: AtomicBool,
+    /// The session has prepared statements for tables that were altered since.
+    pub(super) is_outdated: AtomicBool,
 }
 
 /// What Postgres says of a write where it only reads (`read_only_sql_transaction`).
 const ONLY_READS: &str = "25006";
+/// What it says of a statement that was prepared before a column had its present type (`feature_not_supported`).
+pub(super) const PLAN_OUTDATED: &str = "0A000";
 
 impl Seen {
     /// Whether the last error said that the role may not do what it tried (`insufficient_privilege`).
@@ -109,6 +113,9 @@ impl Wire {
         if let Some(sqlstate) = field.and_then(|field| std::str::from_utf8(field).ok()) {
             if sqlstate == ONLY_READS {
                 self.seen.only_reads.store(true, Ordering::Release);
+            }
+            if sqlstate == PLAN_OUTDATED {
+                self.seen.is_outdated.store(true, Ordering::Release);
             }
             *self.seen.sqlstate.lock().unwrap_or_else(PoisonError::into_inner) = Some(sqlstate.to_owned());
         }

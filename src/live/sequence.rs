@@ -185,7 +185,8 @@ impl Sequence {
         let Source::Board(Board { board, top, shown: Some(shown), .. }) = &self.source else {
             return self.whole(SnapshotReason::Initial);
         };
-        let is_kept = held.is_exact && held.epoch == shown.epoch && held.seq <= shown.seq;
+        let is_of_feed = held.feed == shown.position().feed;
+        let is_kept = is_of_feed && held.is_exact && held.epoch == shown.epoch && held.seq <= shown.seq;
         if is_kept && held.seq == shown.seq {
             return Vec::new();
         }
@@ -226,7 +227,11 @@ impl Sequence {
     pub fn is_behind(&self, held: FeedPosition) -> bool {
         match &self.source {
             Source::Board(board) => {
-                board.shown.as_ref().is_none_or(|shown| (held.epoch, held.seq) > (shown.epoch, shown.seq))
+                let is_before = |shown: &FeedState| {
+                    let shown = shown.position();
+                    held.feed == shown.feed && (held.epoch, held.seq) > (shown.epoch, shown.seq)
+                };
+                board.shown.as_ref().is_none_or(|shown| is_before(shown))
             }
             Source::Places(_) | Source::Rules(_) => false,
         }

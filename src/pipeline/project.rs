@@ -275,6 +275,7 @@ impl<'a> Projector<'a> {
 
     /// Publishes the top of every board whose top has changed. False where somebody else has published or switched.
     async fn publish(&mut self) -> Result<bool, Fault> {
+        let history = Some(self.app.begun()).filter(|begun| begun.number == self.epoch).and_then(|begun| begun.history);
         for (board, tracked) in self.boards.iter_mut().filter(|(id, tracked)| tracked.is_dirty && !id.is_hidden()) {
             let page = self.app.engine.page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await?;
             let (Some(page), Some(shown)) = (page, &tracked.shown) else { return Ok(false) };
@@ -285,6 +286,7 @@ impl<'a> Projector<'a> {
             let state = FeedState {
                 board: board.clone(),
                 epoch: self.epoch,
+                history,
                 seq: page.seq + 1,
                 generation: shown.number,
                 reason: shown.build.reason,

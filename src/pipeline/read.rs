@@ -103,14 +103,16 @@ impl App {
         let Some((reading, (generation, rows))) = self.current(board, read) else {
             // Nothing leads on from a board that was computed from the ledger.
             let page = self.page(board, &PageStart::Rank(1), FeedState::PLACES_MAX).await?;
-            return Ok((page, FeedPosition { epoch: 0, seq: 0, is_exact: false }));
+            return Ok((page, FeedPosition::NOWHERE));
         };
         let published = self.engine.published(&board.id).await.ok().flatten();
         let is_exact = published.is_some_and(|state| {
             (state.seq, state.epoch, state.generation) == (seq, generation.build.epoch, generation.number)
                 && (state.total, &state.places) == (rows.total, &rows.places)
         });
-        let position = FeedPosition { epoch: generation.build.epoch, seq, is_exact };
+        let (epoch, begun) = (generation.build.epoch, self.begun());
+        let history = begun.history.filter(|_| begun.number == epoch);
+        let position = FeedPosition { is_exact, ..FeedPosition::near(&board.id, epoch, history, seq) };
         Ok((BoardPage { reading, rows }, position))
     }
 

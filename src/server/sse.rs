@@ -261,7 +261,7 @@ mod tests {
             let headers = [(header::HeaderName::from_static("last-event-id"), HeaderValue::from_static(text))];
             last_event(&HeaderMap::from_iter(headers)).map(|held| held.to_string())
         };
-        assert_eq!(held("1-7").as_deref(), Some("1-7"));
+        assert_eq!(held("1.a-7").as_deref(), Some("1.a-7"));
         assert_eq!((held(""), held("yesterday"), last_event(&HeaderMap::new())), (None, None, None));
     }
 }

@@ -22,8 +22,10 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 fn rule(setup: Setup) -> (&'static str, &'static str) {
     match setup {
         Setup::Servers => (
-            "ALTER TABLE events ADD CONSTRAINT no_p3 CHECK (product_id <> 'p3')",
-            "ALTER TABLE events DROP CONSTRAINT no_p3",
+            "CREATE FUNCTION no_p3() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN IF NEW.product_id = 'p3' THEN RAISE 'p3 is not for sale'; END IF; RETURN NEW; END$$;
+             CREATE TRIGGER no_p3 BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_p3()",
+            "DROP FUNCTION no_p3 CASCADE",
         ),
         Setup::Embedded => (
             "CREATE TRIGGER no_p3 BEFORE INSERT ON events WHEN NEW.product_id = 'p3'

@@ -101,7 +101,8 @@ async fn is_said_in_time(server: &Server, set_away: impl Fn(bool)) {
 async fn a_signed_in_page_is_whole_while_redis_is_away() {
     let (_stack, gate, server) = start().await;
     let page = "{ ranking(first: 3) { period { freshness { degraded } } nodes { productId product { like { count viewerHasLiked viewerLikedAt } } } }
-        products(ids: [\"p1\", \"p2\"]) { id like { viewerHasLiked } } viewer { id } }";
+        products(ids: [\"p1\", \"p2\"]) { id like { viewerHasLiked } } viewer { id }
+        boards { id isCurrent } none: board(id: \"No Board\") { id } }";
     let liked = async |user: Option<&str>| {
         let answer = server.try_graphql(user, page, json!({})).await.unwrap();
         assert!(answer.get("errors").is_none(), "{answer}");

@@ -292,6 +292,15 @@ async fn a_position_that_leads_nowhere_is_a_gap() {
         let first = next(&mut watch(&site, json!({ "resume": position })).await).await;
         assert_eq!(first["data"]["boardChanges"]["reason"], reason, "{position}: {first}");
     }
+    // The very state that is shown, of another board or of a ledger that went back.
+    let shown = next(&mut watch(&site, json!({})).await).await;
+    let shown = shown["data"]["boardChanges"]["position"].as_str().unwrap();
+    let (epoch, rest) = shown.split_once('.').unwrap();
+    let (_, seq) = rest.split_once('-').unwrap();
+    for other in [format!("{epoch}-{seq}"), format!("{epoch}.0-{seq}"), format!("{epoch}.1-{seq}")] {
+        let first = next(&mut watch(&site, json!({ "resume": other })).await).await;
+        assert_eq!(first["data"]["boardChanges"]["reason"], "GAP", "{other} for {shown}: {first}");
+    }
     let first = raw(&mut watch(&site, json!({ "resume": "yesterday" })).await).await;
     let refused: Value = serde_json::from_slice(&first).unwrap();
     assert_eq!(told(&refused["errors"][0]), json!({ "code": "BAD_USER_INPUT", "argument": "resume" }));

@@ -336,6 +336,7 @@ async fn a_listener_that_nobody_drains_keeps_the_newest_of_each() {
         let state = FeedState {
             board: board.clone(),
             epoch: 1,
+            history: None,
             seq,
             generation,
             reason: SnapshotReason::Initial,

@@ -137,6 +137,24 @@ async fn a_slow_start_keeps_its_lease() {
     assert_eq!(first.toggle("ann", "p0", None).await["durability"], "COMMITTED");
 }
 
+/// A file has one lock, by whatever link it is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_is_refused_on_a_link_to_the_file() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let first = stack.serve().await;
+    let file = stack.ledger_url().strip_prefix("sqlite://").unwrap().to_owned();
+    let link = format!("{file}.link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let mut command = stack.command();
+    command.args(["serve", "--listen", "127.0.0.1:0"]).env("DATABASE_URL", format!("sqlite://{link}"));
+    let refused = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("another process works on this ledger"), "{said}");
+    first.with_products(1).await;
+    assert_eq!(first.toggle("ann", "p0", None).await["durability"], "COMMITTED");
+}
+
 /// A lock that was left behind, as on a pooled connection, is named and not waited for in silence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_says_what_it_waits_for() {

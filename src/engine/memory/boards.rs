@@ -140,6 +140,7 @@ mod tests {
             let state = FeedState {
                 board: BoardId::daily(),
                 epoch: 1,
+                history: None,
                 seq,
                 generation,
                 reason,

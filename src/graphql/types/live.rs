@@ -169,8 +169,7 @@ impl View {
 
     fn heartbeat(&self, state: Option<&FeedState>, freshness: Freshness) -> BoardHeartbeat {
         // Before anything was published there is no state to hold; resuming from this one is a gap.
-        let nothing = FeedPosition { epoch: 0, seq: 0, is_exact: false };
-        let position = state.map_or(nothing, FeedState::position);
+        let position = state.map_or(FeedPosition::NOWHERE, FeedState::position);
         BoardHeartbeat {
             position: position.to_string(),
             seq: position.seq.into(),

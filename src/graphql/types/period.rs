@@ -46,9 +46,6 @@ pub struct Period {
     position: OnceCell<FeedPosition>,
 }
 
-/// Leads to a snapshot of what the board shows.
-const NO_POSITION: FeedPosition = FeedPosition { epoch: 0, seq: 0, is_exact: false };
-
 /// Whether the position of a period is asked for, where the period is.
 pub fn asks_position(asked: &Lookahead<'_>) -> bool {
     let in_entries = asked.field("entries").field("period").field("position");
@@ -187,7 +184,7 @@ impl Period {
     /// snapshot.
     async fn position(&self, ctx: &Context<'_>) -> Result<String> {
         if self.closed.is_some() {
-            return Ok(NO_POSITION.to_string());
+            return Ok(FeedPosition::NOWHERE.to_string());
         }
         if self.position.get().is_none() {
             self.same_as(&self.top(ctx).await?.reading).await?;

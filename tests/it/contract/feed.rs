@@ -17,6 +17,7 @@ pub fn state(generation: u64, seq: u64) -> FeedState {
     FeedState {
         board: BoardId::daily(),
         epoch: 1,
+        history: None,
         seq,
         generation,
         reason: SnapshotReason::Recovered,

@@ -347,6 +347,7 @@ impl Pair {
                 let state = FeedState {
                     board,
                     epoch: self.epoch,
+                    history: Some(7),
                     seq: drifted(page.map_or(0, |page| page.seq) + 1, *seq),
                     generation: drifted(shown.unwrap_or_default(), *generation),
                     reason: SnapshotReason::Initial,
