@@ -28,6 +28,7 @@ mod types;
 use std::sync::Arc;
 
 use async_graphql::{Context, SDLExportOptions, SchemaBuilder, ValidationMode};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 pub use answer::Answer;
 pub use delivery::{LiveEvent, Outlet, Put};
@@ -56,6 +57,14 @@ fn schema(app: Arc<App>, limits: &DocumentLimits, open: OpenSubscriptions) -> Sc
 /// The schema as text: what `schema.graphql` holds.
 pub fn sdl() -> String {
     builder().finish().sdl_with_options(SDLExportOptions::new().prefer_single_line_descriptions())
+}
+
+/// Does what may take over a millisecond without holding up what else its thread serves.
+pub fn apart<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 fn app<'a>(ctx: &Context<'a>) -> &'a Arc<App> {

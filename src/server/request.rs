@@ -138,6 +138,9 @@ fn json<T: for<'a> Deserialize<'a>>(argument: &'static str, text: Option<String>
     serde_json::from_str::<Option<T>>(&text).map_err(|error| Refusal::bad(argument, error))
 }
 
+/// A body of more bytes takes over a millisecond to be read.
+const LONG_LEN: usize = 64 << 10;
+
 /// What stands in the body, and how long that is.
 async fn in_body(site: &Site, request: Request, room: &mut BodyRoom) -> Result<(Parameters, usize), Refusal> {
     if !is_json(request.headers()) {
@@ -150,7 +153,8 @@ async fn in_body(site: &Site, request: Request, room: &mut BodyRoom) -> Result<(
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));
     }
-    let parameters = serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error))?;
+    let read = || serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error));
+    let parameters = if body.len() > LONG_LEN { graphql::apart(read)? } else { read()? };
     Ok((parameters, body.len()))
 }
 

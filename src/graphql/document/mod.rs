@@ -17,6 +17,7 @@ mod normal;
 mod rules;
 mod size;
 mod text;
+mod weight;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 
+use super::apart;
 use super::errors::Failure;
 use super::limits::DocumentLimits;
 use coerce::Coercion;
@@ -48,6 +50,9 @@ const DOCUMENTS_LEN_MAX: u64 = 32 << 20;
 const DOCUMENT_LEN_MAX: usize = 4_096;
 /// Bytes that a field becomes in a normal form, with what is executed for it, about.
 const FIELD_LEN: u64 = 800;
+
+/// Variables of more weight take over a millisecond to be looked at.
+const LONG_WEIGHT: usize = 2_000;
 
 /// What a client asks to have executed.
 #[derive(Debug, Default, Deserialize)]
@@ -148,8 +153,11 @@ impl Documents {
         let document = self.document(&mut request)?;
         let operation = document.valid.operations.get(request.operation_name.as_deref());
         let operation = operation.map_err(|error| refused(Failure::bad("operationName", error.message())))?;
+        let declared = operation.variables.iter().filter_map(|variable| request.variables.get(variable.name.as_str()));
+        let weight = weight::check(declared).map_err(refused)?;
         let coercion = Coercion { definitions: self.definitions };
-        let variables = coercion.variables(operation, &request.variables).map_err(refused)?;
+        let coerced = || coercion.variables(operation, &request.variables).map_err(refused);
+        let variables = if weight > LONG_WEIGHT { apart(coerced)? } else { coerced()? };
         let key = FormKey {
             document: document.id,
             operation_name: request.operation_name.clone(),
@@ -167,6 +175,7 @@ impl Documents {
                 form
             }
         };
+        weight::check_copies(&variables, &form.uses, form.steps.len()).map_err(refused)?;
         Ok(Prepared { form, variables })
     }
 
@@ -177,7 +186,7 @@ impl Documents {
         let document = match self.valid.get(request.query.as_str()) {
             Some(known) => known,
             None => {
-                let document = Arc::new(self.parse(&request.query)?);
+                let document = Arc::new(apart(|| self.parse(&request.query))?);
                 if request.query.len() <= DOCUMENT_LEN_MAX {
                     self.valid.insert(request.query.clone(), document.clone());
                 }
@@ -391,6 +400,30 @@ mod tests {
         assert!(is_refused(&shared.replace("Board { x: isCurrent: category", "Product { x: category")));
         let twice = "subscription { weightsChanged { note } weightsChanged { id } }";
         assert_eq!(text(twice), "subscription{weightsChanged:weightsChanged{note:note id:id }}");
+    }
+
+    #[test]
+    fn what_variables_hold_is_bounded_and_so_is_how_often_it_is_copied() {
+        let refused = |query: &str, variables: serde_json::Value| match prepare(query, variables).err()?.errors[..] {
+            [ref error] => match error.source::<Failure>() {
+                Some(Failure::LimitExceeded { limit, .. }) => Some(*limit),
+                _ => None,
+            },
+            _ => None,
+        };
+        let ids = |count: usize| json!({ "ids": vec!["a"; count], "other": vec!["a"; 300_000] });
+        let once = "query($ids: [ID!]!) { products(ids: $ids) { id } }";
+        assert_eq!(refused(once, ids(50_000)), None, "and what is not declared is not looked at");
+        assert_eq!(refused(once, ids(200_000)), Some("variables"));
+        let long = json!({ "ids": ["a".repeat(8_000_000)] });
+        assert_eq!(refused(once, long), Some("variables"));
+        let often: String = (0..20).map(|n| format!("p{n}: products(ids: $ids) {{ id }} ")).collect();
+        let often = format!("query($ids: [ID!]!) {{ {often} }}");
+        assert_eq!(refused(&often, ids(100)), None);
+        assert_eq!(refused(&often, ids(50_000)), Some("variableUses"));
+        let rows = "query($b: ID!) { boards { current { entries { nodes { product { currentRank(board: $b) } } } } } }";
+        assert_eq!(refused(rows, json!({ "b": "daily" })), None);
+        assert_eq!(refused(rows, json!({ "b": "x".repeat(2_000) })), Some("variableUses"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use async_graphql_value::Value as Input;
 
 use super::coerce::{Coercion, Given};
 use super::definitions::Definitions;
-use super::lower;
+use super::{lower, weight};
 use crate::graphql::errors::Failure;
 use crate::graphql::limits::DocumentLimits;
 
@@ -37,6 +37,8 @@ pub struct NormalForm {
     pub resume: Option<Input>,
     /// What async-graphql executes: one document, or one for each field of a mutation, in order.
     pub steps: Vec<Step>,
+    /// How often each variable is named, rows included.
+    pub(super) uses: Vec<(Name, usize)>,
     pub field_count: usize,
 }
 
@@ -129,7 +131,8 @@ impl NormalForm {
         name_variables(&root, &mut named);
         let text = Text(kind, &root).to_string();
         let steps = lower::steps(definitions, operation, kind, &root);
-        Ok(Self { kind, root, text, variables: named, resume, steps, field_count })
+        let uses = weight::uses(&root);
+        Ok(Self { kind, root, text, variables: named, resume, steps, uses, field_count })
     }
 
     /// Refuses fields that can't be one because their arguments differ, whatever directives leave out of them.
