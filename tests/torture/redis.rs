@@ -224,9 +224,10 @@ impl RedisPair {
     }
 }
 
-/// The two numbers of `<epoch>-<seq>`.
+/// The two numbers of `<epoch>-<seq>`, or of a position that names its feed behind the epoch.
 pub fn position(text: &str) -> anyhow::Result<(u64, u64)> {
     let (epoch, seq) = text.trim_end_matches('+').split_once('-').with_context(|| format!("{text:?}"))?;
+    let (epoch, _) = epoch.split_once('.').unwrap_or((epoch, ""));
     Ok((epoch.parse()?, seq.parse()?))
 }
 
