@@ -312,6 +312,22 @@ pub trait Engine: Send + Sync + 'static {
     /// the same epoch, but not with the same history.
     async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()>;
 
+    /// Works from now on in an epoch that was opened before, perhaps by a node of another version, whose scripts may differ:
+    /// loads those of this version. `Lost` where the engine has not seen that epoch begin.
+    async fn join(&self, epoch: u64, history: u64) -> Result<()>;
+
+    /// What an earlier version has left where this one does not look, as an engine that can be surveyed, closed, drained and
+    /// trimmed; `None` where there is nothing.
+    async fn former(&self) -> Result<Option<Box<dyn Engine>>> {
+        Ok(None)
+    }
+
+    /// Takes over answers, rates and events that are remembered there, if they are to be kept, and removes the rest.
+    async fn take_over_former(&self, keeps_remembered: bool) -> Result<()> {
+        let _ = keeps_remembered;
+        Ok(())
+    }
+
     // ------------------------------------------------------------ likes
 
     /// In this order: epoch, else `Lost`; key seen, the saved answer, or `Conflict` if it is another product's; rate limit;

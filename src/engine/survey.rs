@@ -21,9 +21,9 @@ pub struct PartitionSurvey {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// False when any of the scripts would answer NOSCRIPT, or when the epoch began on another server: signs that the engine
-    /// was restarted, or is another one.
-    pub has_scripts: bool,
+    /// Whether the server has seen the epoch begin in which its partitions are. False for one that was restarted, promoted or never
+    /// opened: whatever it holds, it may lack what the ledger has. False while closed.
+    pub has_witness: bool,
     /// Ids of the ledgers that the partitions were opened for, closed or not. Empty where nothing was ever opened, and where
     /// an earlier version did that; never more than one, unless somebody else than `open` writes there.
     pub ledgers: BTreeSet<String>,

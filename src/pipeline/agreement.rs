@@ -14,9 +14,6 @@ pub fn disagreement(epoch: &Epoch, before: &Cursors, survey: &Survey, after: Opt
     if number == 0 {
         return Some("the ledger is new".to_owned());
     }
-    if !survey.has_scripts {
-        return Some("it was restarted, or is another one: its scripts are gone".to_owned());
-    }
     for (partition, here) in (0_u16..).zip(&survey.partitions) {
         if here.epoch != Some(number) {
             let present = here.epoch.map_or("closed".to_owned(), |present| format!("in epoch {present}"));
@@ -43,6 +40,9 @@ pub fn disagreement(epoch: &Epoch, before: &Cursors, survey: &Survey, after: Opt
                 "the ledger has gone back: partition {partition} was committed up to {announced}, and is at {cursor} there"
             ));
         }
+    }
+    if !survey.has_witness {
+        return Some("it was restarted, or is another one: it has not seen the epoch begin".to_owned());
     }
     None
 }

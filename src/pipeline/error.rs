@@ -71,6 +71,7 @@ impl From<Fault> for AppError {
             Fault::Engine(_)
             | Fault::LeftBehind { .. }
             | Fault::WorkedElsewhere { .. }
+            | Fault::EarlierVersion
             | Fault::OtherCopy
             | Fault::OtherLedger { .. } => {
                 Self::Unavailable { reason: fault.to_string(), retry_after_ms: RETRY_AFTER_MS }

@@ -27,6 +27,12 @@ pub enum Fault {
          --redis-prefix (ACCLAIM_REDIS_PREFIX) as they have them, or stop them first"
     )]
     WorkedElsewhere { here: &'static str },
+    /// Servers of a version that keeps things elsewhere in the engine work on the ledger.
+    #[error(
+        "servers of an earlier version work on this ledger, and can not work beside this one: stop them first; what they leave in \
+         Redis is taken over"
+    )]
+    EarlierVersion,
     /// Others work on this engine for another copy of the ledger.
     #[error(
         "other servers work on this Redis for another copy of this ledger: set REDIS_URL or --redis-prefix (ACCLAIM_REDIS_PREFIX) \

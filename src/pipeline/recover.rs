@@ -25,36 +25,59 @@ const STRANDED_CHUNK: usize = 1_000;
 /// Nobody is taken over from who is alive. An engine that has nothing of the ledger's epoch stays out while servers work in
 /// that epoch with another engine: it is empty, or was left for another one (an old primary, after its replica was promoted),
 /// or a copy's. An engine that servers work on for another copy of the ledger is left to them, and one of another ledger is
-/// not touched.
+/// not touched. Servers of an earlier version that named keys otherwise work with another engine, as it were: what they have
+/// left is taken over once none of them is alive.
 pub async fn recover(engine: &dyn Engine, ledger: &Ledger, node: &str) -> Result<Epoch, Fault> {
     let partitions = engine.limits().partitions;
     let (mut unused, mut watched, mut is_told) = (false, None, false);
     loop {
         let lock = ledger.lock("recovery").await?;
         let before = ledger.state(partitions).await?.cursors;
-        let survey = engine.survey().await?;
+        let former = engine.former().await?;
+        // Where the state is: an earlier version's is moved here by the epoch that begins.
+        let held = former.as_deref().unwrap_or(engine);
+        let survey = held.survey().await?;
         let state = ledger.state(partitions).await?;
         expect_ours(engine, &survey, Some(&state.id))?;
-        let Some(why) = disagreement(&state.present_epoch(), &before, &survey, Some(&state.cursors)) else {
-            return Ok(state.present_epoch());
+        let present = state.present_epoch();
+        let why = match &former {
+            Some(_) => "an earlier version has left it".to_owned(),
+            None => match (disagreement(&present, &before, &survey, Some(&state.cursors)), present.history) {
+                (None, Some(history)) => {
+                    engine.join(present.number, history).await?;
+                    return Ok(present);
+                }
+                (None, None) => "its epoch has no history".to_owned(),
+                (Some(why), _) => why,
+            },
         };
         let here = newest_epoch(&survey);
         if state.epoch > 0 && !is_told {
             is_told = true;
             tell(engine, &state, here, &why);
         }
-        let is_open = survey.has_scripts && survey.partitions.iter().any(|partition| partition.epoch.is_some());
+        if former.is_some() && state.epoch > 0 && watched != Some(state.epoch) {
+            drop(lock);
+            expect_ours(engine, &engine.survey().await?, Some(&state.id))?;
+            if alive::others_work(engine, ledger, node, state.epoch, alive::PATIENCE).await? {
+                return Err(Fault::EarlierVersion);
+            }
+            watched = Some(state.epoch);
+            continue;
+        }
+        let is_known = survey.has_witness || former.is_some();
+        let is_open = is_known && survey.partitions.iter().any(|partition| partition.epoch.is_some());
         if is_open && !unused {
             // Those who work there may need the lock to find that it is over.
             drop(lock);
-            unused = alive::until_unused(engine, node, &survey).await?;
+            unused = alive::until_unused(held, node, &survey).await?;
             continue;
         }
         let is_left = here.is_some_and(|here| here < state.epoch);
         let is_other_history = here == Some(state.epoch) && is_of_other_history(&survey, &state);
         if is_left {
-            engine.close().await?;
-            report_stranded(engine, ledger, &survey).await?;
+            held.close().await?;
+            report_stranded(held, ledger, &survey).await?;
         }
         let is_of_epoch = here == Some(state.epoch) && !is_other_history;
         if state.epoch > 0 && !is_of_epoch && watched != Some(state.epoch) {
@@ -70,22 +93,32 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger, node: &str) -> Result
             watched = Some(state.epoch);
             continue;
         }
+        held.close().await?;
         engine.close().await?;
         // Of two ledgers on an empty engine the other may have been first.
-        expect_ours(engine, &engine.survey().await?, Some(&state.id))?;
+        let closed = engine.survey().await?;
+        expect_ours(engine, &closed, Some(&state.id))?;
+        if former.is_some() {
+            // There is something where the earlier version was started once more, after this one.
+            report_stranded(engine, ledger, &closed).await?;
+        }
         let drained = if is_other_history {
             // Its positions say nothing about these cursors.
-            report_stranded(engine, ledger, &survey).await?;
+            report_stranded(held, ledger, &survey).await?;
             0
         } else {
-            drain(engine, ledger, &state, &survey).await?
+            drain(held, ledger, &state, &survey).await?
         };
-        if is_other_history || has_gone_back(&survey, &state) {
+        let keeps_remembered = !is_other_history && !has_gone_back(&survey, &state);
+        if !keeps_remembered {
             engine.forget_remembered().await?;
         }
-        let number = 1 + here.unwrap_or_default().max(state.epoch);
+        let number = 1 + here.max(newest_epoch(&closed)).unwrap_or_default().max(state.epoch);
         let now = ledger.clock().await?.unwrap_or_else(Timestamp::now);
         let history = ledger.begin_epoch(number, now).await?;
+        if former.is_some() {
+            engine.take_over_former(keeps_remembered).await?;
+        }
         engine.open(number, history, &state.id).await?;
         tracing::info!(epoch = number, drained, "an epoch begins; likes and events are taken");
         return Ok(Epoch { ledger: state.id, number, history: Some(history) });

@@ -193,7 +193,10 @@ const LATE_MS: u64 = 1_800_000;
 
 /// Whose the engine is, for a check-up; `ledger_id` is that of the ledger, if it has one.
 pub async fn examine_owner(engine: &dyn Engine, ledger_id: Option<&str>) -> Result<Finding, Fault> {
-    let (subject, survey) = ("Redis's ledger", engine.survey().await?);
+    let subject = "Redis's ledger";
+    // A server's start finds what an earlier version has left, and takes it over.
+    let former = engine.former().await?;
+    let survey = former.as_deref().unwrap_or(engine).survey().await?;
     Ok(match expect_ours(engine, &survey, ledger_id) {
         Ok(()) if survey.ledgers.is_empty() => Finding::ok(subject, "it belongs to none yet"),
         Ok(()) => Finding::ok(subject, "it is the one at DATABASE_URL"),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use acclaim::domain::BoardId;
+use acclaim::engine::redis::keys::{BoardKey, Key};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -20,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::faults::{PRODUCTS, Record, assert_nothing_lost, load};
 use crate::support::live::{Socket, View};
 use crate::support::proxy::Proxy;
+use crate::support::redis::{board_key, named};
 use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
@@ -220,11 +223,12 @@ async fn history_reads(port: u16) -> (Arc<AtomicUsize>, AbortOnDropHandle<()>) {
     monitor.write_all(b"MONITOR\r\n").await.unwrap();
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = reads.clone();
+    let read = format!(r#""XRANGE" "{}""#, board_key(&BoardId::daily(), BoardKey::Feed));
     let mut lines = monitor.lines();
     assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("+OK"));
     let task = tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
-            counted.fetch_add(usize::from(line.contains(r#""XRANGE" "acc:{daily}:feed""#)), Ordering::Relaxed);
+            counted.fetch_add(usize::from(line.contains(&read)), Ordering::Relaxed);
         }
     });
     (reads, AbortOnDropHandle::new(task))
@@ -337,7 +341,8 @@ async fn views_converge_though_a_fifth_of_all_messages_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_killed_with_every_lease_is_followed_within_seconds() {
     let stack = Stack::new(Setup::Servers).await;
-    let holder = || match stack.redis.as_ref().unwrap().command(&["GET", "acc:lease:pipeline"]) {
+    let lease = named(Key::Lease("pipeline".to_owned()));
+    let holder = || match stack.redis.as_ref().unwrap().command(&["GET", &lease]) {
         redis::Value::BulkString(name) => Some(name),
         _ => None,
     };

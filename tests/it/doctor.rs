@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use acclaim::engine::redis::keys::Key;
+
 use crate::support::postgres::{self, Stop};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, named};
 use crate::support::stack::{Setup, Stack};
 use crate::support::until;
 
@@ -66,7 +68,7 @@ async fn a_sound_set_up_is_told_to_be_sound(setup: Setup) {
             }
             // It leaves nothing behind.
             let keys: Vec<String> =
-                redis::from_redis_value(stack.redis.as_ref().unwrap().command(&["KEYS", "acc:{doctor}*"])).unwrap();
+                redis::from_redis_value(stack.redis.as_ref().unwrap().command(&["KEYS", "acc:{doctor:}*"])).unwrap();
             assert_eq!(keys, [""; 0]);
         }
     }
@@ -178,7 +180,8 @@ async fn entries_that_wait_for_long_are_told() {
     drop(stack.serve().await);
     let long_ago_ms = (acclaim::domain::Timestamp::now().as_ms() - 3_600_000).to_string();
     let fields = ["id", "e", "signal", "2", "product", "p", "user", "", "count", "1", "reverses", ""];
-    let mut entry = vec!["XADD", "acc:{p0}:journal", "1-*", "occurred_at", &long_ago_ms, "recorded_at", &long_ago_ms];
+    let journal = named(Key::Journal(0));
+    let mut entry = vec!["XADD", &journal, "1-*", "occurred_at", &long_ago_ms, "recorded_at", &long_ago_ms];
     entry.extend(fields);
     stack.redis.as_ref().unwrap().command(&entry);
     let (lines, is_well) = examine(&stack, &[]);

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use acclaim::domain::BoardId;
+use acclaim::engine::redis::keys::BoardKey;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::live::Socket;
+use crate::support::redis::{board_key, likes_key};
 use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
@@ -445,11 +448,6 @@ async fn bad_input_is_refused_and_writes_nothing(setup: Setup) {
     assert_eq!(stack.count("SELECT count(*) FROM events").await, 0);
 }
 
-/// The key of a user's likes.
-fn likes_key(user: &str) -> String {
-    format!("acc:{{p{}}}:likes:{user}", acclaim::domain::partition_of(user, 4))
-}
-
 async fn planted_differences_are_found(setup: Setup) {
     let stack = Stack::new(setup).await;
     let server = stack.serve().await;
@@ -480,15 +478,15 @@ async fn planted_differences_are_found(setup: Setup) {
     server.assert_verified().await;
 
     if let Some(redis) = &stack.redis {
-        redis.command(&["ZINCRBY", "acc:{daily}:scores", "1000000", "p0"]);
+        redis.command(&["ZINCRBY", &board_key(&BoardId::daily(), BoardKey::Scores), "1000000", "p0"]);
         let report = server.verify().await;
         assert_eq!(report["differing"], 1, "{report:#}");
         assert_eq!((&report["rows"][0]["board"], &report["rows"][0]["productId"]), (&json!("daily"), &json!("p0")));
-        redis.command(&["ZINCRBY", "acc:{daily}:scores", "-1000000", "p0"]);
+        redis.command(&["ZINCRBY", &board_key(&BoardId::daily(), BoardKey::Scores), "-1000000", "p0"]);
         server.assert_verified().await;
 
         // The hidden count of likes, and what users are told that they like.
-        redis.command(&["ZINCRBY", "acc:{_likes}:scores", "1000000", "p1"]);
+        redis.command(&["ZINCRBY", &board_key(&BoardId::likes(), BoardKey::Scores), "1000000", "p1"]);
         let report = server.verify().await;
         assert_eq!(report["differing"], 1, "{report:#}");
         assert_eq!((&report["rows"][0]["board"], &report["rows"][0]["productId"]), (&json!("_likes"), &json!("p1")));

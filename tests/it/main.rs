@@ -26,6 +26,7 @@ mod heavy;
 mod history;
 mod hostile;
 mod http;
+mod keys;
 mod ledger;
 mod ledger_away;
 mod ledger_sessions;

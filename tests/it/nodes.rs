@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use acclaim::domain::partition_of;
+use acclaim::domain::{UserId, partition_of};
+use acclaim::engine::redis::keys::Key;
 use acclaim::engine::{Engine, EngineLimits, Progress};
 use acclaim::ledger::Ledger;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::live::Socket;
+use crate::support::redis::named;
 use crate::support::stack::{Setup, Stack};
 use crate::support::until;
 
@@ -69,7 +71,8 @@ async fn a_refused_like_never_passes_for_committed_where_others_say_first_how_fa
     for n in 0..TRIES {
         let user = format!("user-{n}");
         let first = other.toggle(&user, "p0", Some("key")).await;
-        redis.command(&["DEL", &format!("acc:{{p{}}}:ops:{user}", partition_of(&user, partitions))]);
+        let answers = named(Key::Answers(partition_of(&user, partitions), UserId::new(&user).unwrap()));
+        redis.command(&["DEL", &answers]);
         let again = other.toggle(&user, "p0", Some("key")).await;
         // Where the ledger was too slow to be waited for, it may say otherwise.
         if again["durability"] == "COMMITTED" {

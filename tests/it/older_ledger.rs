@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use acclaim::domain::BoardId;
+use acclaim::engine::redis::keys::{BoardKey, Key};
 use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::postgres::{Backup, backup};
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, board_key, named};
 use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
@@ -43,7 +45,7 @@ async fn go_on(stack: &Stack, server: &Server) {
 }
 
 fn len_of_journals(redis: &RedisServer) -> u64 {
-    let len = |partition| redis.command(&["XLEN", &format!("acc:{{p{partition}}}:journal")]);
+    let len = |partition| redis.command(&["XLEN", &named(Key::Journal(partition))]);
     (0..4).map(|partition| redis::from_redis_value::<u64>(len(partition)).unwrap()).sum()
 }
 
@@ -153,8 +155,9 @@ async fn what_the_journal_still_holds_beyond_the_ledger_is_taken_over() {
     let (server, backup) = with_backup(&stack).await;
     let redis = stack.redis.as_ref().unwrap();
     // A generation that is being built holds the trim.
-    redis.command(&["HSET", "acc:{daily}:meta", "building", "999"]);
-    redis.command(&["HSET", "acc:{daily}:next:cursor", "0", "1-0", "1", "1-0", "2", "1-0", "3", "1-0"]);
+    redis.command(&["HSET", &board_key(&BoardId::daily(), BoardKey::Meta), "building", "999"]);
+    let cursor = board_key(&BoardId::daily(), BoardKey::NextCursor);
+    redis.command(&["HSET", &cursor, "0", "1-0", "1", "1-0", "2", "1-0", "3", "1-0"]);
     go_on(&stack, &server).await;
     let events = stack.column("SELECT id AS value FROM events ORDER BY id").await;
     server.kill();

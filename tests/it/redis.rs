@@ -7,6 +7,7 @@ use acclaim::domain::{
     Basis, BoardId, Cursors, EntryBody, FeedState, IdempotencyKey, PageStart, Points, Position, ProductId,
     SnapshotReason, Timestamp, UserId,
 };
+use acclaim::engine::redis::keys::{BoardKey, Key, Keys};
 use acclaim::engine::redis::{RedisEngine, SettingsError};
 use acclaim::engine::{
     Apply, Build, Desired, Engine, EngineError, EngineLimits, LikeOutcome, LikeRequest, Move, Notice, Progress, Result,
@@ -14,6 +15,7 @@ use acclaim::engine::{
 };
 use futures_util::StreamExt;
 
+use crate::support::gate::Gate;
 use crate::support::redis::{RedisServer, prefix, shared};
 
 /// Long enough for anything that happens at all, on the slowest machine.
@@ -24,6 +26,10 @@ const AT: Timestamp = Timestamp::from_ms(1_700_000_000_000);
 
 fn limits() -> EngineLimits {
     EngineLimits { partitions: 2, like_rate: 0, ..EngineLimits::default() }
+}
+
+fn named(prefix: &str, key: Key) -> String {
+    Keys::new(prefix, 0, limits().partitions).name(&key)
 }
 
 fn ann() -> UserId {
@@ -87,7 +93,7 @@ fn is_unavailable<T: std::fmt::Debug>(answer: Result<T>) -> bool {
 async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     let server = RedisServer::start();
     let engine = server.engine("acc", limits()).await;
-    assert!(!engine.survey().await.unwrap().has_scripts);
+    assert!(!engine.survey().await.unwrap().has_witness);
     assert!(is_lost(engine.like(1, &request("k0")).await), "never opened");
     open(&engine, 1).await;
     assert_eq!(like(&engine, 1, "k1").await, Position::new(1, 1));
@@ -108,17 +114,97 @@ async fn lost_scripts_are_a_lost_engine_until_it_is_opened_again() {
     ));
     // What recovery needs works without them, and does not bring them back.
     let survey = engine.survey().await.unwrap();
-    assert!(!survey.has_scripts);
+    assert!(!survey.has_witness);
     assert_eq!(survey.partitions[0].last, Some(Position::new(1, 1)));
     engine.close().await.unwrap();
     let mut reader = engine.journal_reader().await.unwrap();
     assert_eq!(reader.read(&[(0, Position::new(1, 0))], 10, Duration::ZERO).await.unwrap()[0].1.len(), 1);
     engine.trim(0, Position::new(1, 1)).await.unwrap();
-    assert!(!engine.survey().await.unwrap().has_scripts);
+    assert!(!engine.survey().await.unwrap().has_witness);
 
     open(&engine, 2).await;
-    assert!(engine.survey().await.unwrap().has_scripts);
+    assert!(engine.survey().await.unwrap().has_witness);
     assert_eq!(like(&engine, 2, "k2").await, Position::new(2, 1));
+}
+
+/// As every version writes it.
+fn witness(epoch: u64, history: u64) -> String {
+    format!("-- Acclaim: this server has seen epoch {epoch} begin, in history {history}\nreturn 1")
+}
+
+/// Another version has opened the epoch: its steps have other hashes, and only the witness is the same.
+#[tokio::test]
+async fn a_version_that_lacks_only_its_own_scripts_joins() {
+    let server = RedisServer::start();
+    let engine = server.engine("acc", limits()).await;
+    open(&engine, 1).await;
+    assert_eq!(like(&engine, 1, "k1").await, Position::new(1, 1));
+    server.command(&["SCRIPT", "FLUSH"]);
+    server.command(&["SCRIPT", "LOAD", &witness(1, 7)]);
+    assert!(is_lost(engine.like(1, &request("k2")).await), "a step never loads itself");
+    assert!(engine.survey().await.unwrap().has_witness);
+    engine.join(1, 7).await.unwrap();
+    assert_eq!(like(&engine, 1, "k2").await, Position::new(1, 2));
+    assert!(is_lost(engine.join(1, 8).await), "of another history");
+    assert!(is_lost(engine.join(2, 7).await), "of another epoch");
+    assert_eq!(like(&engine, 1, "k3").await, Position::new(1, 3));
+}
+
+#[tokio::test]
+async fn nothing_is_loaded_where_the_witness_is_not() {
+    let server = RedisServer::start();
+    let engine = server.engine("acc", limits()).await;
+    open(&engine, 1).await;
+    server.command(&["SCRIPT", "FLUSH"]);
+    server.command(&["SCRIPT", "LOAD", &witness(1, 8)]);
+    server.command(&["SCRIPT", "LOAD", &witness(2, 7)]);
+    assert!(!engine.survey().await.unwrap().has_witness);
+    assert!(is_lost(engine.join(1, 7).await));
+    let info: String = redis::from_redis_value(server.command(&["INFO", "memory"])).unwrap();
+    assert!(info.contains("number_of_cached_scripts:2"), "{info}");
+}
+
+/// A replica that was promoted has all data and, since it was a primary before, all steps: only the witness is missing.
+#[tokio::test]
+async fn a_promoted_replica_with_every_step_is_lost() {
+    let (primary, replica) = (RedisServer::start(), RedisServer::start());
+    let earlier = replica.engine("acc", limits()).await;
+    earlier.open(1, 9, "another ledger").await.unwrap();
+    replica.command(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
+    let gate = Gate::start(primary.port()).await;
+    let engine = RedisEngine::connect(&gate.url(), "acc", limits()).await.unwrap();
+    open(&engine, 1).await;
+    like(&engine, 1, "k1").await;
+    let journal = named("acc", Key::Journal(0));
+    eventually(async || (replica.ask(&["XLEN", &journal]) == Ok("1".to_owned())).then_some(())).await;
+    replica.command(&["REPLICAOF", "NO", "ONE"]);
+    gate.lead_to(replica.port());
+    let answer = eventually(async || match engine.like(1, &request("k2")).await {
+        answer if is_unavailable(answer.clone()) => None,
+        answer => Some(answer),
+    });
+    assert!(is_lost(answer.await));
+    assert!(!engine.survey().await.unwrap().has_witness);
+    assert!(is_lost(engine.join(1, 7).await));
+    // Back at the old primary it is what it was.
+    gate.lead_to(primary.port());
+    assert_eq!(eventually(async || engine.like(1, &request("k2")).await.ok()).await, {
+        let again = engine.like(1, &request("k2")).await.unwrap();
+        let LikeOutcome::Replayed(answer) = again else { panic!("{again:?}") };
+        LikeOutcome::Done(answer)
+    });
+}
+
+/// The number of partitions decides where they lie, and yet another ledger with another number finds that the keys are not its own.
+#[tokio::test]
+async fn keys_have_one_owner_whatever_the_number_of_partitions() {
+    let server = RedisServer::start();
+    let engine = server.engine("acc", limits()).await;
+    open(&engine, 1).await;
+    let other = server.engine("acc", EngineLimits { partitions: 5, ..limits() }).await;
+    assert_eq!(other.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>(), [LEDGER]);
+    assert!(is_lost(other.open(1, 8, "another ledger").await));
+    like(&engine, 1, "k1").await;
 }
 
 /// A step back leaves a key as much longer as the step was.
@@ -129,7 +215,7 @@ async fn a_lease_of_a_holder_that_is_gone_ends_although_the_clock_of_redis_was_s
     let engine = server.engine("acc", limits()).await;
     open(&engine, 1).await;
     assert!(engine.lease("project", "one", TTL, AT).await.unwrap());
-    server.command(&["PEXPIRE", "acc:lease:project", "600000"]);
+    server.command(&["PEXPIRE", &named("acc", Key::Lease("project".to_owned())), "600000"]);
     let lease = async || engine.lease("project", "two", TTL, AT).await.unwrap().then_some(());
     assert_eq!(lease().await, None, "it has a holder still");
     eventually(lease).await;
@@ -169,18 +255,14 @@ async fn what_an_earlier_version_wrote_is_understood() {
     let server = RedisServer::start();
     let engine = server.engine("acc", limits()).await;
     open(&engine, 1).await;
-    // Answers without their product, and an epoch without its ledger.
-    server.command(&["RPUSH", "acc:{p0}:ops:ann", "old\t1 1 1700000000000 1-7", "older\t0 0 1700000000000 1-6"]);
-    server.command(&["HDEL", "acc:{p0}:meta", "ledger"]);
-    server.command(&["HDEL", "acc:{p1}:meta", "ledger"]);
+    // Answers without their product.
+    let answers = named("acc", Key::Answers(0, ann()));
+    server.command(&["RPUSH", &answers, "old\t1 1 1700000000000 1-7", "older\t0 0 1700000000000 1-6"]);
     for (key, expected) in [("old", (true, true, 7)), ("older", (false, false, 6))] {
         let answer = engine.like(1, &request(key)).await.unwrap();
         let LikeOutcome::Replayed(answer) = answer else { panic!("{answer:?}") };
         assert_eq!((answer.liked, answer.changed, answer.position.seq), expected);
     }
-    assert!(engine.survey().await.unwrap().ledgers.is_empty());
-    engine.open(2, 7, "another ledger").await.unwrap();
-    assert_eq!(engine.survey().await.unwrap().ledgers.into_iter().collect::<Vec<_>>(), ["another ledger"]);
 }
 
 #[tokio::test]
@@ -205,7 +287,7 @@ async fn a_restart_brings_back_the_journal_and_not_the_scripts() {
     server.run();
 
     let survey = eventually(async || engine.survey().await.ok()).await;
-    assert!(!survey.has_scripts);
+    assert!(!survey.has_witness);
     assert_eq!((survey.partitions[0].epoch, survey.partitions[0].last), (Some(3), Some(Position::new(3, 3))));
     // A partition that has never had an entry remembers its beginning as well.
     assert_eq!((survey.partitions[1].epoch, survey.partitions[1].last), (Some(3), Some(Position::new(3, 0))));
@@ -276,7 +358,7 @@ async fn what_is_no_event_stands_in_the_journal_as_malformed() {
     let prefix = prefix();
     let engine = shared().engine(&prefix, limits()).await;
     open(&engine, 1).await;
-    shared().command(&["XADD", &format!("{prefix}:{{p0}}:journal"), "1-*", "signal", "ninety"]);
+    shared().command(&["XADD", &named(&prefix, Key::Journal(0)), "1-*", "signal", "ninety"]);
     assert_eq!(like(&engine, 1, "k1").await, Position::new(1, 2));
     let mut reader = engine.journal_reader().await.unwrap();
     let read = reader.read(&[(0, Position::new(1, 0))], 10, Duration::ZERO).await.unwrap();
@@ -295,6 +377,7 @@ async fn foreign_values_are_errors_and_no_panics() {
     show(&engine, &board).await;
     let mut heard = engine.listen().await.unwrap();
     assert_eq!(heard.next().await, Some(Notice::Missed));
+    let of_daily = |key| named(&prefix, Key::Board(board.clone(), key));
     for channel in ["feed", "progress"] {
         let channel = format!("{prefix}:0:{LEDGER}:{channel}");
         for (message, notice) in [
@@ -306,17 +389,17 @@ async fn foreign_values_are_errors_and_no_panics() {
             assert_eq!(tokio::time::timeout(DEADLINE, heard.next()).await.unwrap(), Some(notice));
         }
     }
-    shared().command(&["SET", &format!("{prefix}:{{daily}}:top"), "[]"]);
+    shared().command(&["SET", &of_daily(BoardKey::Top), "[]"]);
     assert!(is_unavailable(engine.published(&board).await));
-    shared().command(&["HSET", &format!("{prefix}:{{daily}}:meta"), "reason", "BOREDOM"]);
+    shared().command(&["HSET", &of_daily(BoardKey::Meta), "reason", "BOREDOM"]);
     assert!(is_unavailable(engine.page(&board, &PageStart::Rank(1), 1).await));
     assert!(is_unavailable(engine.board(&board).await));
-    shared().command(&["ZADD", &format!("{prefix}:{{daily}}:scores"), "0.5", "half"]);
-    shared().command(&["HSET", &format!("{prefix}:{{daily}}:meta"), "reason", "INITIAL"]);
+    shared().command(&["ZADD", &of_daily(BoardKey::Scores), "0.5", "half"]);
+    shared().command(&["HSET", &of_daily(BoardKey::Meta), "reason", "INITIAL"]);
     assert!(is_unavailable(engine.whole(&board).await));
     // The entry goes first, so a like that can not be in the journal has no other effect either.
-    let journal = format!("{prefix}:{{p0}}:journal");
-    shared().command(&["RENAME", &journal, &format!("{prefix}:{{p0}}:aside")]);
+    let journal = named(&prefix, Key::Journal(0));
+    shared().command(&["RENAME", &journal, &format!("{journal}:aside")]);
     shared().command(&["SET", &journal, "not a stream"]);
     assert!(is_unavailable(engine.like(1, &request("k1")).await));
     assert!(is_unavailable(engine.survey().await));
@@ -382,11 +465,16 @@ async fn every_key_has_a_hash_tag_and_no_generation_is_left_behind() {
         engine.load_scores(&board, abandoned, &[(product("cup"), Points::from_millionths(1))]).await.unwrap();
         show(&engine, &board).await;
     }
-    let keys: Vec<String> = redis::from_redis_value(shared().command(&["KEYS", &format!("{prefix}:*")])).unwrap();
-    assert!(keys.iter().all(|key| key.contains(":{p") || key.contains(":{daily}:")), "{keys:?}");
-    let mut of_board: Vec<_> = keys.iter().filter_map(|key| key.split_once("{daily}:")).map(|(_, rest)| rest).collect();
+    let names: Vec<String> = redis::from_redis_value(shared().command(&["KEYS", &format!("{prefix}:*")])).unwrap();
+    let keys: Vec<_> = names.iter().map(|name| Keys::new(&prefix, 0, 2).read(name).expect(name)).collect();
+    assert!(names.iter().all(|name| name.contains(":{")), "{names:?}");
+    let of_board = keys.into_iter().filter_map(|key| match key {
+        Key::Board(of, key) if of == board => Some(format!("{key:?}")),
+        _ => None,
+    });
+    let mut of_board: Vec<_> = of_board.collect();
     of_board.sort();
-    assert_eq!(of_board, ["cursor", "meta", "scores"]);
+    assert_eq!(of_board, ["Cursor", "Meta", "Scores"]);
 }
 
 #[tokio::test]

@@ -4,8 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use acclaim::domain::BoardId;
+use acclaim::engine::redis::keys::BoardKey;
 use serde_json::json;
 
+use crate::support::redis::{board_key, likes_key};
 use crate::support::stack::{Server, Setup, Stack};
 use crate::support::until;
 
@@ -51,10 +54,9 @@ async fn what_differs_from_the_events_is_repaired(setup: Setup) {
     stack.sql("UPDATE activity SET count = count + 5 WHERE product_id = 'p1'").await;
     stack.sql("DELETE FROM activity WHERE product_id = 'p0'").await;
     if let Some(redis) = &stack.redis {
-        redis.command(&["ZINCRBY", "acc:{daily}:scores", "1000000", "p2"]);
-        redis.command(&["ZINCRBY", "acc:{_likes}:scores", "1000000", "p2"]);
-        let likes = format!("acc:{{p{}}}:likes:cid", acclaim::domain::partition_of("cid", 4));
-        redis.command(&["ZADD", &likes, "5", "p3"]);
+        redis.command(&["ZINCRBY", &board_key(&BoardId::daily(), BoardKey::Scores), "1000000", "p2"]);
+        redis.command(&["ZINCRBY", &board_key(&BoardId::likes(), BoardKey::Scores), "1000000", "p2"]);
+        redis.command(&["ZADD", &likes_key("cid"), "5", "p3"]);
     }
     let (mended, said) = repair(&stack, &server);
     assert!(mended.status.success(), "{said}");

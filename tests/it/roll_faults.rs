@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use acclaim::domain::{BoardId, Timestamp};
+use acclaim::engine::redis::keys::BoardKey;
 use acclaim::engine::{Engine, EngineLimits};
 use serde_json::{Value, json};
 
+use crate::support::redis::board_key;
 use crate::support::stack::{RECORD, Server, Setup, Stack};
 use crate::support::until;
 
@@ -115,7 +117,8 @@ async fn a_server_killed_in_the_middle_of_a_rebuild_leaves_the_old_board_until_t
     record(&server, &(0..PRODUCTS).map(event).collect::<Vec<_>>()).await;
     let best = format!("p{}", PRODUCTS - 1);
     let score = |weight: u32| [(best.clone(), f64::from(weight) * PRODUCTS as f64)];
-    let is_building = || redis.command(&["EXISTS", "acc:{daily}:next:scores"]) == redis::Value::Int(1);
+    let next = board_key(&BoardId::daily(), BoardKey::NextScores);
+    let is_building = || redis.command(&["EXISTS", &next]) == redis::Value::Int(1);
     let adjust = "mutation($weight: Float!) { adjustWeights(input: { board: \"daily\", note: \"test\",
         weights: [{ signal: VIEW, weight: $weight }] }) { version } }";
     let mut was_building = false;

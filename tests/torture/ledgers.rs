@@ -4,13 +4,15 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use acclaim::domain::BoardId;
+use acclaim::engine::redis::keys::{BoardKey, Key};
 use anyhow::{Context, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
 use crate::process::{Process, free_port};
-use crate::redis::text;
+use crate::redis::{named, text};
 use crate::world::{PARTITIONS, World};
 
 /// A server that is refused watches for 8 s first.
@@ -55,9 +57,9 @@ pub async fn foreign_messages(world: &World, lasts: Duration) -> anyhow::Result<
     while began.elapsed() < lasts {
         let mut pair = world.redis.lock().await;
         let primary = pair.primary();
-        let of_meta = async |field: &str| primary.command(&["HGET", "acc:{p0}:meta", field]).await;
+        let of_meta = async |field: &str| primary.command(&["HGET", &named(Key::Meta(0)), field]).await;
         let (ledger, epoch) = (text(&of_meta("ledger").await?), text(&of_meta("epoch").await?));
-        let published = text(&primary.command(&["GET", "acc:{daily}:top"]).await?);
+        let published = text(&primary.command(&["GET", &named(Key::Board(BoardId::daily(), BoardKey::Top))]).await?);
         // Closed, while it is recovered; or emptied.
         if let (false, false, Ok(mut state)) =
             (ledger.is_empty(), epoch.is_empty(), serde_json::from_str::<serde_json::Value>(&published))

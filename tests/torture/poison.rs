@@ -1,9 +1,10 @@
 //! Journal entries that can not be events, as a broken client of the same Redis might write them.
 
+use acclaim::engine::redis::keys::Key;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::redis::text;
+use crate::redis::{named, text};
 use crate::world::{PARTITIONS, World};
 
 /// Puts entries into the journal that can not be events.
@@ -37,12 +38,12 @@ pub async fn poison(world: &World, random: &mut StdRng) -> anyhow::Result<()> {
     let primary = pair.primary();
     for _ in 0..random.random_range(1..6) {
         let partition = random.random_range(0..PARTITIONS);
-        let epoch = primary.command(&["HGET", &format!("acc:{{p{partition}}}:meta"), "epoch"]).await?;
+        let epoch = primary.command(&["HGET", &named(Key::Meta(partition)), "epoch"]).await?;
         // Closed, while it is recovered.
         if text(&epoch).is_empty() {
             continue;
         }
-        let (journal, id) = (format!("acc:{{p{partition}}}:journal"), format!("{}-*", text(&epoch)));
+        let (journal, id) = (named(Key::Journal(partition)), format!("{}-*", text(&epoch)));
         let mut words = vec!["XADD", &journal, &id];
         words.extend(POISON[random.random_range(0..POISON.len())]);
         primary.command(&words).await?;

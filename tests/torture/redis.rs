@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use acclaim::engine::redis::keys::{Key, Keys};
 use anyhow::{Context, bail, ensure};
 use redis::Value;
 use tempfile::TempDir;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::process::{Process, free_port, last_lines};
+use crate::world::PARTITIONS;
 
 /// A server that does not answer by then never will.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -216,12 +218,17 @@ impl RedisPair {
 
     /// The last position that a partition's journal has written, as `<epoch>-<seq>`.
     pub async fn last_written(&mut self, partition: u16) -> anyhow::Result<(u64, u64)> {
-        let stream = self.primary().command(&["XINFO", "STREAM", &format!("acc:{{p{partition}}}:journal")]).await?;
+        let stream = self.primary().command(&["XINFO", "STREAM", &named(Key::Journal(partition))]).await?;
         let Value::Array(fields) = stream else { bail!("{stream:?}") };
         let is_last = |pair: &&[Value]| text(&pair[0]) == "last-generated-id";
         let pair = fields.chunks(2).find(is_last).context("a stream has a last id")?;
         position(&text(&pair[1]))
     }
+}
+
+/// The name of a key of the nodes'.
+pub fn named(key: Key) -> String {
+    Keys::new("acc", 0, PARTITIONS).name(&key)
 }
 
 /// The two numbers of `<epoch>-<seq>`, or of a position that names its feed behind the epoch.

@@ -137,8 +137,9 @@ impl Engine for MemoryEngine {
 
     async fn survey(&self) -> Result<Survey> {
         let state = self.state();
-        let partitions = state.partitions.iter().map(|partition| partition.journal.survey()).collect();
-        Ok(Survey { has_scripts: true, ledgers: state.ledger.iter().cloned().collect(), partitions })
+        let partitions: Vec<_> = state.partitions.iter().map(|partition| partition.journal.survey()).collect();
+        let has_witness = partitions.iter().all(|partition| partition.epoch.is_some());
+        Ok(Survey { has_witness, ledgers: state.ledger.iter().cloned().collect(), partitions })
     }
 
     async fn close(&self) -> Result<()> {
@@ -153,6 +154,15 @@ impl Engine for MemoryEngine {
         }
         state.partitions.iter_mut().for_each(|partition| partition.open(epoch, history));
         Ok(())
+    }
+
+    async fn join(&self, epoch: u64, history: u64) -> Result<()> {
+        let survey = self.survey().await?;
+        let begun = (Some(epoch), Some(history));
+        match survey.partitions.iter().all(|partition| (partition.epoch, partition.history) == begun) {
+            true => Ok(()),
+            false => Err(EngineError::Lost(format!("it has not seen epoch {epoch} begin"))),
+        }
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use super::keys::{BoardKey, Key};
 use super::link::{Args, BULK_LIMIT, STEP_LIMIT, limit_for};
 use super::reply::{self, flag, generation, parse, tuple, unexpected};
 use super::{RedisEngine, script};
@@ -15,12 +16,12 @@ const LOAD_SCORES_MAX: usize = 5_000;
 const PLACES_MAX: u64 = 1 << 53;
 
 impl RedisEngine {
-    fn board_keys<const N: usize>(&self, board: &BoardId, names: [&str; N]) -> [String; N] {
-        names.map(|name| self.keys.board(board, name))
+    pub(super) fn board_keys<const N: usize>(&self, board: &BoardId, keys: [BoardKey; N]) -> [String; N] {
+        keys.map(|key| self.keys.name(&Key::Board(board.clone(), key)))
     }
 
     pub(super) async fn do_board(&self, board: &BoardId) -> Result<BoardSurvey> {
-        let keys = self.board_keys(board, ["meta", "cursor", "next:cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Cursor, BoardKey::NextCursor]);
         let reply = self.link.eval(&script::BOARD, &keys, &Args::default(), STEP_LIMIT).await?;
         let [shown, shown_cursors, building, building_cursors] = tuple(reply)?;
         let mut survey = BoardSurvey::default();
@@ -36,7 +37,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_begin_generation(&self, board: &BoardId, cursors: &Cursors) -> Result<u64> {
-        let keys = self.board_keys(board, ["meta", "next:scores", "next:cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores, BoardKey::NextCursor]);
         let mut args = Args::default();
         push_cursors(&mut args, cursors);
         parse(&self.link.eval(&script::BEGIN_GENERATION, &keys, &args, STEP_LIMIT).await?)
@@ -48,7 +49,7 @@ impl RedisEngine {
         generation: u64,
         scores: &[(ProductId, Points)],
     ) -> Result<bool> {
-        let keys = self.board_keys(board, ["meta", "next:scores"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores]);
         // At least one call, so that an empty chunk too says whether the generation is being built.
         let mut rest = scores;
         loop {
@@ -67,7 +68,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool> {
-        let keys = self.board_keys(board, ["meta", "next:cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextCursor]);
         let mut args = Args::default();
         args.push(generation);
         push_cursors(&mut args, cursors);
@@ -75,7 +76,10 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_apply(&self, batch: &Apply) -> Result<bool> {
-        let keys = self.board_keys(&batch.board, ["meta", "scores", "cursor", "next:scores", "next:cursor"]);
+        let keys = self.board_keys(
+            &batch.board,
+            [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor, BoardKey::NextScores, BoardKey::NextCursor],
+        );
         let mut args = Args::default();
         args.push(batch.generation).push(batch.moves.len());
         for step in &batch.moves {
@@ -88,7 +92,10 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool> {
-        let keys = self.board_keys(board, ["meta", "scores", "cursor", "next:scores", "next:cursor"]);
+        let keys = self.board_keys(
+            board,
+            [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor, BoardKey::NextScores, BoardKey::NextCursor],
+        );
         let mut args = Args::default();
         args.push(generation).push(build.epoch).push(&build.period).push(build.revision);
         args.push(build.basis.rules_version).push(build.basis.at.as_ms()).push(build.reason.name());
@@ -96,13 +103,13 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_drop_board(&self, board: &BoardId) -> Result<()> {
-        let names = ["meta", "scores", "cursor", "next:scores", "next:cursor", "top", "feed"];
-        self.link.eval(&script::DROP_BOARD, &self.board_keys(board, names), &Args::default(), STEP_LIMIT).await?;
+        let keys = self.board_keys(board, BoardKey::ALL);
+        self.link.eval(&script::DROP_BOARD, &keys, &Args::default(), STEP_LIMIT).await?;
         Ok(())
     }
 
     pub(super) async fn do_page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
-        let keys = self.board_keys(board, ["meta", "scores", "cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
         let mut args = Args::default();
         args.push(count.min(PLACES_MAX));
         match start {
@@ -122,7 +129,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
-        let keys = self.board_keys(board, ["meta", "scores", "cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
         let mut args = Args::default();
         products.iter().for_each(|product| {
             args.push(product);
@@ -146,7 +153,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>> {
-        let keys = self.board_keys(board, ["meta", "scores", "cursor"]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
         let reply = self.link.eval(&script::WHOLE, &keys, &Args::default(), BULK_LIMIT).await?;
         if reply == Value::Nil {
             return Ok(None);

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use super::keys::Key;
 use super::link::{Args, BULK_LIMIT, STEP_LIMIT};
 use super::reply::{list, text, unexpected};
 use super::{RedisEngine, lost_epoch, script, ttl_ms};
@@ -22,17 +23,18 @@ impl RedisEngine {
     ) -> Result<Vec<RecordOutcome>> {
         let limits = &self.limits;
         let mut keys = Vec::with_capacity(2 + 2 * requests.len());
-        keys.extend([self.keys.meta(partition), self.keys.journal(partition)]);
+        keys.extend([Key::Meta(partition), Key::Journal(partition)].map(|key| self.keys.name(&key)));
+        let event = |id: &EventId| self.keys.name(&Key::Event(partition, id.clone()));
         let mut args = Args::default();
         args.push(epoch).push(at.as_ms()).push(limits.journal_len_max).push(limits.journal_age_ms_max.max(0));
         args.push(ttl_ms(limits.event_memory_ms));
         for request in requests {
-            let own_key = self.keys.event(partition, &request.id);
+            let own_key = event(&request.id);
             let (original_key, reverses, given) = match &request.reverses {
                 None => (own_key.clone(), "", String::new()),
                 Some((id, given)) => {
                     let given = given.as_ref().map(encode_original).unwrap_or_default();
-                    (self.keys.event(partition, id), id.as_str(), given)
+                    (event(id), id.as_str(), given)
                 }
             };
             keys.extend([own_key, original_key]);
@@ -56,7 +58,7 @@ impl RedisEngine {
         for (id, original) in events {
             let partition = partition_of(id.as_str(), self.limits.partitions);
             let mut cmd = redis::cmd("SET");
-            cmd.arg(self.keys.event(partition, id)).arg(encode_original(original));
+            cmd.arg(self.keys.name(&Key::Event(partition, id.clone()))).arg(encode_original(original));
             cmd.arg("PX").arg(ttl_ms(self.limits.event_memory_ms));
             self.link.call(&cmd, STEP_LIMIT).await?;
         }
@@ -66,7 +68,7 @@ impl RedisEngine {
     pub(super) async fn do_forget_events(&self, events: &[(u16, EventId)]) -> Result<()> {
         for (partition, id) in events {
             let mut cmd = redis::cmd("UNLINK");
-            cmd.arg(self.keys.event(*partition, id));
+            cmd.arg(self.keys.name(&Key::Event(*partition, id.clone())));
             self.link.call(&cmd, STEP_LIMIT).await?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use redis::{ErrorKind, ServerErrorKind, Value};
 
 use super::RedisEngine;
+use super::keys::Key;
 use super::link::{BULK_LIMIT, CONNECT_LIMIT};
 use super::reply::{list, parse, text};
 use crate::domain::{Finding, Timestamp, Verdict};
@@ -119,7 +120,7 @@ impl RedisEngine {
         }
         let mut unlink = redis::cmd("UNLINK");
         ["h", "s", "z", "l", "v", "w"].iter().for_each(|kind| {
-            unlink.arg(format!("{key}:{kind}"));
+            unlink.arg(self.keys.name(&Key::Scratch(kind.to_string())));
         });
         if self.link.try_call(&unlink, BULK_LIMIT).await?.is_err() {
             refused.push("UNLINK".to_owned());

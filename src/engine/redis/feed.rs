@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::keys::{Channels, Keys};
+use super::keys::{BoardKey, Channels, Key, Keys};
 use super::link::{Args, CONNECT_LIMIT, STEP_LIMIT, refusal};
 use super::reply::{flag, list, text, tuple, unexpected};
 use super::{RedisEngine, script};
@@ -68,7 +68,7 @@ impl RedisEngine {
 
     pub(super) async fn do_publish(&self, state: &FeedState) -> Result<bool> {
         let json = serde_json::to_string(state).expect("a state is plain text and numbers");
-        let keys = ["meta", "top", "feed"].map(|name| self.keys.board(&state.board, name));
+        let keys = self.board_keys(&state.board, [BoardKey::Meta, BoardKey::Top, BoardKey::Feed]);
         let mut args = Args::default();
         let Speaker { ledger, channels } = self.speaker();
         args.push(state.generation).push(state.seq).push(HISTORY_LEN).push(&channels.feed).push(ledger).push(json);
@@ -77,7 +77,7 @@ impl RedisEngine {
 
     pub(super) async fn do_published(&self, board: &BoardId) -> Result<Option<FeedState>> {
         let mut cmd = redis::cmd("GET");
-        cmd.arg(self.keys.board(board, "top"));
+        cmd.arg(self.keys.name(&Key::Board(board.clone(), BoardKey::Top)));
         match self.link.call(&cmd, STEP_LIMIT).await? {
             Value::Nil => Ok(None),
             json => serde_json::from_str(text(&json)?).map(Some).map_err(|_| unexpected(&json)),
@@ -87,7 +87,7 @@ impl RedisEngine {
     pub(super) async fn do_published_at(&self, board: &BoardId, seq: u64) -> Result<Option<FeedState>> {
         let mut cmd = redis::cmd("XRANGE");
         let id = format!("{seq}-0");
-        cmd.arg(self.keys.board(board, "feed")).arg(&id).arg(&id);
+        cmd.arg(self.keys.name(&Key::Board(board.clone(), BoardKey::Feed))).arg(&id).arg(&id);
         let Some(entry) = list(self.link.call(&cmd, STEP_LIMIT).await?)?.into_iter().next() else { return Ok(None) };
         let [_, fields] = tuple(entry)?;
         let [_, json] = tuple(fields)?;
@@ -129,7 +129,8 @@ impl RedisEngine {
     async fn tell_committed(&self, partition: u16, upto: Position, channel: &str, message: String) -> Result<()> {
         let mut args = Args::default();
         args.push(upto.epoch).push(upto.seq).push(channel).push(message);
-        self.link.eval(&script::ANNOUNCE, &[self.keys.meta(partition)], &args, STEP_LIMIT).await.map(drop)
+        let keys = [self.keys.name(&Key::Meta(partition))];
+        self.link.eval(&script::ANNOUNCE, &keys, &args, STEP_LIMIT).await.map(drop)
     }
 
     pub(super) async fn do_announce_definitions(&self) -> Result<()> {

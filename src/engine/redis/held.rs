@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use redis::Value;
 
+use super::keys::Key;
 use super::link::{Args, BULK_LIMIT};
 use super::reply::{list, parse, text, tuple, unexpected};
 use super::{RedisEngine, lost_epoch, script};
@@ -19,41 +20,38 @@ const PRODUCTS_MAX: usize = 10_000;
 
 impl RedisEngine {
     pub(super) async fn do_loaded_users(&self, cursor: u64) -> Result<(Vec<UserId>, u64)> {
-        let (keys, next) = self.scan(cursor, "likes:").await?;
+        let (names, next) = self.scan(cursor, &self.keys.partitions_pattern("likes:")).await?;
         // A key that is none of ours may match.
-        let user_of = |key: &String| {
-            let (partition, rest) = self.keys.rest_of(key)?;
-            let user = UserId::new(rest.strip_prefix("likes:")?).ok()?;
-            (self.partition_of_user(&user) == partition).then_some(user)
+        let user_of = |name: &String| match self.keys.read(name)? {
+            Key::Likes(partition, user) => (self.partition_of_user(&user) == partition).then_some(user),
+            _ => None,
         };
-        Ok((keys.iter().filter_map(user_of).collect(), next))
+        Ok((names.iter().filter_map(user_of).collect(), next))
     }
 
-    /// Keys of partitions whose names go on with `rest`, and where to go on.
-    async fn scan(&self, cursor: u64, rest: &str) -> Result<(Vec<String>, u64)> {
+    /// Names of keys that match, and where to go on.
+    pub(super) async fn scan(&self, cursor: u64, pattern: &str) -> Result<(Vec<String>, u64)> {
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(self.keys.partitions_pattern(rest)).arg("COUNT").arg(SCAN_COUNT);
-        let [next, keys] = tuple(self.link.call(&scan, BULK_LIMIT).await?)?;
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_COUNT);
+        let [next, names] = tuple(self.link.call(&scan, BULK_LIMIT).await?)?;
         // A name that is not UTF-8 is none of ours.
-        let keys = list(keys)?.iter().filter_map(|key| text(key).ok().map(str::to_owned)).collect();
-        Ok((keys, parse(&next)?))
+        let names = list(names)?.iter().filter_map(|name| text(name).ok().map(str::to_owned)).collect();
+        Ok((names, parse(&next)?))
     }
 
     pub(super) async fn do_forget_remembered(&self) -> Result<()> {
         let mut cursor = 0;
         loop {
-            let (keys, next) = self.scan(cursor, "").await?;
+            let (names, next) = self.scan(cursor, &self.keys.partitions_pattern("")).await?;
             let mut by_partition: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-            for key in keys {
-                if let Some((partition, rest)) = self.keys.rest_of(&key)
-                    && (rest.starts_with("ops:") || rest.starts_with("event:"))
-                {
-                    by_partition.entry(partition).or_default().push(key);
+            for name in names {
+                if let Some(Key::Answers(partition, _) | Key::Event(partition, _)) = self.keys.read(&name) {
+                    by_partition.entry(partition).or_default().push(name);
                 }
             }
-            for keys in by_partition.into_values() {
+            for names in by_partition.into_values() {
                 let mut cmd = redis::cmd("UNLINK");
-                cmd.arg(keys);
+                cmd.arg(names);
                 self.link.call(&cmd, BULK_LIMIT).await?;
             }
             cursor = next;
@@ -92,8 +90,8 @@ impl RedisEngine {
         partition: u16,
         users: impl Iterator<Item = &UserId>,
     ) -> Result<Vec<Option<Vec<ProductId>>>> {
-        let mut keys = vec![self.keys.meta(partition)];
-        keys.extend(users.map(|user| self.keys.likes(partition, user)));
+        let mut keys = vec![self.keys.name(&Key::Meta(partition))];
+        keys.extend(users.map(|user| self.keys.name(&Key::Likes(partition, user.clone()))));
         let mut args = Args::default();
         args.push(epoch).push(PRODUCTS_MAX);
         let mut reply = list(self.link.eval(&script::HELD_LIKES, &keys, &args, BULK_LIMIT).await?)?.into_iter();

@@ -11,62 +11,66 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Value};
 use tokio::time::timeout;
 
-use super::keys::Keys;
-use super::link::{Args, BULK_LIMIT, Link, STEP_LIMIT, connect_with, refusal};
-use super::reply::{list, parse, text, tuple, unexpected};
+use super::keys::{Key, Keys};
+use super::link::{Args, BULK_LIMIT, Link, Pinned, STEP_LIMIT, connect_with, exists, refusal};
+use super::reply::{flag, list, parse, text, tuple, unexpected};
+use super::script::Witness;
 use super::{RedisEngine, script};
 use crate::domain::{Entry, EntryBody, Event, Position};
 use crate::engine::{EngineError, JournalReader, PartitionSurvey, Result, Survey};
 
 impl RedisEngine {
     pub(super) async fn do_survey(&self) -> Result<Survey> {
-        let mut exists = redis::cmd("SCRIPT");
-        exists.arg("EXISTS");
-        script::ALL.iter().for_each(|script| {
-            exists.arg(script.sha());
-        });
-        let present = list(self.link.call(&exists, STEP_LIMIT).await?)?;
-        let has_scripts = present.len() == script::ALL.len() && present.iter().all(|flag| *flag == Value::Int(1));
-        let server = self.link.server();
+        let mut owner = redis::cmd("HGET");
+        owner.arg(self.keys.name(&Key::Owner)).arg("ledger");
+        let owner = word(&self.link.call(&owner, STEP_LIMIT).await?)?;
         let surveyed = try_join_all(self.partitions().map(|partition| self.survey_partition(partition))).await?;
-        let began_here =
-            surveyed.iter().all(|(_, began)| began.server.as_deref().is_none_or(|began_on| *began_on == *server));
-        let has_scripts = has_scripts && began_here;
+        let (partitions, ledgers): (Vec<PartitionSurvey>, Vec<_>) = surveyed.into_iter().unzip();
+        let ledgers = ledgers.into_iter().chain([owner]).flatten().collect();
+        let has_witness = self.has_witness(&partitions).await?;
         #[cfg(feature = "planted-bugs")]
-        let has_scripts = has_scripts || crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
-        if has_scripts {
-            self.link.expect(server);
-        }
-        let ledgers = surveyed.iter().filter_map(|(_, began)| began.ledger.clone()).collect();
-        let partitions = surveyed.into_iter().map(|(partition, _)| partition).collect();
-        Ok(Survey { has_scripts, ledgers, partitions })
+        let has_witness = has_witness || crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
+        Ok(Survey { has_witness, ledgers, partitions })
     }
 
-    async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Began)> {
+    /// Whether the server has seen the epoch begin that all partitions are in.
+    async fn has_witness(&self, partitions: &[PartitionSurvey]) -> Result<bool> {
+        let begun = |partition: &PartitionSurvey| Some((partition.epoch?, partition.history?));
+        let Some((epoch, history)) = partitions.first().and_then(begun) else { return Ok(false) };
+        if partitions.iter().any(|partition| begun(partition) != Some((epoch, history))) {
+            return Ok(false);
+        }
+        let witness = Witness::of(epoch, history);
+        let [present] = tuple(self.link.call(&exists([&*witness.sha]), STEP_LIMIT).await?)?;
+        flag(&present)
+    }
+
+    /// What a partition holds, and for which ledger it was opened.
+    async fn survey_partition(&self, partition: u16) -> Result<(PartitionSurvey, Option<String>)> {
         let mut meta = redis::cmd("HMGET");
-        meta.arg(self.keys.meta(partition));
-        meta.arg("epoch").arg("server").arg("ledger").arg("history").arg("committed");
+        meta.arg(self.keys.name(&Key::Meta(partition)));
+        meta.arg("epoch").arg("ledger").arg("history").arg("committed");
         let meta = list(self.link.call(&meta, STEP_LIMIT).await?)?;
-        let [epoch, server, ledger, history, committed] = meta.as_slice() else {
+        let [epoch, ledger, history, committed] = meta.as_slice() else {
             return Err(unexpected(&Value::Array(meta)));
         };
         // What can't be read is none of ours.
         let (epoch, history, committed) = (parse(epoch).ok(), parse(history).ok(), parse(committed).ok());
-        let began = Began { server: word(server)?, ledger: word(ledger)? };
+        let ledger = word(ledger)?;
         let mut stream = redis::cmd("XINFO");
-        stream.arg("STREAM").arg(self.keys.journal(partition));
+        stream.arg("STREAM").arg(self.keys.name(&Key::Journal(partition)));
         let (last, len) = match self.link.try_call(&stream, STEP_LIMIT).await? {
             Ok(info) => last_and_len(info).map(|(last, len)| (Some(last), len))?,
             Err(error) if error.detail().is_some_and(|text| text.contains("no such key")) => (None, 0),
             Err(error) => return Err(refusal(error)),
         };
-        Ok((PartitionSurvey { epoch, history, last, len, committed }, began))
+        Ok((PartitionSurvey { epoch, history, last, len, committed }, ledger))
     }
 
     pub(super) async fn do_close(&self) -> Result<()> {
         for partition in self.partitions() {
             let mut cmd = redis::cmd("HDEL");
-            cmd.arg(self.keys.meta(partition)).arg("epoch");
+            cmd.arg(self.keys.name(&Key::Meta(partition))).arg("epoch");
             self.link.call(&cmd, BULK_LIMIT).await?;
         }
         Ok(())
@@ -74,43 +78,82 @@ impl RedisEngine {
 
     pub(super) async fn do_open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
         self.do_speak_for(ledger);
-        for script in script::ALL {
-            let mut cmd = redis::cmd("SCRIPT");
-            cmd.arg("LOAD").arg(script.source);
-            let reply = self.link.call(&cmd, BULK_LIMIT).await?;
-            if text(&reply)? != script.sha() {
-                return Err(unexpected(&reply));
-            }
+        let foreign = || EngineError::Lost("it was opened for another ledger".to_owned());
+        let witness = Witness::of(epoch, history);
+        let mut pinned = self.link.pin()?;
+        self.load(&mut pinned, &witness.source, &witness.sha).await?;
+        self.load_steps(&mut pinned).await?;
+        self.link.expect(witness.sha, &pinned);
+        let mut claim = Args::default();
+        claim.push(ledger);
+        match text(&self.link.eval(&script::CLAIM, &[self.keys.name(&Key::Owner)], &claim, BULK_LIMIT).await?)? {
+            "OK" => {}
+            _ => return Err(foreign()),
         }
-        let server = self.link.server();
-        self.link.expect(server.clone());
         for partition in self.partitions() {
-            let keys = [self.keys.meta(partition), self.keys.journal(partition)];
+            let keys = [Key::Meta(partition), Key::Journal(partition)].map(|key| self.keys.name(&key));
             let mut args = Args::default();
-            args.push(epoch).push(&server).push(ledger).push(history);
+            args.push(epoch).push(ledger).push(history);
             let reply = self.link.eval(&script::OPEN, &keys, &args, BULK_LIMIT).await?;
             match text(&reply)? {
                 "OK" => {}
-                "FOREIGN" => return Err(EngineError::Lost("it was opened for another ledger".to_owned())),
+                "FOREIGN" => return Err(foreign()),
                 _ => return Err(EngineError::Lost(format!("an epoch later than {epoch} was opened meanwhile"))),
             }
         }
         Ok(())
     }
 
+    /// The witness is asked before and after, over one connection: what is loaded in between is loaded into the very process
+    /// that has seen the epoch begin. Loaded elsewhere, steps would run there, on whatever that server holds.
+    pub(super) async fn do_join(&self, epoch: u64, history: u64) -> Result<()> {
+        #[cfg(feature = "planted-bugs")]
+        if crate::domain::planted::Bug::ReloadOnNoscript.is_planted() {
+            return Ok(());
+        }
+        let witness = Witness::of(epoch, history);
+        let mut pinned = self.link.pin()?;
+        if !self.is_witnessed(&mut pinned, &witness).await? {
+            self.load_steps(&mut pinned).await?;
+            if !self.is_witnessed(&mut pinned, &witness).await? {
+                return Err(EngineError::Lost("its scripts were removed meanwhile".to_owned()));
+            }
+        }
+        self.link.expect(witness.sha, &pinned);
+        Ok(())
+    }
+
+    /// Whether the steps of this version are there, beside the witness; `Lost` where that is not.
+    async fn is_witnessed(&self, pinned: &mut Pinned, witness: &Witness) -> Result<bool> {
+        let asked = exists([&*witness.sha].into_iter().chain(script::ALL.iter().map(|script| script.sha())));
+        let present = list(self.link.call_over(pinned, &asked, STEP_LIMIT).await?)?;
+        let present = present.iter().map(flag).collect::<Result<Vec<_>>>()?;
+        match present.split_first() {
+            Some((true, steps)) if steps.len() == script::ALL.len() => Ok(steps.iter().all(|is_there| *is_there)),
+            _ => Err(EngineError::Lost(format!("it has not seen epoch {epoch} begin", epoch = witness.epoch))),
+        }
+    }
+
+    async fn load_steps(&self, pinned: &mut Pinned) -> Result<()> {
+        for script in script::ALL {
+            self.load(pinned, script.source, script.sha()).await?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, pinned: &mut Pinned, source: &str, sha: &str) -> Result<()> {
+        let mut cmd = redis::cmd("SCRIPT");
+        cmd.arg("LOAD").arg(source);
+        let reply = self.link.call_over(pinned, &cmd, BULK_LIMIT).await?;
+        if text(&reply)? == sha { Ok(()) } else { Err(unexpected(&reply)) }
+    }
+
     pub(super) async fn do_trim(&self, partition: u16, upto: Position) -> Result<()> {
         let first_kept = Position::new(upto.epoch, upto.seq.saturating_add(1));
         let mut cmd = redis::cmd("XTRIM");
-        cmd.arg(self.keys.journal(partition)).arg("MINID").arg("=").arg(first_kept.to_string());
+        cmd.arg(self.keys.name(&Key::Journal(partition))).arg("MINID").arg("=").arg(first_kept.to_string());
         self.link.call(&cmd, BULK_LIMIT).await.map(drop)
     }
-}
-
-/// Where a partition's epoch began, and for whom.
-struct Began {
-    /// The run id of the server.
-    server: Option<String>,
-    ledger: Option<String>,
 }
 
 fn word(reply: &Value) -> Result<Option<String>> {
@@ -172,7 +215,7 @@ impl JournalReader for RedisJournalReader {
             None => connect_reader(&self.client).await?,
         };
         let journals: HashMap<String, u16> =
-            after.iter().map(|(partition, _)| (self.keys.journal(*partition), *partition)).collect();
+            after.iter().map(|(partition, _)| (self.keys.name(&Key::Journal(*partition)), *partition)).collect();
         let cmd = xread(&self.keys, after, count, wait);
         let reply = match timeout(wait + READ_GRACE, cmd.query_async::<Value>(&mut connection)).await {
             Err(_) => return Err(EngineError::Unanswered("Redis did not answer a reader in time".to_owned())),
@@ -208,7 +251,7 @@ fn xread(keys: &Keys, after: &[(u16, Position)], count: usize, wait: Duration) -
     }
     cmd.arg("STREAMS");
     after.iter().for_each(|(partition, _)| {
-        cmd.arg(keys.journal(*partition));
+        cmd.arg(keys.name(&Key::Journal(*partition)));
     });
     after.iter().for_each(|(_, position)| {
         cmd.arg(position.to_string());

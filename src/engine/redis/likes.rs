@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 use redis::Value;
 
+use super::keys::Key;
 use super::link::{Args, STEP_LIMIT, limit_for};
 use super::reply::{list, parse, text, unexpected};
 use super::{RedisEngine, lost_epoch, script, ttl_ms};
@@ -44,12 +45,13 @@ impl RedisEngine {
         let LikeRequest { user, product, key, desired, at } = request;
         let partition = self.partition_of_user(user);
         let keys = [
-            self.keys.meta(partition),
-            self.keys.journal(partition),
-            self.keys.likes(partition, user),
-            self.keys.answers(partition, user),
-            self.keys.rate(partition, user),
-        ];
+            Key::Meta(partition),
+            Key::Journal(partition),
+            Key::Likes(partition, user.clone()),
+            Key::Answers(partition, user.clone()),
+            Key::Rate(partition, user.clone()),
+        ]
+        .map(|key| self.keys.name(&key));
         let desired = match desired {
             Desired::Toggled => "toggle",
             Desired::Exactly(true) => "1",
@@ -100,7 +102,7 @@ impl RedisEngine {
 
     /// Brings a user's likes in pieces, into a key of this call's own, so that Redis is held up for no longer than by others.
     async fn load_heavy(&self, epoch: u64, partition: u16, heavy: &UserLikes) -> Result<()> {
-        let staged = self.keys.staged(partition, &heavy.user, rand::random());
+        let staged = self.keys.name(&Key::Staged(partition, rand::random(), heavy.user.clone()));
         for likes in heavy.likes.chunks(LOAD_VALUES_MAX) {
             let mut add = redis::cmd("ZADD");
             add.arg(&staged);
@@ -118,13 +120,13 @@ impl RedisEngine {
 
     async fn load_batch(&self, epoch: u64, partition: u16, users: &[&UserLikes], staged: Option<String>) -> Result<()> {
         let limits = &self.limits;
-        let mut keys = vec![self.keys.meta(partition)];
+        let mut keys = vec![self.keys.name(&Key::Meta(partition))];
         let mut args = Args::default();
         args.push(epoch).push(ttl_ms(limits.likes_idle_ms)).push(ttl_ms(limits.answers_idle_ms));
         args.push(EngineLimits::ANSWERS_MAX);
         for UserLikes { user, likes, answers } in users {
-            keys.push(self.keys.likes(partition, user));
-            keys.push(self.keys.answers(partition, user));
+            keys.push(self.keys.name(&Key::Likes(partition, user.clone())));
+            keys.push(self.keys.name(&Key::Answers(partition, user.clone())));
             args.push(likes.len()).push(answers.len());
             for (product, at) in likes {
                 args.push(at.as_ms()).push(product);
@@ -150,7 +152,7 @@ impl RedisEngine {
         products: &[ProductId],
     ) -> Result<Option<Vec<Option<Timestamp>>>> {
         let partition = self.partition_of_user(user);
-        let keys = [self.keys.meta(partition), self.keys.likes(partition, user)];
+        let keys = [Key::Meta(partition), Key::Likes(partition, user.clone())].map(|key| self.keys.name(&key));
         let mut args = Args::default();
         args.push(epoch).push(ttl_ms(self.limits.likes_idle_ms));
         products.iter().for_each(|product| {
@@ -171,7 +173,8 @@ impl RedisEngine {
         for user in users {
             let partition = self.partition_of_user(user);
             let mut cmd = redis::cmd("UNLINK");
-            cmd.arg(self.keys.likes(partition, user)).arg(self.keys.answers(partition, user));
+            cmd.arg(self.keys.name(&Key::Likes(partition, user.clone())));
+            cmd.arg(self.keys.name(&Key::Answers(partition, user.clone())));
             self.link.call(&cmd, STEP_LIMIT).await?;
         }
         Ok(())

@@ -28,6 +28,8 @@ const BULK_LEN: usize = 2_000;
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How often an idle connection is tried, so that the first step after a quiet time does not find it dead.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Why a call is refused at once.
+const AWAY: &str = "Redis is away, or does not answer";
 /// Steps waiting to be written: more than a node has requests in flight, so that none waits for room.
 const PIPELINE_LEN: usize = 1_024;
 
@@ -54,19 +56,38 @@ struct Connection {
     usable: Option<MultiplexedConnection>,
     /// The run id of the server that it leads to.
     server: Arc<str>,
-    /// That of the server on which the present epoch began. Another one may have the same keys and scripts, as a replica that
-    /// was promoted has, and yet not be where others work.
+    /// The witness of the epoch that this node works in, by its SHA-1. A server without it may have the same keys and scripts,
+    /// as a replica that was promoted has, and yet not be where the epoch began.
     expected: Option<Arc<str>>,
+    /// The witness that was seen over this connection. It leads to one process of one server, which keeps its scripts.
+    witnessed: Option<Arc<str>>,
+    /// Counts the connections made.
+    made: u64,
     /// Counts how often calls were let through again: what a call finds out later says nothing of the time after.
     opened: u64,
 }
 
+/// One connection, so that what is asked over it is asked of one process of one server.
+pub struct Pinned {
+    connection: MultiplexedConnection,
+    made: u64,
+    opened: u64,
+}
+
+/// A connection that was just made.
+struct Made {
+    connection: MultiplexedConnection,
+    server: Arc<str>,
+    witnessed: Option<Arc<str>>,
+}
+
 impl Link {
     pub async fn connect(client: Client) -> Result<Self, RedisError> {
-        let (connection, server) = connect(&client).await?;
-        let first = Connection { usable: Some(connection.clone()), server: server.clone(), expected: None, opened: 0 };
+        let Made { connection, server, witnessed } = connect(&client, None).await?;
+        let usable = Some(connection.clone());
+        let first = Connection { usable, server, expected: None, witnessed, made: 0, opened: 0 };
         let shared = Arc::new(Shared { client, connection: Mutex::new(first), suspect: Notify::new() });
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), connection, server));
+        let keeper = tokio::spawn(keep(Arc::clone(&shared), connection));
         Ok(Self { shared, _keeper: Arc::new(AbortOnDropHandle::new(keeper)) })
     }
 
@@ -79,9 +100,18 @@ impl Link {
         self.shared.lock().server.clone()
     }
 
-    /// Lets scripts run on this server alone from now on: the one on which the present epoch began.
-    pub fn expect(&self, server: Arc<str>) {
-        self.shared.lock().expected = Some(server);
+    /// The present connection, for as long as it lasts.
+    pub fn pin(&self) -> Result<Pinned> {
+        self.shared.usable().ok_or_else(|| EngineError::Unavailable(AWAY.to_owned()))
+    }
+
+    /// Lets steps run from now on only where this witness is, as it is behind the pinned connection.
+    pub fn expect(&self, witness: Arc<str>, seen_over: &Pinned) {
+        let mut connection = self.shared.lock();
+        if connection.made == seen_over.made {
+            connection.witnessed = Some(witness.clone());
+        }
+        connection.expected = Some(witness);
     }
 
     /// One command, in one round trip.
@@ -91,25 +121,38 @@ impl Link {
 
     /// As [`Link::call`]; what Redis itself answers as an error comes inside.
     pub async fn try_call(&self, cmd: &Cmd, limit: Duration) -> Result<Result<Value, RedisError>> {
-        let Some((mut connection, opened)) = self.shared.usable() else {
-            return Err(EngineError::Unavailable("Redis is away, or does not answer".to_owned()));
-        };
-        let lost = match timeout(limit, cmd.query_async::<Value>(&mut connection)).await {
+        self.try_call_over(&mut self.pin()?, cmd, limit).await
+    }
+
+    /// As [`Link::call`], over one connection.
+    pub async fn call_over(&self, pinned: &mut Pinned, cmd: &Cmd, limit: Duration) -> Result<Value> {
+        self.try_call_over(pinned, cmd, limit).await?.map_err(refusal)
+    }
+
+    async fn try_call_over(
+        &self,
+        pinned: &mut Pinned,
+        cmd: &Cmd,
+        limit: Duration,
+    ) -> Result<Result<Value, RedisError>> {
+        let lost = match timeout(limit, cmd.query_async::<Value>(&mut pinned.connection)).await {
             Ok(Err(error)) if is_of_connection(&error) => error.to_string(),
             Ok(answer) => return Ok(answer),
             Err(_) => format!("Redis did not answer within {} ms", limit.as_millis()),
         };
-        self.shared.close(opened);
+        self.shared.close(pinned.opened);
         Err(EngineError::Unanswered(lost))
     }
 
-    /// As [`Link::call`], on the expected server.
+    /// As [`Link::call`], where the expected witness is.
     pub async fn eval(&self, script: &Script, keys: &[String], args: &Args, limit: Duration) -> Result<Value> {
         let is_elsewhere = self.shared.is_elsewhere();
         #[cfg(feature = "planted-bugs")]
         let is_elsewhere = is_elsewhere && !crate::domain::planted::Bug::ReloadOnNoscript.is_planted();
         if is_elsewhere {
-            return Err(EngineError::Lost("Redis was restarted, or is another one".to_owned()));
+            return Err(EngineError::Lost(
+                "Redis was restarted, or is another one: it has not seen the epoch begin".to_owned(),
+            ));
         }
         let mut cmd = Cmd::with_capacity(3 + keys.len() + args.ends.len(), 64 + 64 * keys.len() + args.bytes.len());
         cmd.arg("EVALSHA").arg(script.sha()).arg(keys.len()).arg(keys);
@@ -133,24 +176,32 @@ impl Shared {
         self.connection.lock().expect("nothing panics while it holds the lock")
     }
 
-    fn usable(&self) -> Option<(MultiplexedConnection, u64)> {
-        let connection = self.lock();
-        Some((connection.usable.clone()?, connection.opened))
+    fn usable(&self) -> Option<Pinned> {
+        let held = self.lock();
+        Some(Pinned { connection: held.usable.clone()?, made: held.made, opened: held.opened })
     }
 
-    /// Whether calls would go to another server than the expected one.
+    /// Whether calls would go where the expected witness is not.
     fn is_elsewhere(&self) -> bool {
         let connection = self.lock();
-        let expected = connection.expected.as_ref();
-        connection.usable.is_some() && expected.is_some_and(|expected| *expected != connection.server)
+        connection.usable.is_some() && connection.expected.is_some() && connection.expected != connection.witnessed
     }
 
-    /// Lets calls through again.
-    fn open(&self, usable: MultiplexedConnection, server: Arc<str>) {
+    /// Lets calls through again, over the connection that there was.
+    fn open(&self, usable: MultiplexedConnection) {
         let mut connection = self.lock();
         connection.opened += 1;
         connection.usable = Some(usable);
-        connection.server = server;
+    }
+
+    /// Lets calls through over a new connection.
+    fn replace(&self, made: Made) {
+        let mut connection = self.lock();
+        connection.made += 1;
+        connection.opened += 1;
+        connection.usable = Some(made.connection);
+        connection.server = made.server;
+        connection.witnessed = made.witnessed;
     }
 
     /// Refuses calls until a probe is answered, unless that has happened since `opened`.
@@ -193,7 +244,7 @@ impl Args {
 }
 
 /// Probes the connection every second, or when a call has found it dead or silent, and makes a new one when it is dead.
-async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection, mut server: Arc<str>) {
+async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection) {
     loop {
         // Either way the connection is probed.
         let _ = timeout(PROBE_INTERVAL, shared.suspect.notified()).await;
@@ -205,31 +256,52 @@ async fn keep(shared: Arc<Shared>, mut connection: MultiplexedConnection, mut se
         if !is_alive {
             shared.lock().usable = None;
             let mut backoff = Backoff::default();
-            (connection, server) = loop {
-                match connect(&shared.client).await {
+            let made = loop {
+                let expected = shared.lock().expected.clone();
+                match connect(&shared.client, expected).await {
                     Ok(made) => break made,
                     Err(error) => tracing::debug!(%error, "no connection to Redis yet"),
                 }
                 backoff.wait().await;
             };
-        }
-        if shared.is_closed() {
-            shared.open(connection.clone(), server.clone());
+            connection = made.connection.clone();
+            shared.replace(made);
+        } else if shared.is_closed() {
+            shared.open(connection.clone());
         }
     }
 }
 
-/// A connection, and the run id of the server that it leads to: new with each start of a server, and never a replica's.
-async fn connect(client: &Client) -> Result<(MultiplexedConnection, Arc<str>), RedisError> {
+/// A connection, with the run id of the server that it leads to (new with each start of a server, and never a replica's), and
+/// whether that has the witness.
+async fn connect(client: &Client, expected: Option<Arc<str>>) -> Result<Made, RedisError> {
     let mut connection = connect_with(client, PIPELINE_LEN).await?;
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    let said = match timeout(CONNECT_LIMIT, info.query_async::<String>(&mut connection)).await {
-        Ok(said) => said?,
+    let asked = async {
+        let said = info.query_async::<String>(&mut connection).await?;
+        let is_there = match &expected {
+            Some(witness) => exists([&**witness]).query_async::<(bool,)>(&mut connection).await?.0,
+            None => false,
+        };
+        Ok::<_, RedisError>((said, is_there))
+    };
+    let (said, is_there) = match timeout(CONNECT_LIMIT, asked).await {
+        Ok(answers) => answers?,
         Err(_) => return Err((ErrorKind::Io, "Redis did not answer INFO in time").into()),
     };
     let run_id = said.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
-    Ok((connection, run_id.into()))
+    Ok(Made { connection, server: run_id.into(), witnessed: expected.filter(|_| is_there) })
+}
+
+/// Asks which scripts a server has, by their SHA-1.
+pub fn exists<'a>(scripts: impl IntoIterator<Item = &'a str>) -> Cmd {
+    let mut cmd = redis::cmd("SCRIPT");
+    cmd.arg("EXISTS");
+    scripts.into_iter().for_each(|sha| {
+        cmd.arg(sha);
+    });
+    cmd
 }
 
 /// A connection whose calls have no limit of their own; a new one that does not answer is none.

@@ -4,28 +4,37 @@
 //! they stay together in a Redis Cluster. Every key that a script touches is passed to it.
 //!
 //! ```text
-//! acc:{p3}:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
-//!                                 since, a time before which no entry was recorded that the ledger does not have;
-//!                                 ledger, the id of the ledger that it belongs to, and history, its number of this beginning
-//!                                 of the epoch; server, where the epoch began
-//! acc:{p3}:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
-//!                                 last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
-//! acc:{p3}:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
-//!                                 that another epoch's likes count as not loaded; expires when idle
-//! acc:{p3}:staged:<call>:<user> zset  likes of a user who has very many, on their way; renamed, or expires
-//! acc:{p3}:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
-//! acc:{p3}:rate:<user>    string  when the next like of a steady stream would be due, in µs
-//! acc:{p3}:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
-//! acc:{daily}:meta        hash    generation, period, epoch, revision, rules_version, built_at, reason: of what is shown; seq, the
-//!                                 states published; generations, those begun so far; building, the one being built
-//! acc:{daily}:scores      zset    product -> points in millionths, of what is shown
-//! acc:{daily}:cursor      hash    partition -> position, of what is shown
-//! acc:{daily}:next:scores zset    } the same of what is being built; to show it they are renamed, so that no key of an
-//! acc:{daily}:next:cursor hash    } abandoned generation is ever left behind
-//! acc:{daily}:top         string  the last published state, as JSON
-//! acc:{daily}:feed        stream  the states of the last minute; the ids are <seq>-0
-//! acc:lease:<name>        string  who does a background task; expires
+//! acc:{owner:}            hash    ledger, the id of the ledger that all these keys belong to
+//!
+//! acc:{p:<n>}:3:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
+//!                                      since, a time before which no entry was recorded that the ledger does not have;
+//!                                      ledger, as above, and history, its number of this beginning of the epoch
+//! acc:{p:<n>}:3:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
+//!                                      last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
+//! acc:{p:<n>}:3:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
+//!                                      that another epoch's likes count as not loaded; expires when idle
+//! acc:{p:<n>}:3:staged:<call>:<user> zset  likes of a user who has very many, on their way; renamed, or expires
+//! acc:{p:<n>}:3:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
+//! acc:{p:<n>}:3:rate:<user>    string  when the next like of a steady stream would be due, in µs
+//! acc:{p:<n>}:3:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
+//!
+//! acc:{b:<n>}:daily:meta        hash    generation, period, epoch, revision, rules_version, built_at, reason: of what is shown;
+//!                                       seq, the states published; generations, those begun so far; building, the one being built
+//! acc:{b:<n>}:daily:scores      zset    product -> points in millionths, of what is shown
+//! acc:{b:<n>}:daily:cursor      hash    partition -> position, of what is shown
+//! acc:{b:<n>}:daily:next:scores zset    } the same of what is being built; to show it they are renamed, so that no key of an
+//! acc:{b:<n>}:daily:next:cursor hash    } abandoned generation is ever left behind
+//! acc:{b:<n>}:daily:top         string  the last published state, as JSON
+//! acc:{b:<n>}:daily:feed        stream  the states of the last minute; the ids are <seq>-0
+//!
+//! acc:{lease:<name>}      string  who does a background task; expires
+//! acc:{doctor:}:<name>    any     what a check-up has tried; removed at once
 //! ```
+//!
+//! What a tag begins with says what kind of key it is, so partitions, boards and the rest never meet, whatever a board is called;
+//! [`keys`] is the only place that makes and reads names. The number `n` is chosen for the slot that the tag lies in: partition `i`
+//! of `P` lies in the middle of the `i`-th of `P` equal shares of a cluster's slots, and a board where a hash of its id says.
+//! Earlier versions named keys otherwise ([`former`]): what they have left is moved by an epoch.
 //!
 //! Channels, which all databases of a Redis share: `acc:<database>:<ledger>:feed` (a state as JSON),
 //! `acc:<database>:<ledger>:progress` (a line each: `ledger|likes|refused <partition> <position>`) and
@@ -35,16 +44,19 @@
 //! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in
 //! `likes`, `events`, `journal`, `boards` and `feed`. Points and times are whole numbers that a double holds exactly.
 //!
-//! Invariants: scripts are loaded by `open` alone, so NOSCRIPT means that Redis lost its memory: [`EngineError::Lost`], as
-//! does another run id than that of the server on which the epoch began; every call has a limit; no reply, however odd, panics.
+//! Invariants: `open` loads a witness of the epoch, and a step runs only over a connection over which that was seen
+//! ([`script::Witness`]): a server without it was restarted, promoted or never opened, and may lack what the ledger has, so
+//! the step answers [`EngineError::Lost`]. So does NOSCRIPT, and recovery finds out which of the two it is: `join` loads what this
+//! version alone lacks. Every call has a limit; no reply, however odd, panics.
 
 mod boards;
 mod events;
 mod examine;
 mod feed;
+mod former;
 mod held;
 mod journal;
-mod keys;
+pub mod keys;
 mod likes;
 mod link;
 mod reply;
@@ -61,7 +73,7 @@ use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, 
 
 use self::feed::Speaker;
 use self::journal::RedisJournalReader;
-use self::keys::Keys;
+use self::keys::{Key, Keys};
 use self::link::{Args, Link, STEP_LIMIT};
 use self::reply::flag;
 pub use self::settings::SettingsError;
@@ -150,13 +162,17 @@ impl RedisEngine {
                 _ => ConnectError::Away { address, error },
             }
         })?;
-        let keys = Keys::new(prefix, database);
+        let keys = Keys::new(prefix, database, limits.partitions);
         let speaker = Arc::new(Mutex::new(Speaker::of(&keys, "")));
         Ok(Self { link, keys, limits, like_settings: likes::like_settings(&limits), speaker })
     }
 
     fn partitions(&self) -> std::ops::Range<u16> {
         0..self.limits.partitions
+    }
+
+    fn lease_key(&self, name: &str) -> String {
+        self.keys.name(&Key::Lease(name.to_owned()))
     }
 
     fn partition_of_user(&self, user: &UserId) -> u16 {
@@ -235,6 +251,18 @@ impl Engine for RedisEngine {
 
     async fn open(&self, epoch: u64, history: u64, ledger: &str) -> Result<()> {
         self.do_open(epoch, history, ledger).await
+    }
+
+    async fn join(&self, epoch: u64, history: u64) -> Result<()> {
+        self.do_join(epoch, history).await
+    }
+
+    async fn former(&self) -> Result<Option<Box<dyn Engine>>> {
+        Ok(self.find_former().await?.map(|former| Box::new(former) as Box<dyn Engine>))
+    }
+
+    async fn take_over_former(&self, keeps_remembered: bool) -> Result<()> {
+        self.do_take_over_former(keeps_remembered).await
     }
 
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
@@ -364,12 +392,12 @@ impl Engine for RedisEngine {
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, _at: Timestamp) -> Result<bool> {
         let mut args = Args::default();
         args.push(owner).push(ttl_ms(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
-        flag(&self.link.eval(&script::LEASE, &[self.keys.lease(name)], &args, STEP_LIMIT).await?)
+        flag(&self.link.eval(&script::LEASE, &[self.lease_key(name)], &args, STEP_LIMIT).await?)
     }
 
     async fn lease_owner(&self, name: &str, _at: Timestamp) -> Result<Option<String>> {
         let mut cmd = redis::cmd("GET");
-        cmd.arg(self.keys.lease(name));
+        cmd.arg(self.lease_key(name));
         match self.link.call(&cmd, STEP_LIMIT).await? {
             Value::Nil => Ok(None),
             owner => Ok(Some(reply::text(&owner)?.to_owned())),
@@ -379,6 +407,6 @@ impl Engine for RedisEngine {
     async fn release(&self, name: &str, owner: &str) -> Result<()> {
         let mut args = Args::default();
         args.push(owner);
-        self.link.eval(&script::RELEASE, &[self.keys.lease(name)], &args, STEP_LIMIT).await.map(drop)
+        self.link.eval(&script::RELEASE, &[self.lease_key(name)], &args, STEP_LIMIT).await.map(drop)
     }
 }

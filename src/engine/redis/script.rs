@@ -4,10 +4,11 @@
 //! leads to it, runs all the same, with the flag `allow-oom`: leases, announcements, boards (their cursors hold the trim),
 //! an epoch's beginning. What these add is bounded by the catalogue and the number of boards.
 //!
-//! Invariant: a call names a script by its SHA-1 and never brings the text, so that a Redis which has lost its scripts
-//! (and with them perhaps its state) says so: NOSCRIPT.
+//! Invariants: a call names a script by its SHA-1 and never brings the text, so that a Redis which has lost its scripts
+//! (and with them perhaps its state) says so: NOSCRIPT. One script is the same in all versions, the [`Witness`]: a server
+//! that has it has seen the epoch begin, whatever else it lacks.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub struct Script {
     pub source: &'static str,
@@ -30,6 +31,7 @@ pub static LOAD_LIKES: Script = Script::new(include_str!("lua/load_likes.lua"));
 pub static VIEWER_LIKES: Script = Script::new(include_str!("lua/viewer_likes.lua"));
 pub static HELD_LIKES: Script = Script::new(include_str!("lua/held_likes.lua"));
 pub static RECORD: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/record.lua")));
+pub static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
 pub static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 pub static BOARD: Script = Script::new(include_str!("lua/board.lua"));
 pub static BEGIN_GENERATION: Script = Script::new(include_str!("lua/begin_generation.lua"));
@@ -46,13 +48,31 @@ pub static ANNOUNCE: Script = Script::new(include_str!("lua/announce.lua"));
 pub static LEASE: Script = Script::new(include_str!("lua/lease.lua"));
 pub static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 
-/// All that `open` loads and `survey` looks for.
-pub static ALL: [&Script; 20] = [
+/// Says that a server has seen an epoch begin, and still is the process that did: scripts are neither replicated nor kept on disk.
+/// Epoch and history stand in its text, so each beginning of an epoch has its own.
+pub struct Witness {
+    pub epoch: u64,
+    pub source: String,
+    pub sha: Arc<str>,
+}
+
+impl Witness {
+    /// The text is the same in all versions, so that they can work side by side. It must never change.
+    pub fn of(epoch: u64, history: u64) -> Self {
+        let source = format!("-- Acclaim: this server has seen epoch {epoch} begin, in history {history}\nreturn 1");
+        let sha = sha1_smol::Sha1::from(&source).digest().to_string().into();
+        Self { epoch, source, sha }
+    }
+}
+
+/// All steps, which `open` and `join` load.
+pub static ALL: [&Script; 21] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
     &HELD_LIKES,
     &RECORD,
+    &CLAIM,
     &OPEN,
     &BOARD,
     &BEGIN_GENERATION,
@@ -69,3 +89,16 @@ pub static ALL: [&Script; 20] = [
     &LEASE,
     &RELEASE,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two versions that work side by side each knows the other's.
+    #[test]
+    fn the_witness_never_changes() {
+        assert_eq!(&*Witness::of(7, 12).sha, "37f4eda61e752309425bcdd7f0d6fc716bf1aa3c");
+        assert_ne!(Witness::of(7, 12).sha, Witness::of(7, 13).sha);
+        assert_ne!(Witness::of(71, 2).sha, Witness::of(7, 12).sha);
+    }
+}

@@ -1,6 +1,6 @@
 //! Boards: generations that are built, folded into and switched, each with its cursors.
 
-use acclaim::domain::{Basis, BoardId, Cursors, PageStart, Place, Points, SnapshotReason};
+use acclaim::domain::{Basis, BoardId, Cursors, FeedState, PageStart, Place, Points, SnapshotReason};
 use acclaim::engine::{Apply, BoardSurvey, Build, Generation, Move};
 
 use super::*;
@@ -258,4 +258,22 @@ pub async fn drops_a_board(make: Make) {
     assert!(engine.publish(&feed::state(anew, 3)).await.unwrap());
     assert_eq!(engine.published(&board).await.unwrap(), Some(feed::state(anew, 3)));
     assert_eq!(engine.published_at(&board, 2).await.unwrap(), None);
+}
+
+/// A board may have any id; nothing that is done to it touches a partition.
+pub async fn are_apart_from_partitions(make: Make) {
+    let engine = &*opened(make, EngineLimits { partitions: 2, ..plain() }).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 1).await, done(true, true, 1, 1));
+    let before = (partition_surveys(engine).await, entries(engine, 0).await, entries(engine, 1).await);
+    for id in ["p0", "p1", "p", "lease", "owner", "0", "-"] {
+        let board = BoardId::new(id).unwrap();
+        let generation = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
+        assert!(engine.load_scores(&board, generation, &scores(&[("cup", 5)])).await.unwrap(), "{id}");
+        assert!(engine.switch(&board, generation, &build(9)).await.unwrap(), "{id}");
+        let state = FeedState { board: board.clone(), ..feed::state(generation, 1) };
+        assert!(engine.publish(&state).await.unwrap(), "{id}");
+        engine.drop_board(&board).await.unwrap();
+    }
+    assert_eq!((partition_surveys(engine).await, entries(engine, 0).await, entries(engine, 1).await), before);
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 2).await, done(false, true, 2, 2));
 }

@@ -73,7 +73,7 @@ pub async fn is_closed_and_empty_at_first(make: Make) {
     assert_eq!(partition_surveys(engine).await, [PartitionSurvey::default(); 3]);
     engine.open(7, 7, LEDGER).await.unwrap();
     let survey = engine.survey().await.unwrap();
-    assert!(survey.has_scripts);
+    assert!(survey.has_witness);
     assert_eq!(survey.partitions, [surveyed(Some(7), Position::new(7, 0), 0); 3]);
     assert_eq!(entries(engine, 2).await, []);
 }

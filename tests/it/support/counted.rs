@@ -115,6 +115,18 @@ impl Engine for Counted {
         self.engine.open(epoch, history, ledger).await
     }
 
+    async fn join(&self, epoch: u64, history: u64) -> Result<()> {
+        self.engine.join(epoch, history).await
+    }
+
+    async fn former(&self) -> Result<Option<Box<dyn Engine>>> {
+        self.engine.former().await
+    }
+
+    async fn take_over_former(&self, keeps_remembered: bool) -> Result<()> {
+        self.engine.take_over_former(keeps_remembered).await
+    }
+
     async fn like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
         self.note("like".to_owned());
         self.engine.like(epoch, request).await

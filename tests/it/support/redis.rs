@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use acclaim::domain::{BoardId, UserId, partition_of};
 use acclaim::engine::redis::RedisEngine;
+use acclaim::engine::redis::keys::{BoardKey, Key, Keys};
 use acclaim::engine::{Engine, EngineLimits};
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
@@ -171,6 +173,20 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The name of a key of a server with nothing set.
+pub fn named(key: Key) -> String {
+    Keys::new("acc", 0, EngineLimits::default().partitions).name(&key)
+}
+
+pub fn board_key(board: &BoardId, key: BoardKey) -> String {
+    named(Key::Board(board.clone(), key))
+}
+
+pub fn likes_key(user: &str) -> String {
+    let partition = partition_of(user, EngineLimits::default().partitions);
+    named(Key::Likes(partition, UserId::new(user).unwrap()))
 }
 
 /// The server of all tests that leave it as it is.
