@@ -106,6 +106,14 @@ fn limits_hold() {
         "acclaim serve --tokens-max 99",
         "acclaim serve --introspection maybe",
         "acclaim serve --header-timeout 0",
+        "acclaim serve --trusted-proxy 10.0.0.0/33",
+        "acclaim serve --trusted-proxy proxy.internal",
+        "acclaim serve --jwks-url http://id.example/keys",
+        "acclaim serve --jwks-url https://id.example/keys --jwks-file keys.json",
+        "acclaim serve --revoked revoked.json",
+        "acclaim serve --budget-burst 0",
+        "acclaim serve --in-flight-max 0",
+        "acclaim serve --graphiql maybe",
         "acclaim verify Daily",
         "acclaim token --user u --role boss",
         "acclaim demo --speed 0",
@@ -123,6 +131,11 @@ fn limits_hold() {
     let Command::Serve(serve) = parse("acclaim serve --explanations users").unwrap() else { panic!() };
     assert_eq!(serve.limits.plain(true).documents.explanations, Explanations::Users);
     assert_eq!(serve.limits.plain(false).documents.explanations, Explanations::Users);
+    let proxies = "acclaim serve --trusted-proxy 10.0.0.0/8,2001:db8::1 --trusted-proxy 192.0.2.1 --budget 0";
+    let Command::Serve(serve) = parse(proxies).unwrap() else { panic!() };
+    let proxies: Vec<_> = serve.auth.trusted_proxy.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.1/32"]);
+    assert_eq!(serve.limits.plain(true).budget_rate, 0);
     assert!(parse("acclaim serve --like-rate 0 --allow-origin https://a.example,http://localhost:5173").is_ok());
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::Limits;
-use super::peers::{block, is_public};
+use super::peers::{Proxies, block, is_public};
 use crate::graphql::errors::Failure;
 use crate::pipeline::Metrics;
 
@@ -27,6 +27,8 @@ pub struct Capacity {
     most: Most,
     /// Connections of each public address, or network of IPv6.
     by_address: Mutex<HashMap<IpAddr, usize>>,
+    /// Which may hold as many as there are: everybody comes through them.
+    proxies: Proxies,
     metrics: Arc<Metrics>,
 }
 
@@ -45,7 +47,7 @@ pub struct Taken {
 }
 
 impl Capacity {
-    pub fn new(limits: &Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(limits: &Limits, proxies: Proxies, metrics: Arc<Metrics>) -> Arc<Self> {
         let most = Most { in_flight: limits.in_flight, bodies_len: limits.bodies_len, connections: limits.connections };
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Arc::new(Self {
@@ -55,6 +57,7 @@ impl Capacity {
             connections: semaphore(most.connections),
             most,
             by_address: Mutex::default(),
+            proxies,
             metrics,
         })
     }
@@ -87,7 +90,8 @@ impl Capacity {
 
     fn place(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPlace> {
         let permit = self.connections.clone().try_acquire_owned().ok()?;
-        let address = is_public(peer.to_canonical()).then(|| block(peer));
+        let peer = peer.to_canonical();
+        let address = (is_public(peer) && !self.proxies.trusts(peer)).then(|| block(peer));
         if let Some(address) = address {
             let mut by_address = self.by_address.lock().expect("no panic happens under this lock");
             let count = by_address.entry(address).or_default();
@@ -163,7 +167,11 @@ mod tests {
     use super::*;
 
     fn capacity(in_flight: usize, bodies_len: usize, connections: usize) -> Arc<Capacity> {
-        Capacity::new(&Limits { in_flight, bodies_len, connections, ..Limits::default() }, Arc::default())
+        Capacity::new(
+            &Limits { in_flight, bodies_len, connections, ..Limits::default() },
+            Proxies::default(),
+            Arc::default(),
+        )
     }
 
     #[test]

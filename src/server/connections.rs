@@ -99,6 +99,7 @@ mod tests {
     use tokio::time::{Instant, timeout};
 
     use super::super::limits::Limits;
+    use super::super::peers::Proxies;
     use super::*;
 
     #[tokio::test]
@@ -117,7 +118,7 @@ mod tests {
         };
         let routes = Router::new().route("/", get(endless));
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let capacity = Capacity::new(&Limits::default(), Arc::default());
+        let capacity = Capacity::new(&Limits::default(), Proxies::default(), Arc::default());
         let accepting = tokio::spawn({
             let (tasks, shutdown, cut_off) = (tasks.clone(), shutdown.clone(), CancellationToken::new());
             async move { accept(listener, routes, WRITE_TIME_MAX, &capacity, &tasks, &shutdown, &cut_off).await }

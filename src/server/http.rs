@@ -38,9 +38,10 @@ pub async fn graphql(
     };
     let writes = Writes::default();
     let answer = async {
-        let _place = site.capacity.request().map_err(Refusal::limited)?;
-        let address = site.proxies.caller(peer.ip(), request.headers());
+        let address = site.address(peer.ip(), request.headers());
         let mut asked = read(&site, address, request).await?;
+        // A slow sender takes nobody's place.
+        let _place = site.capacity.request().map_err(Refusal::limited)?;
         writes.look_at(&site, &mut asked.operation);
         Ok(site.api.run(std::mem::take(&mut asked.operation), asked.identity.caller.clone(), &id.0).await)
     };

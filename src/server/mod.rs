@@ -37,10 +37,11 @@ mod wire;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use axum::middleware;
 use axum::routing::{any, get};
 use tokio::net::TcpListener;
@@ -94,6 +95,8 @@ struct Site {
     persisted: Persisted,
     metrics: Scrapes,
     proxies: Proxies,
+    /// Whether it was said that a proxy is not named.
+    lacks_proxies: Once,
     admission: Arc<Admission>,
     budgets: Budgets,
     capacity: Arc<Capacity>,
@@ -116,7 +119,7 @@ impl Site {
             Auth::Open => Admission::unlimited(),
             Auth::Tokens(_) => Admission::new(&limits),
         };
-        let capacity = Capacity::new(&limits, api.metrics().clone());
+        let capacity = Capacity::new(&limits, proxies.clone(), api.metrics().clone());
         let (persisted, metrics, budgets) = (Persisted::new(), Scrapes::for_readers(metrics), Budgets::new(&limits));
         let tasks = TaskTracker::new();
         Arc::new(Self {
@@ -127,12 +130,26 @@ impl Site {
             persisted,
             metrics,
             proxies,
+            lacks_proxies: Once::new(),
             admission,
             budgets,
             capacity,
             tasks,
             shutdown,
         })
+    }
+
+    /// The address of a request's caller.
+    fn address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if matches!(self.auth, Auth::Tokens(_)) && self.proxies.lack(peer, headers) {
+            self.lacks_proxies.call_once(|| {
+                tracing::warn!(
+                    "a proxy stands in front of this server, and callers who are not signed in have no budgets: name it with \
+                     --trusted-proxy (ACCLAIM_TRUSTED_PROXY)"
+                );
+            });
+        }
+        self.proxies.caller(peer, headers)
     }
 
     /// Whose budget a request is charged to.
@@ -191,6 +208,7 @@ async fn run(listener: TcpListener, routes: Router, site: Arc<Site>) {
         Auth::Tokens(_) => routes,
     };
     let routes = routes
+        .layer(middleware::from_fn_with_state(site.clone(), request::charge_pages))
         .layer(middleware::from_fn(origins::one_host))
         .layer(middleware::from_fn_with_state(site.clone(), request_id::assign));
     let cut_off = CancellationToken::new();

@@ -25,6 +25,12 @@ impl Proxies {
         !self.0.is_empty() || is_public(address.to_canonical())
     }
 
+    /// Whether a proxy that nobody has named seems to have passed a request on.
+    pub fn lack(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let names_callers = headers.contains_key(header::FORWARDED) || headers.contains_key(X_FORWARDED_FOR);
+        self.0.is_empty() && names_callers && !is_public(peer.to_canonical())
+    }
+
     /// Where a request comes from.
     pub fn caller(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();

@@ -1,20 +1,27 @@
 //! Reads a GraphQL operation from an HTTP request: the body of a POST, or the address of a GET.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use async_graphql as gql;
 use async_graphql::parser::types::OperationType;
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, Request};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Site;
+use super::accept::Format;
 use super::auth::Identity;
 use super::budget;
 use super::capacity::BodyRoom;
+use super::http::refuse;
+use super::request_id::RequestId;
 use crate::graphql::{self, errors::Failure};
 
 /// A request that is refused before any operation runs.
@@ -108,6 +115,23 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
         return Err(Refusal::method("POST", "a mutation is sent by POST"));
     }
     Ok(Asked { identity, operation, _room: room })
+}
+
+/// Charges what is no operation: a page costs as much as a request does.
+pub async fn charge_pages(
+    State(site): State<Arc<Site>>,
+    Extension(id): Extension<RequestId>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !request.uri().path().starts_with("/graphql") {
+        let payer = site.payer(&Identity::default(), site.address(peer.ip(), request.headers()));
+        if let Err(failure) = site.charge(payer.as_ref(), budget::REQUEST) {
+            return refuse(Refusal::limited(failure), Format::Json, &id.0);
+        }
+    }
+    next.run(request).await
 }
 
 /// Who calls. To find out that a token is none is paid for by whoever brings it.

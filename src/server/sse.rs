@@ -102,15 +102,15 @@ async fn open(
     }
     let too_many = |failure| Refusal::new(StatusCode::TOO_MANY_REQUESTS, failure);
     let held = last_event(request.headers());
-    // Until the stream begins.
-    let _place = site.capacity.request().map_err(Refusal::limited)?;
-    let address = site.proxies.caller(peer.ip(), request.headers());
+    let address = site.address(peer.ip(), request.headers());
     let mut admitted = site.admission.admit(address).map_err(too_many)?;
     let mut asked = read(site, address, request).await.map_err(|refusal| match refusal.status {
         // 200 would promise a stream.
         StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
         _ => refusal,
     })?;
+    // Until the stream begins.
+    let _place = site.capacity.request().map_err(Refusal::limited)?;
     let identity = asked.identity.clone();
     if let Some(user) = &identity.caller.user {
         admitted.sign_in(user).map_err(too_many)?;

@@ -30,6 +30,23 @@ fn verdict(lines: &[(String, String)], subject: &str, words: &str) -> String {
 
 crate::both_setups!(a_sound_set_up_is_told_to_be_sound);
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_can_not_be_told_apart_are_named() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let (secret, private) = (("ACCLAIM_JWT_SECRET", crate::auth::SECRET), ("ACCLAIM_LISTEN", "10.0.0.1:8080"));
+    let named = ("ACCLAIM_TRUSTED_PROXY", "10.0.0.0/8,192.0.2.1");
+    for (environment, told) in [
+        (&[][..], "ok"),
+        (&[secret], "warn"),
+        (&[secret, private], "warn"),
+        (&[secret, private, named], "ok"),
+        (&[secret, ("ACCLAIM_LISTEN", "0.0.0.0:8080")], "ok"),
+    ] {
+        let (lines, is_well) = examine(&stack, environment);
+        assert_eq!((verdict(&lines, "callers", "").as_str(), is_well), (told, true), "{environment:?}: {lines:#?}");
+    }
+}
+
 async fn a_sound_set_up_is_told_to_be_sound(setup: Setup) {
     let stack = Stack::new(setup).await;
     let (before, is_well) = examine(&stack, &[]);

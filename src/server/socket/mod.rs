@@ -62,7 +62,7 @@ pub async fn upgrade(
     // Without the limit on frames, one that announces 16 MiB would be collected before its length is looked at.
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(most).max_frame_size(most);
     let upgrade = upgrade.read_buffer_size(READ_BUFFER_LEN).write_buffer_size(0);
-    let address = site.proxies.caller(peer.ip(), &headers);
+    let address = site.address(peer.ip(), &headers);
     let (identity, admitted) = match admit(&site, address, &headers, &upgrade).await {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(refusal, Format::Json, &id.0),

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use diesel::Connection;
+use diesel::connection::SimpleConnection;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ask::{bearer, code};
 use crate::auth::{guarded_with, token};
 use crate::support::live::Socket;
-use crate::support::stack::{Server, Setup, Stack};
+use crate::support::redis::RedisServer;
+use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -59,6 +62,12 @@ async fn each_caller_has_a_budget_of_its_own() {
     for _ in 0..100 {
         assert_eq!(forwarded(&server, "203.0.113.7", Some(&shop)).await.0, 200, "a shop has ten times as much");
     }
+    let page = async || {
+        let request = server.http.get(format!("{}/graphiql", server.url)).header("x-forwarded-for", "203.0.113.12");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(page().await, 200);
+    until("pages are charged too", LIMIT, async || page().await == 429).await;
     // To find out that a token is none has its price too.
     let bad = async || forwarded(&server, "203.0.113.11", Some("nonsense")).await.0;
     assert_eq!(bad().await, 401);
@@ -92,9 +101,11 @@ async fn each_caller_has_a_budget_of_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_peer_stands_for_nobody() {
     let (_stack, server) = guarded_with(&SMALL).await;
+    assert!(!server.log().contains("--trusted-proxy"));
     for _ in 0..100 {
         assert_eq!(forwarded(&server, "203.0.113.7", None).await.0, 200);
     }
+    assert_eq!(server.log().matches("--trusted-proxy").count(), 1, "{}", server.log());
 }
 
 /// A POST whose body has come but for its last byte.
@@ -137,36 +148,60 @@ async fn slow_bodies_hold_a_part_of_the_memory() {
     until("what they held is given back", LIMIT, async || metric(&server, "acclaim_bodies_bytes").await == 0.0).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_and_connections_have_their_number() {
+async fn open(arguments: &[&str]) -> (Stack, Server) {
     let mut stack = Stack::new(Setup::Embedded).await;
-    stack.arguments = ["--in-flight-max", "3", "--connections-max", "12"].map(ToString::to_string).to_vec();
+    stack.arguments = arguments.iter().map(ToString::to_string).collect();
     let server = stack.serve().await;
-    let busy = [slow(&server, 100).await, slow(&server, 100).await, slow(&server, 100).await];
-    let ask =
-        async || server.http.post(format!("{}/graphql", server.url)).json(&json!({ "query": QUERY })).send().await;
-    let mut refused = Value::Null;
-    until("three are under way", LIMIT, async || {
-        let response = ask().await.unwrap();
-        let (status, after) = (response.status(), response.headers().get("retry-after").cloned());
-        refused = response.json().await.unwrap();
-        status == 503 && after.is_some()
-    })
-    .await;
-    assert_eq!(code(&refused), Some("UNAVAILABLE"), "{refused}");
-    assert_eq!(refused["errors"][0]["extensions"]["limit"], "requestsInFlight", "{refused}");
-    let mut socket = Socket::connect(&server.url, json!({})).await;
-    socket.send(json!({ "id": "1", "type": "subscribe", "payload": { "query": QUERY } })).await;
-    assert_eq!(socket.receive().await["payload"][0]["extensions"]["code"], "UNAVAILABLE");
-    socket
-        .send(
-            json!({ "id": "2", "type": "subscribe", "payload": { "query": "subscription { boardChanges { seq } }" } }),
-        )
-        .await;
-    assert_eq!(socket.receive().await["type"], "next", "what is bounded otherwise is not counted");
-    drop(busy);
-    until("there is room again", LIMIT, async || ask().await.is_ok_and(|answer| answer.status() == 200)).await;
+    (stack, server)
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_under_way_have_their_number() {
+    let (stack, server) = open(&["--in-flight-max", "3"]).await;
+    server.with_products(1).await;
+    let mut ledger = diesel::SqliteConnection::establish(stack.sqlite_file().to_str().unwrap()).unwrap();
+    ledger.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").unwrap();
+    // Whoever only sends takes no place.
+    let _senders = [slow(&server, 100).await, slow(&server, 100).await, slow(&server, 100).await];
+    let query = async || {
+        let response = server.http.post(format!("{}/graphql", server.url)).json(&json!({ "query": QUERY })).send();
+        let response = response.await.unwrap();
+        let after = response.headers().get("retry-after").cloned();
+        (response.status().as_u16(), after.is_some(), response.json::<Value>().await.unwrap())
+    };
+    assert_eq!(query().await.0, 200);
+    let likes = async {
+        let like = |user: &'static str| server.try_graphql(Some(user), TOGGLE, json!({ "product": "p0" }));
+        tokio::join!(like("ann"), like("bob"), like("eve"))
+    };
+    let refused = async {
+        let mut refused = Value::Null;
+        until("three likes wait for the ledger", LIMIT, async || {
+            let (status, after, body) = query().await;
+            refused = body;
+            (status, after) == (503, true)
+        })
+        .await;
+        assert_eq!(code(&refused), Some("UNAVAILABLE"), "{refused}");
+        assert_eq!(refused["errors"][0]["extensions"]["limit"], "requestsInFlight", "{refused}");
+        let mut socket = Socket::connect(&server.url, json!({})).await;
+        socket.send(json!({ "id": "1", "type": "subscribe", "payload": { "query": QUERY } })).await;
+        assert_eq!(socket.receive().await["payload"][0]["extensions"]["code"], "UNAVAILABLE");
+        let live = "subscription { boardChanges { seq } }";
+        socket.send(json!({ "id": "2", "type": "subscribe", "payload": { "query": live } })).await;
+        assert_eq!(socket.receive().await["type"], "next", "what is bounded otherwise is not counted");
+        ledger.batch_execute("ROLLBACK").unwrap();
+    };
+    let ((ann, bob, eve), ()) = tokio::join!(likes, refused);
+    for answer in [ann, bob, eve].map(Result::unwrap) {
+        assert_eq!(answer["data"]["toggleLike"]["liked"], true, "{answer}");
+    }
+    assert_eq!(query().await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_have_their_number() {
+    let (_stack, server) = open(&["--connections-max", "12"]).await;
     let mut held = Vec::new();
     for _ in 0..12 {
         held.push(TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap());
@@ -180,4 +215,28 @@ async fn requests_and_connections_have_their_number() {
     })
     .await;
     assert!(metric(&server, "acclaim_limited_total{limit=\"connections\"}").await > 0.0);
+}
+
+/// How often Redis was asked for its memory.
+fn asked(redis: &RedisServer) -> u64 {
+    let stats = redis.ask(&["INFO", "commandstats"]).unwrap();
+    let calls =
+        stats.lines().find_map(|line| line.strip_prefix("cmdstat_info:calls=")?.split(',').next()?.parse().ok());
+    calls.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_whether_a_server_is_ready_shares_one_look() {
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    let redis = stack.redis.as_ref().unwrap();
+    let (before, began) = (asked(redis), Instant::now());
+    let ready = async || server.http.get(format!("{}/readyz", server.url)).send().await.unwrap().status();
+    for _ in 0..10 {
+        let answers = futures_util::future::join_all((0..50).map(|_| ready())).await;
+        assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    }
+    // The server looks at Redis's memory for itself as well.
+    let most = 10 + 5 * began.elapsed().as_secs();
+    assert!(asked(redis) - before <= most, "{} looks for 500 questions", asked(redis) - before);
 }
