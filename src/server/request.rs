@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::Site;
 use super::accept::Format;
 use super::auth::Identity;
-use super::budget;
+use super::budget::{self, Payer};
 use super::capacity::BodyRoom;
 use super::http::refuse;
 use super::request_id::RequestId;
@@ -96,11 +96,10 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
         Method::POST => false,
         _ => return Err(Refusal::method("GET, POST", "operations are sent by POST, or by GET")),
     };
-    let (parameters, len) = match only_reads {
-        true => (in_address(request.uri())?, 0),
-        false => in_body(site, request, &mut room).await?,
+    let parameters = match only_reads {
+        true => in_address(request.uri())?,
+        false => in_body(site, request, payer.as_ref(), &mut room).await?,
     };
-    site.charge(payer.as_ref(), budget::of_bytes(len)).map_err(Refusal::limited)?;
     let document = site.persisted.document(parameters.query, parameters.extensions.as_ref());
     let document = document.map_err(|failure| match failure {
         // What follows is part of the protocol, as the answer to an operation is.
@@ -165,21 +164,26 @@ fn json<T: for<'a> Deserialize<'a>>(argument: &'static str, text: Option<String>
 /// A body of more bytes takes over a millisecond to be read.
 const LONG_LEN: usize = 64 << 10;
 
-/// What stands in the body, and how long that is.
-async fn in_body(site: &Site, request: Request, room: &mut BodyRoom) -> Result<(Parameters, usize), Refusal> {
+async fn in_body(
+    site: &Site,
+    request: Request,
+    payer: Option<&Payer>,
+    room: &mut BodyRoom,
+) -> Result<Parameters, Refusal> {
     if !is_json(request.headers()) {
         let failure = Failure::bad("content-type", "send application/json, in UTF-8");
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
     }
     let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let body = whole(request.into_body(), stated.unwrap_or(0), site.limits.body_len, room).await?;
+    // Whatever it turns out to be, reading it takes as long.
+    site.charge(payer, budget::of_bytes(body.len())).map_err(Refusal::limited)?;
     // Serde would take a list for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));
     }
     let read = || serde_json::from_slice(&body).map_err(|error| Refusal::bad("body", error));
-    let parameters = if body.len() > LONG_LEN { graphql::apart(read)? } else { read()? };
-    Ok((parameters, body.len()))
+    if body.len() > LONG_LEN { graphql::apart(read) } else { read() }
 }
 
 /// Bytes beyond the limit that are still taken and dropped: most clients read no answer before all is sent, and would see a

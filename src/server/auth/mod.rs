@@ -60,6 +60,7 @@ impl Identity {
 }
 
 /// How callers prove who they are.
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Auth {
     /// They need not: the header says who, and everyone has every role. For loopback only.
     Open,
