@@ -348,6 +348,11 @@ pub struct Tuning {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub like_burst: u32,
 
+    /// Within so many seconds after a like, another one of the same user and product counts at the time of the first: nobody
+    /// refreshes a like by taking it back; 0 for never
+    #[arg(long, env = "ACCLAIM_LIKE_AGAIN", default_value_t = Self::LIKE_AGAIN_S, value_name = "SECONDS")]
+    pub like_again: u32,
+
     /// How long a like waits for the ledger, in milliseconds, before it is answered ACCEPTED instead of COMMITTED: as
     /// long as a click may take without feeling slow
     #[arg(long, env = "ACCLAIM_ACK_TIMEOUT_MS", default_value_t = Self::ACK_TIMEOUT_MS, value_name = "MS")]
@@ -383,6 +388,7 @@ impl Tuning {
     const ACK_TIMEOUT_MS: u64 = 250;
     const TICK_MS: u64 = 100;
     const EVENT_MEMORY_S: u32 = 600;
+    const LIKE_AGAIN_S: u32 = (EngineLimits::LIKE_AGAIN_MS / 1000) as u32;
 
     /// The engine's share of the settings.
     pub fn engine_limits(&self) -> EngineLimits {
@@ -390,6 +396,7 @@ impl Tuning {
             partitions: self.partitions,
             like_rate: self.like_rate,
             like_burst: self.like_burst,
+            like_again_ms: i64::from(self.like_again) * 1000,
             journal_len_max: self.journal_len_max,
             event_memory_ms: i64::from(self.event_memory) * 1000,
             ..EngineLimits::default()
@@ -403,6 +410,7 @@ impl Default for Tuning {
         Self {
             like_rate: limits.like_rate,
             like_burst: limits.like_burst,
+            like_again: Self::LIKE_AGAIN_S,
             ack_timeout_ms: Self::ACK_TIMEOUT_MS,
             tick_ms: Self::TICK_MS,
             journal_len_max: limits.journal_len_max,

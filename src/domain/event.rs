@@ -1,6 +1,6 @@
 //! Events, and the journal entries that hold them.
 
-use super::{Bucket, EventId, InvalidId, Position, ProductId, Signal, Timestamp, UserId};
+use super::{Bucket, EventId, InvalidId, InvalidPosition, Position, ProductId, Signal, Timestamp, UserId};
 
 /// Why an event can be neither stored nor counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,17 +78,12 @@ impl Event {
     /// The event that the fields of a journal entry are, or why they are none that [`Self::validate`] lets pass. `field` gives a field's text, or why there is
     /// none.
     pub fn from_fields<'a>(field: impl Fn(&str) -> Result<&'a str, String>) -> Result<Self, String> {
-        let number = |name: &str| {
-            let value = field(name)?;
-            value.parse::<i64>().map_err(|_| format!("{name} is {value:?}, not a whole number"))
-        };
+        let number = |name: &str| number(&field, name);
         let invalid = |error: InvalidId| error.to_string();
-        let signal = number("signal")?;
-        let signal_code = i16::try_from(signal).ok().and_then(Signal::from_code);
         let optional = |name: &str| field(name).map(|text| (!text.is_empty()).then_some(text));
         let event = Self {
             id: EventId::new(field("id")?).map_err(invalid)?,
-            signal: signal_code.ok_or_else(|| format!("there is no signal {signal}"))?,
+            signal: signal(&field)?,
             product: ProductId::new(field("product")?).map_err(invalid)?,
             user: optional("user")?.map(UserId::new).transpose().map_err(invalid)?,
             count: number("count")?,
@@ -98,6 +93,50 @@ impl Event {
         };
         event.validate().map_err(|invalid| invalid.reason)?;
         Ok(event)
+    }
+
+    pub fn bucket(&self) -> Bucket {
+        Bucket::containing(self.occurred_at)
+    }
+}
+
+fn number<'a>(field: impl Fn(&str) -> Result<&'a str, String>, name: &str) -> Result<i64, String> {
+    let value = field(name)?;
+    value.parse().map_err(|_| format!("{name} is {value:?}, not a whole number"))
+}
+
+fn signal<'a>(field: impl Fn(&str) -> Result<&'a str, String>) -> Result<Signal, String> {
+    let code = number(field, "signal")?;
+    i16::try_from(code).ok().and_then(Signal::from_code).ok_or_else(|| format!("there is no signal {code}"))
+}
+
+/// Takes an event back that boards have counted and the ledger has refused. The ledger itself passes over it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Undo {
+    /// Where in the same partition the refused entry stands.
+    pub refused: Position,
+    pub signal: Signal,
+    pub product: ProductId,
+    /// What the refused entry counted.
+    pub count: i64,
+    pub occurred_at: Timestamp,
+    pub recorded_at: Timestamp,
+}
+
+impl Undo {
+    /// The field that an undo has and no event, in place of the event's id.
+    pub const FIELD: &str = "undoes";
+
+    /// As [`Event::from_fields`].
+    pub fn from_fields<'a>(field: impl Fn(&str) -> Result<&'a str, String>) -> Result<Self, String> {
+        Ok(Self {
+            refused: field(Self::FIELD)?.parse().map_err(|invalid: InvalidPosition| invalid.to_string())?,
+            signal: signal(&field)?,
+            product: ProductId::new(field("product")?).map_err(|invalid| invalid.to_string())?,
+            count: number(&field, "count")?,
+            occurred_at: Timestamp::from_ms(number(&field, "occurred_at")?),
+            recorded_at: Timestamp::from_ms(number(&field, "recorded_at")?),
+        })
     }
 
     pub fn bucket(&self) -> Bucket {
@@ -115,7 +154,8 @@ pub struct Entry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EntryBody {
     Event(Event),
-    /// Not an event: kept word for word for the dead letters, and counted by no board.
+    Undo(Undo),
+    /// Neither: kept word for word for the dead letters, and counted by no board.
     Malformed {
         raw: String,
         reason: String,

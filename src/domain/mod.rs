@@ -27,7 +27,7 @@ mod zone;
 
 pub use board::{Board, Scope};
 pub use carried::Carried;
-pub use event::{Entry, EntryBody, Event, InvalidEvent};
+pub use event::{Entry, EntryBody, Event, InvalidEvent, Undo};
 pub use explain::{Explanation, ScoreLine, ScoreSource};
 pub use feed::{ChangeKind, FeedPosition, FeedState, Place, RankChange, SnapshotReason, rank_changes};
 pub use finding::{Finding, Verdict};

@@ -26,11 +26,16 @@ pub struct EngineLimits {
     pub event_memory_ms: i64,
     /// Products that a user may like at a time.
     pub likes_max: u32,
+    /// Within this time after a like, in milliseconds, another one of the same user and product counts at the time of the
+    /// first, so that nobody refreshes a like by taking it back; 0 for never.
+    pub like_again_ms: i64,
 }
 
 impl EngineLimits {
     /// Products that a user may like at a time: more than anybody has an opinion of, and 10 MB of the engine's memory.
     pub const LIKES_MAX: u32 = 100_000;
+    /// A day: as long as a board that looks at what is new has a period.
+    pub const LIKE_AGAIN_MS: i64 = 24 * 3_600_000;
     /// Idempotency keys remembered for a user: more than a browser has in flight, and bounded for a user who sends
     /// thousands.
     pub const ANSWERS_MAX: usize = 16;
@@ -48,6 +53,7 @@ impl Default for EngineLimits {
             answers_idle_ms: 600_000,
             event_memory_ms: 600_000,
             likes_max: Self::LIKES_MAX,
+            like_again_ms: Self::LIKE_AGAIN_MS,
         }
     }
 }

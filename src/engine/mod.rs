@@ -35,7 +35,7 @@ use futures_util::stream::BoxStream;
 
 use crate::domain::{
     Basis, BoardId, Cursors, Entry, EventId, FeedState, IdempotencyKey, PageStart, Place, Points, Position, ProductId,
-    Rows, Signal, SnapshotReason, Timestamp, UserId,
+    Rows, Signal, SnapshotReason, Timestamp, Undo, UserId,
 };
 
 /// Why a step gave no answer.
@@ -117,6 +117,9 @@ pub enum LikeOutcome {
 pub struct UserLikes {
     pub user: UserId,
     pub likes: Vec<(ProductId, Timestamp)>,
+    /// What the user has unliked of late, oldest first, each with when the like had occurred that was taken back. A product may
+    /// be here more than once, and among the likes.
+    pub unliked: Vec<(ProductId, Timestamp)>,
     /// Oldest first, each with the product that the key was used for.
     pub answers: Vec<(IdempotencyKey, ProductId, LikeAnswer)>,
 }
@@ -194,6 +197,9 @@ pub struct Generation {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BoardSurvey {
     pub shown: Option<Generation>,
+    /// The cursors that the shown generation was computed at; it has folded the journal from there on. Empty where nothing
+    /// is shown, or an older version has built it.
+    pub computed_at: Cursors,
     /// By generation: the shown one and the one being built.
     pub cursors: Vec<(u64, Cursors)>,
 }
@@ -334,7 +340,9 @@ pub trait Engine: Send + Sync + 'static {
     /// user loaded; journal below its bounds; for a new like, fewer likes than `likes_max`; then, if it changes anything, the entry; then the set, the rate and the saved answer.
     ///
     /// The entry is an event named [`EventId::of_like`]: +1 that occurred at `at`, or -1 that occurred when the like it
-    /// takes back did. A like that is done starts the idle time of the user's likes and answers again; the last
+    /// takes back did. A like of a product whose last like was taken back, and had occurred less than `like_again_ms` before
+    /// `at`, occurs when that did, and not at `at`. Of so many products as there is room for beside the likes, within `likes_max`,
+    /// the engine knows that; the oldest go first. A like that is done starts the idle time of the user's likes and answers again; the last
     /// [`EngineLimits::ANSWERS_MAX`] answers are kept.
     ///
     /// The rate limit is GCRA (ITU-T I.371): `like_burst` at once, then `like_rate` a second; a request that changes
@@ -365,6 +373,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Users' likes as they are held, in the order asked, without touching the users; `None` for one not loaded.
     async fn held_likes(&self, epoch: u64, users: &[UserId], at: Timestamp) -> Result<Vec<Option<Vec<ProductId>>>>;
+
+    /// Counts likes against a user's rate after the fact: the time stored, or `at`, moves on by an interval for each, to no more
+    /// than a whole burst after `at`.
+    async fn charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()>;
 
     /// Forgets users' likes and answers, because the ledger knows better; they load again at the next touch.
     async fn forget_likes(&self, users: &[UserId]) -> Result<()>;
@@ -398,6 +410,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Forgets events that the ledger does not have, each in a partition: the same ids sent again are recorded anew.
     async fn forget_events(&self, events: &[(u16, EventId)]) -> Result<()>;
 
+    /// Journals what takes refused entries of a partition back: an entry for each, in one step, in the order of `refused`,
+    /// which is that of the call. What was undone in this epoch before, or stands before the last entry undone, is passed
+    /// over; so each is undone once, however often and by whomever it is asked. Takes place even where the journal is at
+    /// its bounds.
+    async fn undo(&self, epoch: u64, partition: u16, undos: &[Undo], at: Timestamp) -> Result<()>;
+
     // ------------------------------------------------------------ journal
 
     /// A reader with a connection of its own, since reading waits.
@@ -426,7 +444,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Puts scores into a generation that is being built. Called in chunks. False where it is no longer being built.
     async fn load_scores(&self, board: &BoardId, generation: u64, scores: &[(ProductId, Points)]) -> Result<bool>;
 
-    /// Sets the cursors of a generation that is being built, once all scores are in. False as above.
+    /// Sets the cursors of a generation that is being built, and keeps them as those it was computed at, once all scores are
+    /// in. False as above.
     async fn set_cursors(&self, board: &BoardId, generation: u64, cursors: &Cursors) -> Result<bool>;
 
     /// Adds the deltas and moves the cursors, if the generation exists and every partition's cursor is still where its

@@ -17,8 +17,7 @@ fenced AS MATERIALIZED (
 -- Everything below happens only if all cursors do, and the lease, if there is one, is ours.
 gate AS MATERIALIZED (
     SELECT
-        ({fence} = 0 OR EXISTS (SELECT 1 FROM fenced)) AND COUNT(*) = {batches} AS is_open, {events} AS events,
-        {dead_lettered} AS dead_lettered
+        ({fence} = 0 OR EXISTS (SELECT 1 FROM fenced)) AND COUNT(*) = {batches} AS is_open, {events} AS events
     FROM held
 ),
 moved AS (
@@ -104,23 +103,21 @@ dead_lettered AS (
 ),
 -- What was rejected or dead-lettered stands in the engine as if it had been committed, until somebody corrects that.
 noted AS (
-    INSERT INTO rejections (partition, epoch, seq, event_id, user_id, reverses)
-    SELECT sent.partition, sent.epoch, sent.seq, sent.id, sent.user_id, sent.reverses
+    INSERT INTO rejections
+        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at)
+    SELECT
+        sent.partition, sent.epoch, sent.seq, sent.id, sent.user_id, sent.reverses, sent.signal, sent.product_id,
+        sent.count, sent.occurred_at
     FROM sent
     WHERE (SELECT COUNT(*) FROM kept) < (SELECT events FROM gate)
         AND (sent.partition, sent.epoch, sent.seq) NOT IN (SELECT partition, epoch, seq FROM kept)
     UNION ALL
     SELECT letter.*
-    FROM UNNEST({partitions}, {epochs}, {seqs}, {ids}, {users}, {reverses}) AS letter
+    FROM UNNEST(
+        {partitions}, {epochs}, {seqs}, {ids}, {users}, {reverses}, {signals}, {products}, {counts}, {occurred}
+    ) AS letter
     WHERE (SELECT is_open FROM gate)
     ON CONFLICT DO NOTHING
-),
--- And boards have counted it.
-revised AS (
-    UPDATE boards
-    SET revision = revision + 1
-    FROM gate
-    WHERE gate.is_open AND (gate.dead_lettered > 0 OR (SELECT COUNT(*) FROM kept) < gate.events)
 )
 -- One row; or, only where some were rejected, one for each event that was kept.
 SELECT gate.is_open, (SELECT COUNT(*) FROM kept) AS kept_count, kept.partition, kept.epoch, kept.seq

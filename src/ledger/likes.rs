@@ -15,8 +15,8 @@ use super::statement::Statement;
 use crate::domain::{EventId, Position, ProductId, Signal, Timestamp, UserId};
 use crate::engine::{EngineLimits, LikeAnswer, Original, UserLikes};
 
-/// What each user of a list likes, and the user's last likes and unlikes: for each user a short walk through `likes_by_user`
-/// and one back through `events_by_user`. As joins they might be planned over whole tables, from which LIMIT keeps
+/// What each user of a list likes, the user's last likes and unlikes, and what the unlikes took back: for each user a short walk through `likes_by_user`
+/// and two back through `events_by_user`. As joins they might be planned over whole tables, from which LIMIT keeps
 /// Postgres.
 const LOADED_POSTGRES: &str = "
     SELECT asked.user_id, own.*
@@ -37,6 +37,15 @@ const LOADED_POSTGRES: &str = "
             ORDER BY recorded_at DESC, epoch DESC, seq DESC
             LIMIT {most}
         )
+        UNION ALL
+        (
+            SELECT product_id, occurred_at, CAST(NULL AS TEXT), CAST(-1 AS BIGINT), epoch, seq
+            FROM events
+            WHERE signal = 1 AND events.user_id = asked.user_id AND recorded_at >= {since} AND count < 0
+                AND STARTS_WITH(id, 'like:')
+            ORDER BY recorded_at DESC, epoch DESC, seq DESC
+            LIMIT {likes}
+        )
     ) AS own";
 
 /// The same in the words of SQLite, which has no LATERAL: it joins a list made for each user, or numbers the rows.
@@ -56,7 +65,16 @@ const LOADED_SQLITE: &str = "
         FROM events
         WHERE signal = 1 AND user_id IN (SELECT user_id FROM asked) AND recorded_at >= {since}
     ) AS recent
-    WHERE place <= {most}";
+    WHERE place <= {most}
+    UNION ALL
+    SELECT user_id, product_id, occurred_at, NULL, -1, epoch, seq FROM (
+        SELECT user_id, product_id, occurred_at, epoch, seq,
+            ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY recorded_at DESC, epoch DESC, seq DESC) AS place
+        FROM events
+        WHERE signal = 1 AND user_id IN (SELECT user_id FROM asked) AND recorded_at >= {since} AND count < 0
+            AND id LIKE 'like:%'
+    ) AS unliked
+    WHERE place <= {likes}";
 
 #[derive(QueryableByName)]
 struct Loaded {
@@ -66,7 +84,7 @@ struct Loaded {
     product_id: String,
     #[diesel(sql_type = Instant)]
     at: At,
-    /// Of an event; none for what is liked.
+    /// Of an event; none for what is liked (a count of 0) and what an unlike took back (-1).
     #[diesel(sql_type = Nullable<Text>)]
     id: Option<String>,
     #[diesel(sql_type = BigInt)]
@@ -77,7 +95,8 @@ struct Loaded {
     seq: i64,
 }
 
-/// One query for all answers, and at most `likes_max` likes of each.
+/// One query for all: what was unliked and which keys were used since an instant, and at most `likes_max` likes, and unlikes, of
+/// each.
 pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp, likes_max: i64) -> Result<Vec<UserLikes>> {
     let text = db.either(LOADED_POSTGRES, LOADED_SQLITE);
     // Each user once: a row for each would come for each time that one is named.
@@ -88,22 +107,39 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp, like
             .bind::<Text, _>(&names)
             .bind::<BigInt, _>(likes_max)
             .bind::<Instant, _>(At(since))
-            .bind::<BigInt, _>(EngineLimits::ANSWERS_MAX as i64);
+            .bind::<BigInt, _>(EngineLimits::ANSWERS_MAX as i64)
+            .bind::<Instant, _>(At(since))
+            .bind::<BigInt, _>(likes_max);
         Ok(query.load(conn).await?)
     })?;
-    let empty = |user: &UserId| UserLikes { user: user.clone(), likes: Vec::new(), answers: Vec::new() };
+    let empty = |user: &UserId| UserLikes {
+        user: user.clone(),
+        likes: Vec::new(),
+        unliked: Vec::new(),
+        answers: Vec::new(),
+    };
+    let mut unliked: HashMap<String, Vec<_>> = HashMap::new();
     let mut by_user: HashMap<&str, UserLikes> = users.iter().map(|user| (user.as_str(), empty(user))).collect();
     for row in rows {
         let Some(known) = by_user.get_mut(row.user_id.as_str()) else { continue };
         let product = ProductId::from_stored(row.product_id);
+        let position = Position::new(unsigned(row.epoch), unsigned(row.seq));
         let Some(id) = row.id else {
-            known.likes.push((product, row.at.0));
+            match row.count {
+                0 => known.likes.push((product, row.at.0)),
+                _ => unliked.entry(row.user_id).or_default().push((position, product, row.at.0)),
+            }
             continue;
         };
         let Some(key) = EventId::from_stored(id).like_key() else { continue };
-        let position = Position::new(unsigned(row.epoch), unsigned(row.seq));
         let answer = LikeAnswer { liked: row.count > 0, changed: true, at: row.at.0, position };
         known.answers.push((key, product, answer));
+    }
+    for (user, mut rows) in unliked {
+        rows.sort_by_key(|(position, ..)| *position);
+        if let Some(known) = by_user.get_mut(user.as_str()) {
+            known.unliked = rows.into_iter().map(|(_, product, first)| (product, first)).collect();
+        }
     }
     by_user.values_mut().for_each(|known| known.answers.sort_by_key(|(.., answer)| answer.position));
     // A user may be asked for twice.

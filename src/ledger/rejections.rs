@@ -11,9 +11,10 @@ use diesel_async::RunQueryDsl;
 
 use super::db::{Db, in_snapshot, in_tx, signed, unsigned, with_conn};
 use super::error::Result;
+use super::instant::At;
 use super::schema::{dead_letters, events, rejections};
 use super::state::{partition_code, partition_of_code};
-use crate::domain::{EventId, Position, UserId};
+use crate::domain::{EventId, Position, ProductId, Signal, Undo, UserId};
 
 /// An event that the engine has taken and the ledger has not, until the engine is corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,9 @@ pub struct Rejection {
     pub event: EventId,
     pub user: Option<UserId>,
     pub reverses: Option<EventId>,
+    /// What takes it back on boards: not for likes, which boards count only once they are committed, nor for what an older
+    /// version has noted.
+    pub undo: Option<Undo>,
 }
 
 /// What the ledger has of an event that the engine has taken.
@@ -37,19 +41,43 @@ pub enum EventState {
 /// Rows read at once: as many as a commit rejects at most, so that nearly always one look is enough.
 const PENDING_MAX: i64 = 4_000;
 
-type Row = (i16, i64, i64, String, Option<String>, Option<String>);
+type Row = (
+    (i16, i64, i64, String, Option<String>, Option<String>),
+    (Option<i16>, Option<String>, Option<i64>, Option<At>),
+);
 
 /// The oldest ones.
 pub(super) async fn pending(db: &Db) -> Result<Vec<Rejection>> {
     let order = (rejections::epoch, rejections::seq, rejections::partition);
-    let oldest = rejections::table.order(order).limit(PENDING_MAX);
+    let entry = (
+        rejections::partition,
+        rejections::epoch,
+        rejections::seq,
+        rejections::event_id,
+        rejections::user_id,
+        rejections::reverses,
+    );
+    let counted = (rejections::signal, rejections::product_id, rejections::count, rejections::occurred_at);
+    let oldest = rejections::table.order(order).select((entry, counted)).limit(PENDING_MAX);
     let rows: Vec<Row> = with_conn!(db, |conn| Ok(oldest.load(conn).await?))?;
-    let rejection = |(code, epoch, seq, event, user, reverses): Row| Rejection {
-        partition: partition_of_code(code),
-        position: Position::new(unsigned(epoch), unsigned(seq)),
-        event: EventId::from_stored(event),
-        user: user.map(UserId::from_stored),
-        reverses: reverses.map(EventId::from_stored),
+    let rejection = |((code, epoch, seq, event, user, reverses), counted): Row| {
+        let (position, event) = (Position::new(unsigned(epoch), unsigned(seq)), EventId::from_stored(event));
+        let undo = match counted {
+            (Some(signal), Some(product), Some(count), Some(occurred_at)) if !event.is_of_like() => {
+                Signal::from_code(signal).map(|signal| Undo {
+                    refused: position,
+                    signal,
+                    product: ProductId::from_stored(product),
+                    count,
+                    occurred_at: occurred_at.0,
+                    // Not before it is in the journal.
+                    recorded_at: occurred_at.0,
+                })
+            }
+            _ => None,
+        };
+        let (user, reverses) = (user.map(UserId::from_stored), reverses.map(EventId::from_stored));
+        Rejection { partition: partition_of_code(code), position, event, user, reverses, undo }
     };
     Ok(rows.into_iter().map(rejection).collect())
 }

@@ -161,6 +161,10 @@ tables! {
         event_id -> Text,
         user_id -> Nullable<Text>,
         reverses -> Nullable<Text>,
+        signal -> Nullable<SmallInt>,
+        product_id -> Nullable<Text>,
+        count -> Nullable<BigInt>,
+        occurred_at -> Nullable<Instant>,
     }
 }
 

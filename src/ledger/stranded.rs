@@ -18,7 +18,7 @@ const REASON: &str = "stranded: it was written to a Redis that the other servers
 pub(super) async fn strand(db: &Db, partition: u16, entries: &[Entry], at: Timestamp) -> Result<u64> {
     let event_id = |entry: &Entry| match &entry.body {
         EntryBody::Event(event) => Some(event.id.clone()),
-        EntryBody::Malformed { .. } => None,
+        EntryBody::Undo(_) | EntryBody::Malformed { .. } => None,
     };
     let ids: Vec<EventId> = entries.iter().filter_map(event_id).collect();
     let ids: Vec<&str> = ids.iter().map(EventId::as_str).collect();
@@ -29,6 +29,8 @@ pub(super) async fn strand(db: &Db, partition: u16, entries: &[Entry], at: Times
         for entry in entries {
             let text = match &entry.body {
                 EntryBody::Event(event) if known.contains(event.id.as_str()) => continue,
+                // What it takes back is in no ledger.
+                EntryBody::Undo(_) => continue,
                 EntryBody::Event(event) => entry_of(event),
                 EntryBody::Malformed { raw, .. } => raw.clone(),
             };

@@ -4,9 +4,8 @@
 //! Events that are not valid go to the dead letters before the database is asked, so that both refuse the same ones.
 //! Should one refuse rows all the same, the batch is halved, with a cursor in between, until the bad entry stands alone.
 //!
-//! The engine has taken what was rejected or dead-lettered, and boards have counted it. So the same step raises the
-//! revision of every board, which has them rebuilt, and leaves a row in `rejections` until the engine is corrected:
-//! both happen even if the answer to the commit never arrives.
+//! The engine has taken what was rejected or dead-lettered, and boards have counted it, but for likes. So the same step
+//! leaves a row in `rejections` until the engine is corrected, even if the answer to the commit never arrives.
 
 use super::db::Db;
 use super::dead_letters::entry_of;

@@ -85,7 +85,6 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<BigInt, _>(fence)
         .bind::<BigInt, _>(runs.len() as i64)
         .bind::<BigInt, _>(events().count() as i64)
-        .bind::<BigInt, _>(dead_lettered().count() as i64)
         // moved
         .bind::<Array<SmallInt>, _>(partitions())
         .bind::<Array<BigInt>, _>(of_runs(|run| signed(run.to.epoch)))
@@ -131,4 +130,10 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
                 .map(|(.., event)| event.reverses.as_ref().map(|id| storable(id.as_str())))
                 .collect::<Vec<_>>(),
         )
+        .bind::<Array<SmallInt>, _>(dead_lettered().map(|(.., event)| event.signal.code()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(
+            dead_lettered().map(|(.., event)| storable(event.product.as_str())).collect::<Vec<_>>(),
+        )
+        .bind::<Array<BigInt>, _>(dead_lettered().map(|(.., event)| event.count).collect::<Vec<_>>())
+        .bind::<Array<Instant>, _>(dead_lettered().map(|(.., event)| At(event.occurred_at)).collect::<Vec<_>>())
 }

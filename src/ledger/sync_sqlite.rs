@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::db::{Sqlite, SqliteConn, signed};
 use super::error::{Failure, Result};
 use super::instant::microseconds;
-use super::schema::{boards, cursors};
+use super::schema::cursors;
 use super::state::partition_code;
 use super::statement::Statement;
 use super::sync::{Attempt, Placed, Run, TakesOver};
@@ -66,8 +66,10 @@ const DEAD_LETTERS: &str = "
     ON CONFLICT DO NOTHING";
 
 const REJECTIONS: &str = "
-    INSERT INTO rejections (partition, epoch, seq, event_id, user_id, reverses)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+    INSERT INTO rejections
+        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+        value ->> 8, value ->> 9
     FROM json_each({rows})
     WHERE true
     ON CONFLICT DO NOTHING";
@@ -110,7 +112,18 @@ fn attempt<'a>(runs: &[Run<'a>], outcome: Outcome) -> Attempt<'a> {
 
 /// A row of `rejections`.
 fn rejection((partition, at, event): (u16, Position, &Event)) -> Value {
-    json!([partition, signed(at.epoch), signed(at.seq), event.id, event.user, event.reverses])
+    json!([
+        partition,
+        signed(at.epoch),
+        signed(at.seq),
+        event.id,
+        event.user,
+        event.reverses,
+        event.signal.code(),
+        event.product,
+        event.count,
+        microseconds(event.occurred_at),
+    ])
 }
 
 impl Rows {
@@ -158,7 +171,6 @@ fn write(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
     let noted: Vec<_> = noted.chain(rows.dead_lettered.iter().cloned()).collect();
     if !noted.is_empty() {
         run(conn, REJECTIONS, &noted)?;
-        diesel::update(boards::table).set(boards::revision.eq(boards::revision + 1)).execute(conn)?;
     }
     let rejected_set: HashSet<_> = rejected.iter().copied().collect();
     let kept = rows.events.iter().enumerate().filter(|(place, _)| !rejected_set.contains(place)).map(|(_, row)| row);

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::doubt::unknown;
+use super::sync::correct;
 use super::{App, Result};
 use crate::domain::{Board, BoardId, Period, ProductRule, WeightRule};
 use crate::ledger::{
@@ -161,6 +162,12 @@ impl App {
             if let Err(error) = self.engine.forget_likes(&replayed.users).await {
                 tracing::warn!("users of replayed likes keep what they had loaded: {error}");
             }
+        }
+        // What it refused once more is undone already.
+        if !replayed.refused.is_empty()
+            && let Err(fault) = correct(self).await
+        {
+            tracing::warn!("the engine is corrected at the next chance: {fault}");
         }
         if replayed.replayed > 0 {
             self.show_on(|_| true).await?;

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::between::LedgerAt;
+use super::fault::Fault;
 use super::{App, Reading, Result, Source};
-use crate::domain::{Count, Cursors, Event, Explanation, Points, ProductId, Scoring, Signal};
-use crate::engine::EngineError;
+use crate::domain::{Count, Cursors, Explanation, Points, ProductId, Scoring, Signal};
 use crate::ledger::{Definitions, Pace, Snapshot, Wanted};
 
 /// Entries of the journal that are read to bring the ledger's counts to a page's: at 10,000 events a second those of five
@@ -106,22 +107,21 @@ impl App {
         counts: &mut HashMap<ProductId, Vec<Count>>,
         in_ledger: &Cursors,
         wanted: &Cursors,
-    ) -> Result<bool, EngineError> {
-        let mut count = |event: &Event, sign: i64| {
-            if let Some(counts) = counts.get_mut(&event.product) {
-                counts.push(Count { bucket: event.bucket(), signal: event.signal, count: sign * event.count });
-            }
-        };
+    ) -> Result<bool, Fault> {
         let is_behind = |one: &Cursors, other: &Cursors| {
             one.iter().any(|(partition, position)| other.get(partition).is_some_and(|other| position < other))
         };
-        if is_behind(in_ledger, wanted)
-            && !self.between(in_ledger, wanted, ENTRIES_MAX, |event| count(event, 1)).await?
-        {
-            return Ok(false);
+        let ways = [(in_ledger, wanted, LedgerAt::Earlier, 1), (wanted, in_ledger, LedgerAt::Later, -1)];
+        for (from, upto, ledger_at, sign) in ways.into_iter().filter(|(from, upto, ..)| is_behind(from, upto)) {
+            let counted = self.counted_between_shared(from, upto, ledger_at, ENTRIES_MAX).await?;
+            let Some(counted) = counted else { return Ok(false) };
+            for one in counted {
+                if let Some(counts) = counts.get_mut(&one.product) {
+                    counts.push(Count { bucket: one.bucket, signal: one.signal, count: sign * one.count });
+                }
+            }
         }
-        Ok(!is_behind(wanted, in_ledger)
-            || self.between(wanted, in_ledger, ENTRIES_MAX, |event| count(event, -1)).await?)
+        Ok(true)
     }
 }
 

@@ -142,7 +142,8 @@ impl App {
             }
         };
         let counted = async {
-            if !is_settled {
+            // It is counted once the ledger has it.
+            if !is_settled && !self.is_ledger_away() {
                 timeout_at(deadline, self.waits.likes(partition, answer.position)).await.ok();
             }
             // The like has taken effect; that nobody can say the count now must not make it look as if it had not.

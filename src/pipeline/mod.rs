@@ -35,6 +35,7 @@ mod recover;
 mod roll;
 mod sync;
 mod system;
+mod tail;
 mod together;
 mod verify;
 mod verify_held;

@@ -19,19 +19,19 @@ use tokio_util::sync::CancellationToken;
 use super::App;
 use super::fault::{Fault, in_time};
 use super::rebuild::rebuild;
+use super::tail::{Settled, Tail};
 use crate::domain::{
-    BoardId, Cursors, Entry, EntryBody, FeedState, PageStart, Period, Points, Position, ProductId, Scoring,
+    BoardId, Cursors, EntryBody, FeedState, PageStart, Period, Points, ProductId, Scoring,
     SnapshotReason, Timestamp,
 };
 use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};
 
-/// Entries in one fold, over all partitions: bounds one step's memory and how long the engine is held up by it.
-const READ_COUNT: usize = 20_000;
-/// How soon a board may be corrected again after events that the ledger refused, or products that moved: whoever sends an
-/// old key, or the catalogue, again and again must not keep boards rebuilding. Until then the board is off by that. What an
-/// admin asks for does not wait.
+/// How soon a board may be corrected again after products that moved: whoever sends the catalogue again and again must not
+/// keep boards rebuilding. Until then the board is off by that. What an admin asks for does not wait.
 const CORRECTION_PAUSE: Duration = Duration::from_secs(10);
+/// How long likes that the ledger has not committed are waited for at the end; the next projector goes on with them.
+const FINISH_WAIT: Duration = Duration::from_secs(2);
 /// How long a rebuild that failed waits before it is tried again.
 const REBUILD_RETRY: Duration = Duration::from_millis(500);
 
@@ -69,6 +69,8 @@ pub struct Folding {
     pub build: Build,
     pub scoring: Scoring,
     pub cursors: Cursors,
+    /// The cursors that it was computed at: what the ledger had refused by then it has never counted.
+    computed_at: Cursors,
     /// When a product rule that counts here ends.
     pub expires_at: Option<Timestamp>,
 }
@@ -107,22 +109,16 @@ impl<'a> Projector<'a> {
     }
 
     async fn run(&mut self, finish: &CancellationToken, backoff: &mut Backoff) -> Result<Ended, Fault> {
-        let mut reader = self.app.engine.journal_reader().await?;
+        let mut tail = Tail::open(self.app).await?;
         let mut next_tick = Instant::now();
+        let mut finish_by = None;
         self.announce_likes().await?;
         loop {
             let finishing = finish.is_cancelled();
             self.follow_definitions().await?;
             self.start_rebuilds(finishing);
-            let after = self.lowest_cursors();
-            let wait = if finishing { Duration::ZERO } else { next_tick.saturating_duration_since(Instant::now()) };
-            let read = if after.is_empty() {
-                tokio::time::sleep(wait).await;
-                Vec::new()
-            } else {
-                reader.read(&after, READ_COUNT.div_ceil(after.len()), wait).await?
-            };
-            if !self.fold(&read).await? {
+            let has_read = tail.advance(self.app, &self.lowest_cursors(), next_tick, finishing).await?;
+            if !self.fold(tail.settled().collect()).await? {
                 return Ok(Ended::Overtaken);
             }
             backoff.reset();
@@ -133,8 +129,11 @@ impl<'a> Projector<'a> {
                     return Ok(Ended::Overtaken);
                 }
             }
-            if finishing && read.is_empty() {
-                return Ok(Ended::Finished);
+            if finishing && !has_read {
+                let finish_by = *finish_by.get_or_insert_with(|| Instant::now() + FINISH_WAIT);
+                if tail.is_settled() || self.app.is_ledger_away() || Instant::now() >= finish_by {
+                    return Ok(Ended::Finished);
+                }
             }
         }
     }
@@ -222,7 +221,7 @@ impl<'a> Projector<'a> {
         Ok(switched)
     }
 
-    fn lowest_cursors(&self) -> Vec<(u16, Position)> {
+    fn lowest_cursors(&self) -> Cursors {
         let mut lowest = Cursors::new();
         for folding in self.boards.values().flat_map(Tracked::foldings) {
             for (&partition, &position) in &folding.cursors {
@@ -230,14 +229,14 @@ impl<'a> Projector<'a> {
                 *low = position.min(*low);
             }
         }
-        lowest.into_iter().collect()
+        lowest
     }
 
-    /// Folds what was read into every generation. False where a cursor had been moved by somebody else.
-    async fn fold(&mut self, read: &[(u16, Vec<Entry>)]) -> Result<bool, Fault> {
+    /// Folds what is settled into every generation. False where a cursor had been moved by somebody else.
+    async fn fold(&mut self, settled: Vec<Settled<'_>>) -> Result<bool, Fault> {
         let mut applies = Vec::new();
         for (board, tracked) in &mut self.boards {
-            let folded: Result<Vec<_>, Gap> = tracked.foldings().map(|folding| folding.fold(board, read)).collect();
+            let folded: Result<Vec<_>, Gap> = tracked.foldings().map(|folding| folding.fold(board, &settled)).collect();
             match folded {
                 Ok(steps) => applies.extend(steps.into_iter().flatten()),
                 Err(Gap) => {
@@ -331,7 +330,10 @@ async fn track(
     let survey = app.engine.board(&board.id).await?;
     // What was built under another definition or another catalogue can't be folded on; it is shown until it is replaced.
     let is_current = |build: &Build| build.epoch == epoch && build.revision == definition.revision;
-    let followed = survey.shown.filter(|shown| is_current(&shown.build)).and_then(|shown| {
+    let computed_at = survey.computed_at;
+    // Where an older version has built it, nobody knows what it has counted of what was refused.
+    let is_known = !computed_at.is_empty();
+    let followed = survey.shown.filter(|shown| is_current(&shown.build) && is_known).and_then(|shown| {
         let (_, cursors) = survey.cursors.into_iter().find(|(number, _)| *number == shown.number)?;
         let period = board.period_of_key(&shown.build.period)?;
         Some((shown, cursors, period))
@@ -341,7 +343,7 @@ async fn track(
         Some((shown, cursors, period)) => {
             let scoring = Scoring::new(board, period, &definitions.rules, shown.build.basis);
             let scoring = scoring.with_members(app.ledger.members(board).await?);
-            Some(Folding::new(shown.number, shown.build, scoring, cursors, definitions))
+            Some(Folding::new(shown.number, shown.build, scoring, (computed_at, cursors), definitions))
         }
     };
     Ok(Tracked {
@@ -399,9 +401,16 @@ impl Tracked {
 struct Gap;
 
 impl Folding {
-    pub fn new(number: u64, build: Build, scoring: Scoring, cursors: Cursors, definitions: &Definitions) -> Self {
+    /// With the cursors that it was computed at, and those that it has come to.
+    pub fn new(
+        number: u64,
+        build: Build,
+        scoring: Scoring,
+        (computed_at, cursors): (Cursors, Cursors),
+        definitions: &Definitions,
+    ) -> Self {
         let expires_at = definitions.rules.next_end(&scoring.board().id, build.basis);
-        Self { number, build, scoring, cursors, expires_at }
+        Self { number, build, scoring, cursors, computed_at, expires_at }
     }
 
     /// Whether this generation has folded all that the shown one has.
@@ -414,11 +423,12 @@ impl Folding {
         self.cursors.iter().all(|(partition, position)| *position >= app.waits.in_ledger(*partition))
     }
 
-    /// One step from this generation's cursors to the last of the entries read; `None` where it has them all.
-    fn fold(&self, board: &BoardId, read: &[(u16, Vec<Entry>)]) -> Result<Option<Apply>, Gap> {
-        let mut moves = Vec::with_capacity(read.len());
+    /// One step from this generation's cursors to the last of the settled entries; `None` where it has them all.
+    fn fold(&self, board: &BoardId, settled: &[Settled<'_>]) -> Result<Option<Apply>, Gap> {
+        let mut moves = Vec::with_capacity(settled.len());
         let mut deltas: HashMap<&ProductId, Points> = HashMap::new();
-        for (partition, entries) in read {
+        for settled in settled {
+            let Settled { partition, entries, .. } = settled;
             let from = self.cursors[partition];
             let fresh = &entries[entries.partition_point(|entry| entry.position <= from)..];
             let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { continue };
@@ -427,10 +437,21 @@ impl Folding {
             }
             moves.push(Move { partition: *partition, from, to: last.position });
             for entry in fresh {
-                let EntryBody::Event(event) = &entry.body else { continue };
-                let points = self.scoring.points(&event.product, event.signal, event.bucket(), event.count);
+                let scoring = &self.scoring;
+                let (product, points) = match settled.counted(entry) {
+                    Some(EntryBody::Event(event)) => {
+                        let points = scoring.points(&event.product, event.signal, event.bucket(), event.count);
+                        (&event.product, points)
+                    }
+                    // What was refused before this was computed is not in it.
+                    Some(EntryBody::Undo(undo)) if undo.refused > self.computed_at[partition] => {
+                        let points = scoring.points(&undo.product, undo.signal, undo.bucket(), -undo.count);
+                        (&undo.product, points)
+                    }
+                    _ => continue,
+                };
                 if points != Points::ZERO {
-                    let sum = deltas.entry(&event.product).or_default();
+                    let sum = deltas.entry(product).or_default();
                     *sum = sum.plus(points);
                 }
             }

@@ -133,7 +133,7 @@ pub async fn rebuild(
     app.metrics.rebuilt(build.reason.name(), began.elapsed());
     tracing::info!(board = %board.id, period = %build.period, reason = build.reason.name(), products,
         ms = began.elapsed().as_millis() as u64, "board rebuilt");
-    Ok(Some(Folding::new(number, build, scoring, cursors, &app.definitions())))
+    Ok(Some(Folding::new(number, build, scoring, (cursors.clone(), cursors), &app.definitions())))
 }
 
 async fn load(

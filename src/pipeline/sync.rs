@@ -6,7 +6,7 @@
 //! Invariant: an entry is passed only when the ledger has it, as an event or as a dead letter. A ledger that is away
 //! makes sync wait, never skip.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::App;
 use super::fault::Fault;
 use crate::domain::{Cursors, Entry, EntryBody, Position};
 use crate::engine::{Backoff, EngineError, Progress, Survey};
-use crate::ledger::{Batch, Commit, DeadLetter, Refused};
+use crate::ledger::{Batch, Commit, DeadLetter, Refused, Rejection};
 
 /// Entries in one commit, over all partitions that are followed: large enough that a flood is bound by the database's rows
 /// and not by its commits, small enough that a commit takes well under the acknowledgement's timeout.
@@ -84,7 +84,7 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
                 if let Some(first) = rejected.first() {
                     let (events, first) = (rejected.len(), first.position);
-                    tracing::warn!(events, %first, "the ledger had these events already; boards are rebuilt");
+                    tracing::warn!(events, %first, "the ledger had these events already");
                 }
                 if let Some(first) = dead_lettered.first() {
                     let (events, first) = (dead_lettered.len(), first.position);
@@ -113,19 +113,27 @@ impl Refused {
     }
 }
 
-/// Corrects the engine of what the ledger has rejected or dead-lettered. The commit has raised the boards' revisions, so
-/// they are rebuilt; here the users whose likes the engine has wrong are made to load anew, and producers' events are
+/// Corrects the engine of what the ledger has rejected or dead-lettered: what boards have counted of it is taken back by an
+/// entry of the journal, the users whose likes the engine has wrong are made to load anew, and producers' events are
 /// remembered as the ledger has them, or forgotten, so that sent again they are judged anew.
-async fn correct(app: &App) -> Result<(), Fault> {
+pub(super) async fn correct(app: &App) -> Result<(), Fault> {
     loop {
         let rejections = app.ledger.rejections().await?;
         if rejections.is_empty() {
             return Ok(());
         }
+        undo(app, &rejections).await?;
         let (likes, others): (Vec<_>, Vec<_>) = rejections.iter().partition(|rejection| rejection.event.is_of_like());
-        let users: BTreeSet<_> = likes.into_iter().filter_map(|rejection| rejection.user.clone()).collect();
+        let mut users: BTreeMap<_, u32> = BTreeMap::new();
+        for user in likes.into_iter().filter_map(|rejection| rejection.user.clone()) {
+            *users.entry(user).or_default() += 1;
+        }
+        // Whoever sends old keys pays for the work of taking them back as for so many likes more.
+        for (user, likes) in &users {
+            app.engine.charge_likes(user, *likes, app.now()).await?;
+        }
         if !users.is_empty() {
-            app.engine.forget_likes(&Vec::from_iter(users)).await?;
+            app.engine.forget_likes(&Vec::from_iter(users.into_keys())).await?;
         }
         // A reversal would take back what the engine took, perhaps of another quarter of an hour than what the ledger
         // counted; and what a refused reversal took back is there still.
@@ -148,9 +156,25 @@ async fn correct(app: &App) -> Result<(), Fault> {
             }
             app.engine.forget_events(&Vec::from_iter(places)).await?;
         }
-        app.engine.announce_definitions().await?;
         app.ledger.settle_rejections(&rejections).await?;
     }
+}
+
+/// Journals what takes refused events back. Boards of an epoch that is over are computed anew.
+async fn undo(app: &App, rejections: &[Rejection]) -> Result<(), Fault> {
+    let epoch = app.begun().number;
+    let mut undos: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+    for Rejection { partition, position, undo, .. } in rejections {
+        if let Some(undo) = undo.clone()
+            && position.epoch == epoch
+        {
+            undos.entry(*partition).or_default().push(undo);
+        }
+    }
+    for (partition, undos) in undos {
+        app.engine.undo(epoch, partition, &undos, app.now()).await?;
+    }
+    Ok(())
 }
 
 /// What is known of entries that are not there any more. It takes the position before them.
@@ -219,6 +243,8 @@ impl Follower {
             }
             match &entry.body {
                 EntryBody::Event(event) => batch.events.push((entry.position, event.clone())),
+                // It takes back what is in no ledger.
+                EntryBody::Undo(_) => {}
                 EntryBody::Malformed { raw, reason } => batch.dead_letters.push(DeadLetter {
                     position: entry.position,
                     entry: raw.clone(),

@@ -180,6 +180,7 @@ async fn oldest_after(engine: &dyn Engine, survey: &Survey, cursors: &Cursors, n
     let times = read.iter().filter_map(|(_, entries)| {
         entries.iter().find_map(|entry| match &entry.body {
             EntryBody::Event(event) => Some(event.recorded_at),
+            EntryBody::Undo(undo) => Some(undo.recorded_at),
             EntryBody::Malformed { .. } => None,
         })
     });

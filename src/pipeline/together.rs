@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{before_write, in_time};
 use super::{App, AppError, Result};
-use crate::domain::{ProductId, UserId};
-use crate::engine::UserLikes;
+use crate::domain::{ProductId, Timestamp, UserId};
+use crate::engine::{EngineLimits, UserLikes};
 
 /// Asked for in one question: bounds its query, and the step that answers it.
 pub const BATCH_LEN_MAX: usize = 500;
@@ -78,11 +78,25 @@ pub enum Loaded {
     Heavy,
 }
 
-/// Likes of a user who is loaded with others: nearly everybody has fewer. One who has 100,000 takes half a second, for which
+/// Likes, and unlikes of late, of a user who is loaded with others: nearly everybody has fewer. One who has 100,000 takes half a second, for which
 /// the others must not wait.
 const LIGHT_LIKES_MAX: usize = 1_000;
 
+/// More than anybody may like, and more than anybody can unlike within a day without being slowed down.
+const HEAVY_LIKES_MAX: usize = 10 * EngineLimits::LIKES_MAX as usize;
+
 impl App {
+    /// Since when the engine knows what users have done, beside what they like.
+    fn remembers_since(&self, now: Timestamp) -> Timestamp {
+        let limits = self.engine.limits();
+        now.minus_ms(limits.answers_idle_ms.max(limits.like_again_ms))
+    }
+
+    fn forget_old_answers(&self, known: &mut UserLikes, now: Timestamp) {
+        let since = now.minus_ms(self.engine.limits().answers_idle_ms);
+        known.answers.retain(|(.., answer)| answer.at >= since);
+    }
+
     /// Loads a user's likes into the engine.
     pub(super) async fn load(&self, user: &UserId) -> Result<()> {
         match self.loads.ask(user.clone()).await? {
@@ -96,10 +110,10 @@ impl App {
 pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<Loaded>> {
     let epoch = app.epoch()?;
     let now = app.now();
-    let since = now.minus_ms(app.engine.limits().answers_idle_ms);
-    let known = app.ledger.first_user_likes(&users, since, LIGHT_LIKES_MAX + 1);
-    let known = before_write(&app, known).await?;
-    let is_light = |known: &UserLikes| known.likes.len() <= LIGHT_LIKES_MAX;
+    let known = app.ledger.first_user_likes(&users, app.remembers_since(now), LIGHT_LIKES_MAX + 1);
+    let mut known = before_write(&app, known).await?;
+    known.iter_mut().for_each(|known| app.forget_old_answers(known, now));
+    let is_light = |known: &UserLikes| known.likes.len().max(known.unliked.len()) <= LIGHT_LIKES_MAX;
     let loaded = known.iter().map(|known| if is_light(known) { Loaded::Done } else { Loaded::Heavy }).collect();
     let light: Vec<_> = known.into_iter().filter(is_light).collect();
     app.engine.load_likes(epoch, &light, now).await.map_err(|error| app.engine_error(epoch, error))?;
@@ -110,11 +124,13 @@ pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<Loaded>
 pub async fn load_heavy_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<()>> {
     for user in &users {
         let (epoch, now) = (app.epoch()?, app.now());
-        let since = now.minus_ms(app.engine.limits().answers_idle_ms);
         let known = app.engine.viewer_likes(epoch, user, &[], now).await;
         // Whoever asked before for the same user has had it loaded.
         if known.map_err(|error| app.engine_error(epoch, error))?.is_none() {
-            let likes = in_time(app.ledger.user_likes(std::slice::from_ref(user), since)).await?;
+            let since = app.remembers_since(now);
+            let likes = app.ledger.first_user_likes(std::slice::from_ref(user), since, HEAVY_LIKES_MAX);
+            let mut likes = in_time(likes).await?;
+            likes.iter_mut().for_each(|known| app.forget_old_answers(known, now));
             app.engine.load_likes(epoch, &likes, now).await.map_err(|error| app.engine_error(epoch, error))?;
         }
     }

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::between::between;
+use super::between::LedgerAt;
 use super::fault::Fault;
 use super::rebuild::{Computed, compute};
 use super::{App, AppError, Result, VerifyReport, VerifyRow, VerifyTarget};
-use crate::domain::{Board, BoardId, Cursors, Event, Place, Points, ProductId, Scoring};
+use crate::domain::{Board, BoardId, Cursors, Place, Points, ProductId, Scoring};
 use crate::engine::Generation;
 use crate::ledger::{Author, FoldCheck, Pace, Repaired};
 
@@ -110,7 +110,15 @@ impl App {
         let computed = compute(&self.ledger, scoring, carry_from.as_deref(), Pace::Pieces).await?;
         let Computed { cursors, scoring, points } = computed;
         let mut expected: HashMap<_, _> = points.into_iter().collect();
-        let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &cursors).await? else {
+        // What the ledger had refused by then is taken back once the board has folded what the journal holds by now.
+        if self.ledger.rejections().await?.iter().any(|rejection| rejection.undo.is_some()) {
+            return Ok(None);
+        }
+        let mut wanted = cursors.clone();
+        for (partition, here) in (0..).zip(self.engine.survey().await?.partitions) {
+            wanted.entry(partition).and_modify(|position| *position = here.last.unwrap_or_default().max(*position));
+        }
+        let Some((cursors_shown, places)) = self.whole_from(&board.id, &shown, &wanted).await? else {
             return Ok(None);
         };
         // As soon as somebody closes it, what it began with is cut.
@@ -118,16 +126,19 @@ impl App {
             return Ok(None);
         }
         let mut reader = self.engine.journal_reader().await?;
-        let fold = |event: &Event| {
-            let sum = expected.entry(event.product.clone()).or_default();
-            *sum = sum.plus(scoring.points(&event.product, event.signal, event.bucket(), event.count));
-        };
-        let folded = between(reader.as_mut(), &cursors, &cursors_shown, usize::MAX, fold).await?;
+        let (from, upto) = (&cursors, &cursors_shown);
+        let counted = self.counted_between(reader.as_mut(), from, upto, LedgerAt::Earlier, usize::MAX).await?;
+        let Some(counted) = counted else { return Ok(None) };
+        for one in counted {
+            let points = scoring.points(&one.product, one.signal, one.bucket, one.count);
+            let sum = expected.entry(one.product).or_default();
+            *sum = sum.plus(points);
+        }
         expected.retain(|_, points| *points != Points::ZERO);
-        Ok(folded.then_some((expected, places)))
+        Ok(Some((expected, places)))
     }
 
-    /// The generation's places once it has folded all that the ledger had; the journal keeps the rest for us.
+    /// The generation's places once it has folded all up to the cursors; the journal keeps the rest for us.
     async fn whole_from(
         &self,
         board: &BoardId,
@@ -135,12 +146,12 @@ impl App {
         cursors: &Cursors,
     ) -> Result<Option<(Cursors, Vec<Place>)>, Fault> {
         for _ in 0..ATTEMPTS {
-            let Some((generation, here, places)) = self.engine.whole(board).await? else { return Ok(None) };
-            if generation != *shown {
-                return Ok(None);
-            }
+            let survey = self.engine.board(board).await?;
+            let here = survey.cursors.into_iter().find(|(number, _)| *number == shown.number);
+            let Some((_, here)) = here.filter(|_| survey.shown.as_ref() == Some(shown)) else { return Ok(None) };
             if cursors.iter().all(|(partition, position)| here[partition] >= *position) {
-                return Ok(Some((here, places)));
+                let Some((generation, here, places)) = self.engine.whole(board).await? else { return Ok(None) };
+                return Ok((generation == *shown).then_some((here, places)));
             }
             tokio::time::sleep(ATTEMPT_WAIT).await;
         }

@@ -6,7 +6,7 @@
 //! board stand by then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use acclaim::domain::{
@@ -118,6 +118,8 @@ struct World {
     stack: Stack,
     clock: Arc<AtomicI64>,
     events: Vec<NewEvent>,
+    /// Whether there are likes that the ledger may not have: boards count these when it has.
+    likes_wait: AtomicBool,
     weight_rules: Vec<i32>,
     version: i32,
 }
@@ -164,7 +166,7 @@ impl World {
             let places: Vec<_> = (0..3).map(place).collect();
             app.ledger().write_results(definition, &before, &places, Basis::default()).await.unwrap();
         }
-        Self { app, stack, clock, events: Vec::new(), weight_rules: Vec::new(), version: 0 }
+        Self { app, stack, clock, events: Vec::new(), likes_wait: AtomicBool::new(false), weight_rules: Vec::new(), version: 0 }
     }
 
     async fn take(&mut self, step: &Step) {
@@ -194,6 +196,7 @@ impl World {
                     let user = UserId::new(&format!("user-{user}")).unwrap();
                     let done = self.app.like(&user, &nth(*product), Desired::Toggled, None).await.unwrap();
                     assert!(matches!(done, LikeResult::Done { changed: true, .. }), "{done:?}");
+                    self.likes_wait.store(true, Ordering::Relaxed);
                 }
             }
             Step::Weigh(board, weights, from, until, hours) => self.weigh(*board, weights, *from, *until, hours).await,
@@ -298,6 +301,7 @@ impl World {
         finish.cancel();
         let partitions: Vec<u16> = (0..self.app.engine().limits().partitions).collect();
         sync(&self.app, &partitions, &finish).await.unwrap();
+        self.likes_wait.store(false, Ordering::Relaxed);
     }
 
     /// Projects until every board shows what it should, and has folded all that is in the journal.
@@ -305,11 +309,12 @@ impl World {
         let (finish, epoch) = (CancellationToken::new(), self.app.epoch().unwrap());
         let projection = tokio::spawn({
             let (app, finish) = (self.app.clone(), finish.clone());
+            let likes_wait = self.likes_wait.swap(false, Ordering::Relaxed);
             // A period that has ended is closed when the ledger has caught up with the journal.
             async move {
                 let partitions: Vec<u16> = (0..app.engine().limits().partitions).collect();
                 let (projected, synced) = tokio::join!(project(&app, epoch, &finish), async {
-                    if needs_close(&app).await { sync(&app, &partitions, &finish).await } else { Ok(()) }
+                    if likes_wait || needs_close(&app).await { sync(&app, &partitions, &finish).await } else { Ok(()) }
                 });
                 projected.and(synced).unwrap();
             }

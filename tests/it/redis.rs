@@ -48,7 +48,7 @@ fn request(key: &str) -> LikeRequest {
 
 async fn open(engine: &RedisEngine, epoch: u64) {
     engine.open(epoch, 7, LEDGER).await.unwrap();
-    let loaded = UserLikes { user: ann(), likes: vec![], answers: vec![] };
+    let loaded = UserLikes { user: ann(), likes: vec![], unliked: vec![], answers: vec![] };
     engine.load_likes(epoch, &[loaded], AT).await.unwrap();
 }
 
@@ -483,8 +483,8 @@ async fn large_users_boards_and_batches_pass() {
     engine.open(1, 7, LEDGER).await.unwrap();
     let products: Vec<_> = (0..20_001).map(|n| product(&format!("p{n:05}"))).collect();
     let likes = products.iter().map(|product| (product.clone(), AT)).collect();
-    let small = UserLikes { user: UserId::new("small").unwrap(), likes: vec![], answers: vec![] };
-    let large = UserLikes { user: ann(), likes, answers: vec![] };
+    let small = UserLikes { user: UserId::new("small").unwrap(), likes: vec![], unliked: vec![], answers: vec![] };
+    let large = UserLikes { user: ann(), likes, unliked: vec![], answers: vec![] };
     engine.load_likes(1, &[small.clone(), large, small], AT).await.unwrap();
     let viewer = engine.viewer_likes(1, &ann(), &products, AT).await.unwrap().unwrap();
     assert!(viewer.len() == products.len() && viewer.iter().all(|at| *at == Some(AT)));

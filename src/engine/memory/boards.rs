@@ -26,6 +26,7 @@ pub struct BoardState {
 struct Scores {
     standings: Standings,
     cursors: Cursors,
+    computed_at: Cursors,
 }
 
 impl BoardState {
@@ -34,13 +35,14 @@ impl BoardState {
         let building = self.building.iter().map(|(number, scores)| (*number, scores.cursors.clone()));
         BoardSurvey {
             shown: self.shown.as_ref().map(|(generation, _)| generation.clone()),
+            computed_at: self.shown.as_ref().map(|(_, scores)| scores.computed_at.clone()).unwrap_or_default(),
             cursors: shown.chain(building).collect(),
         }
     }
 
     pub fn begin(&mut self, cursors: &Cursors) -> u64 {
         self.begun += 1;
-        self.building = Some((self.begun, Scores { standings: Standings::default(), cursors: cursors.clone() }));
+        self.building = Some((self.begun, Scores { cursors: cursors.clone(), ..Scores::default() }));
         self.begun
     }
 
@@ -52,7 +54,7 @@ impl BoardState {
 
     pub fn set_cursors(&mut self, generation: u64, cursors: &Cursors) -> bool {
         let Some(building) = self.building(generation) else { return false };
-        building.cursors = cursors.clone();
+        (building.cursors, building.computed_at) = (cursors.clone(), cursors.clone());
         true
     }
 

@@ -1,7 +1,7 @@
 //! Recording producers' events: dedupe by id, and reversals.
 
 use super::partition::Partition;
-use crate::domain::{Event, EventId, Timestamp};
+use crate::domain::{EntryBody, Event, EventId, Timestamp};
 use crate::engine::{Original, RecordOutcome, RecordRequest, Result};
 
 impl Partition {
@@ -37,7 +37,7 @@ impl Partition {
             Some((_, original)) => (-original.count, original.occurred_at),
             None => (request.count, request.occurred_at),
         };
-        let position = self.journal.append(Event {
+        let position = self.journal.append(EntryBody::Event(Event {
             id: request.id.clone(),
             signal: request.signal,
             product: request.product.clone(),
@@ -46,7 +46,7 @@ impl Partition {
             occurred_at,
             recorded_at: at,
             reverses: reversal.as_ref().map(|(id, _)| id.clone()),
-        });
+        }));
         if let Some((id, original)) = reversal {
             self.remember(id, Original { reversed: true, ..original }, at);
         }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
-use crate::domain::{Entry, EntryBody, Event, Position, Timestamp};
+use crate::domain::{Entry, EntryBody, Position, Timestamp, Undo};
 use crate::engine::{EngineError, EngineLimits, JournalReader, PartitionSurvey, Result};
 
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub struct Journal {
     history: Option<u64>,
     /// How far the ledger has announced that it has come. `None` before the first epoch.
     committed: Option<Position>,
+    /// The last refused entry that was undone.
+    undone: Option<Position>,
 }
 
 impl Journal {
@@ -48,6 +50,7 @@ impl Journal {
             entries: VecDeque::new(),
             last: beginning,
             committed: beginning,
+            undone: None,
         };
     }
 
@@ -68,16 +71,27 @@ impl Journal {
     pub fn is_busy(&self, limits: &EngineLimits, at: Timestamp) -> bool {
         let is_old = |entry: &Entry| match &entry.body {
             EntryBody::Event(event) => at.since_ms(event.recorded_at) >= limits.journal_age_ms_max,
+            EntryBody::Undo(undo) => at.since_ms(undo.recorded_at) >= limits.journal_age_ms_max,
             EntryBody::Malformed { .. } => false,
         };
         self.entries.len() as u64 >= limits.journal_len_max
             || self.after(self.committed.unwrap_or_default()).next().is_some_and(is_old)
     }
 
-    pub fn append(&mut self, event: Event) -> Position {
+    /// As [`crate::engine::Engine::undo`]: what stands before the last entry undone is passed over.
+    pub fn undo(&mut self, undos: &[Undo], at: Timestamp) {
+        for undo in undos {
+            if self.undone.is_none_or(|undone| undone < undo.refused) {
+                self.undone = Some(undo.refused);
+                self.append(EntryBody::Undo(Undo { recorded_at: at, ..undo.clone() }));
+            }
+        }
+    }
+
+    pub fn append(&mut self, body: EntryBody) -> Position {
         let Position { epoch, seq } = self.last();
         let position = Position::new(epoch, seq + 1);
-        self.entries.push_back(Entry { position, body: EntryBody::Event(event) });
+        self.entries.push_back(Entry { position, body });
         self.last = Some(position);
         position
     }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::partition::Partition;
-use crate::domain::{Event, EventId, IdempotencyKey, ProductId, Signal, Timestamp, UserId};
+use crate::domain::{EntryBody, Event, EventId, IdempotencyKey, ProductId, Signal, Timestamp, UserId};
 use crate::engine::{Desired, EngineLimits, LikeAnswer, LikeOutcome, LikeRequest, Result, UserLikes};
 
 /// A user's last answers by their keys, oldest first, each with its product; never more than
@@ -34,6 +34,51 @@ impl Answers {
             }
         }
         self.0.len() > len_before
+    }
+}
+
+/// What a user likes, and has unliked of late.
+#[derive(Default)]
+pub struct Likes {
+    /// When each like occurred.
+    liked: HashMap<ProductId, Timestamp>,
+    /// When the like occurred that was taken back.
+    unliked: HashMap<ProductId, Timestamp>,
+}
+
+impl Likes {
+    fn of(loaded: &UserLikes) -> Self {
+        let mut likes =
+            Self { liked: loaded.likes.iter().cloned().collect(), unliked: loaded.unliked.iter().cloned().collect() };
+        likes.unliked.retain(|product, _| !likes.liked.contains_key(product));
+        likes
+    }
+
+    pub fn products(&self) -> impl Iterator<Item = &ProductId> {
+        self.liked.keys()
+    }
+
+    /// Likes a product; says when the like occurs.
+    fn like(&mut self, product: &ProductId, at: Timestamp, limits: &EngineLimits) -> Timestamp {
+        let first = self.unliked.remove(product).filter(|first| at.since_ms(*first) < limits.like_again_ms);
+        let occurs = first.unwrap_or(at);
+        self.liked.insert(product.clone(), occurs);
+        if self.liked.len() + self.unliked.len() > limits.likes_max as usize
+            && let Some(oldest) = self.unliked.iter().map(|(product, first)| (*first, product)).min()
+        {
+            let oldest = oldest.1.clone();
+            self.unliked.remove(&oldest);
+        }
+        occurs
+    }
+
+    fn unlike(&mut self, product: &ProductId, at: Timestamp, limits: &EngineLimits) {
+        self.unliked.retain(|_, first| at.since_ms(*first) < limits.like_again_ms);
+        if let Some(first) = self.liked.remove(product)
+            && at.since_ms(first) < limits.like_again_ms
+        {
+            self.unliked.insert(product.clone(), first);
+        }
     }
 }
 
@@ -75,32 +120,35 @@ impl Partition {
             return Ok(LikeOutcome::Busy);
         }
 
-        let liked_at = likes.get(product).copied();
+        let liked_at = likes.liked.get(product).copied();
         let liked = match desired {
             Desired::Toggled => liked_at.is_none(),
             Desired::Exactly(liked) => *liked,
         };
-        if liked && liked_at.is_none() && likes.len() >= limits.likes_max as usize {
+        if liked && liked_at.is_none() && likes.liked.len() >= limits.likes_max as usize {
             return Ok(LikeOutcome::TooMany);
         }
         *likes_until = at.plus_ms(limits.likes_idle_ms);
         let answer = if liked == liked_at.is_some() {
             LikeAnswer { liked, changed: false, at: liked_at.unwrap_or(at), position: self.journal.last() }
         } else {
-            let position = self.journal.append(Event {
+            let occurred_at = match liked_at {
+                None => likes.like(product, at, &limits),
+                Some(liked_at) => {
+                    likes.unlike(product, at, &limits);
+                    liked_at
+                }
+            };
+            let position = self.journal.append(EntryBody::Event(Event {
                 id: EventId::of_like(user, key),
                 signal: Signal::Like,
                 product: product.clone(),
                 user: Some(user.clone()),
                 count: if liked { 1 } else { -1 },
-                occurred_at: liked_at.unwrap_or(at),
+                occurred_at,
                 recorded_at: at,
                 reverses: None,
-            });
-            match liked {
-                true => likes.insert(product.clone(), at),
-                false => likes.remove(product),
-            };
+            }));
             LikeAnswer { liked, changed: true, at, position }
         };
         if let Some(arrival) = rate {
@@ -118,8 +166,7 @@ impl Partition {
         self.journal.expect_epoch(epoch)?;
         let user = &loaded.user;
         if self.likes.get(user, at).is_none() {
-            let likes: HashMap<_, _> = loaded.likes.iter().cloned().collect();
-            self.likes.put(user.clone(), likes, at, at.plus_ms(self.limits.likes_idle_ms));
+            self.likes.put(user.clone(), Likes::of(loaded), at, at.plus_ms(self.limits.likes_idle_ms));
         }
         self.change_answers(user, at, |answers| answers.add_older(&loaded.answers));
         Ok(())
@@ -135,7 +182,19 @@ impl Partition {
         self.journal.expect_epoch(epoch)?;
         let Some((likes, until)) = self.likes.get_mut(user, at) else { return Ok(None) };
         *until = at.plus_ms(self.limits.likes_idle_ms);
-        Ok(Some(products.iter().map(|product| likes.get(product).copied()).collect()))
+        Ok(Some(products.iter().map(|product| likes.liked.get(product).copied()).collect()))
+    }
+
+    pub fn charge_likes(&mut self, user: &UserId, likes: u32, at: Timestamp) {
+        if self.limits.like_rate == 0 {
+            return;
+        }
+        let interval = 1_000_000 / i64::from(self.limits.like_rate);
+        let now = at.as_ms().saturating_mul(1_000);
+        let stored = self.rates.get(user, at).copied().unwrap_or(now).max(now);
+        let owed = now.saturating_add(i64::from(self.limits.like_burst.max(1)) * interval);
+        let arrival = stored.saturating_add(i64::from(likes) * interval).min(owed);
+        self.rates.put(user.clone(), arrival, at, Timestamp::from_ms(arrival / 1_000 + 1));
     }
 
     pub fn forget_likes(&mut self, user: &UserId) {

@@ -32,7 +32,7 @@ use super::{
     UserLikes,
 };
 use crate::domain::{
-    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, Undo, UserId,
     partition_of,
 };
 
@@ -204,9 +204,14 @@ impl Engine for MemoryEngine {
         let held = |user: &UserId| {
             let partition = state.partition_of(user)?;
             partition.journal.expect_epoch(epoch)?;
-            Ok(partition.likes.get(user, at).map(|likes| likes.keys().cloned().collect()))
+            Ok(partition.likes.get(user, at).map(|likes| likes.products().cloned().collect()))
         };
         users.iter().map(held).collect()
+    }
+
+    async fn charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()> {
+        self.state().partition_of(user)?.charge_likes(user, likes, at);
+        Ok(())
     }
 
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
@@ -227,6 +232,15 @@ impl Engine for MemoryEngine {
         let outcomes = self.state().partition(partition)?.record(epoch, requests, at)?;
         self.0.appended.notify_waiters();
         Ok(outcomes)
+    }
+
+    async fn undo(&self, epoch: u64, partition: u16, undos: &[Undo], at: Timestamp) -> Result<()> {
+        let mut state = self.state();
+        let journal = &mut state.partition(partition)?.journal;
+        journal.expect_epoch(epoch)?;
+        journal.undo(undos, at);
+        self.0.appended.notify_waiters();
+        Ok(())
     }
 
     async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()> {

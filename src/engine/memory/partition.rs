@@ -1,18 +1,16 @@
 //! What one partition keeps: its journal, and what is remembered of the users and events that belong to it.
 
-use std::collections::HashMap;
-
 use super::expiring::Expiring;
 use super::journal::Journal;
-use super::likes::Answers;
-use crate::domain::{EventId, ProductId, Timestamp, UserId};
+use super::likes::{Answers, Likes};
+use crate::domain::{EventId, UserId};
 use crate::engine::{EngineLimits, Original};
 
 pub struct Partition {
     pub(super) limits: EngineLimits,
     pub(super) journal: Journal,
     /// When each user liked each product; a user who is not here is not loaded.
-    pub(super) likes: Expiring<UserId, HashMap<ProductId, Timestamp>>,
+    pub(super) likes: Expiring<UserId, Likes>,
     pub(super) answers: Expiring<UserId, Answers>,
     /// The theoretical arrival time of each user's next like, in microseconds.
     pub(super) rates: Expiring<UserId, i64>,

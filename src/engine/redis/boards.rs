@@ -23,12 +23,13 @@ impl RedisEngine {
     pub(super) async fn do_board(&self, board: &BoardId) -> Result<BoardSurvey> {
         let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Cursor, BoardKey::NextCursor]);
         let reply = self.link.eval(&script::BOARD, &keys, &Args::default(), STEP_LIMIT).await?;
-        let [shown, shown_cursors, building, building_cursors] = tuple(reply)?;
+        let [shown, shown_cursors, building, building_cursors, computed_at] = tuple(reply)?;
         let mut survey = BoardSurvey::default();
         if shown != Value::Nil {
             let shown = generation(shown)?;
             survey.cursors.push((shown.number, reply::cursors(shown_cursors)?));
             survey.shown = Some(shown);
+            survey.computed_at = reply::listed_cursors(&computed_at)?;
         }
         if building != Value::Nil {
             survey.cursors.push((parse(&building)?, reply::cursors(building_cursors)?));

@@ -6,7 +6,7 @@ use super::keys::Key;
 use super::link::{Args, BULK_LIMIT, STEP_LIMIT};
 use super::reply::{list, text, unexpected};
 use super::{RedisEngine, lost_epoch, script, ttl_ms};
-use crate::domain::{EventId, Timestamp, partition_of};
+use crate::domain::{EventId, Timestamp, Undo, partition_of};
 use crate::engine::{Original, RecordOutcome, RecordRequest, Result};
 
 /// Events in a call from which on it is given [`BULK_LIMIT`]: more than one request brings, which takes some 10 ms of
@@ -51,6 +51,22 @@ impl RedisEngine {
                 outcomes.iter().map(decode_outcome).collect()
             }
             _ => Err(unexpected(&Value::Array(reply))),
+        }
+    }
+
+    pub(super) async fn do_undo(&self, epoch: u64, partition: u16, undos: &[Undo], at: Timestamp) -> Result<()> {
+        let keys = [Key::Meta(partition), Key::Journal(partition)].map(|key| self.keys.name(&key));
+        let mut args = Args::default();
+        args.push(epoch).push(at.as_ms());
+        for undo in undos {
+            args.push(undo.refused.seq).push(undo.signal.code()).push(&undo.product);
+            args.push(undo.count).push(undo.occurred_at.as_ms());
+        }
+        let reply = self.link.eval(&script::UNDO, &keys, &args, BULK_LIMIT).await?;
+        match text(&reply)? {
+            "OK" => Ok(()),
+            "EPOCH" => Err(lost_epoch(epoch)),
+            _ => Err(unexpected(&reply)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::link::{Args, BULK_LIMIT, Link, Pinned, STEP_LIMIT, connect_with, exis
 use super::reply::{flag, list, parse, text, tuple, unexpected};
 use super::script::Witness;
 use super::{RedisEngine, script};
-use crate::domain::{Entry, EntryBody, Event, Position};
+use crate::domain::{Entry, EntryBody, Event, Position, Undo};
 use crate::engine::{EngineError, JournalReader, PartitionSurvey, Result, Survey};
 
 impl RedisEngine {
@@ -268,14 +268,14 @@ fn decode_entry(entry: Value) -> Result<Entry> {
         Value::Nil => Vec::new(),
         fields => list(fields)?,
     };
-    let body = match decode_event(&fields) {
-        Ok(event) => EntryBody::Event(event),
+    let body = match decode_fields(&fields) {
+        Ok(body) => body,
         Err(reason) => EntryBody::Malformed { raw: raw(&fields), reason },
     };
     Ok(Entry { position, body })
 }
 
-fn decode_event(fields: &[Value]) -> Result<Event, String> {
+fn decode_fields(fields: &[Value]) -> Result<EntryBody, String> {
     let (pairs, rest) = fields.as_chunks::<2>();
     if !rest.is_empty() {
         return Err("a field has no value".to_owned());
@@ -285,7 +285,10 @@ fn decode_event(fields: &[Value]) -> Result<Event, String> {
         let [_, value] = named.ok_or_else(|| format!("there is no {name}"))?;
         text(value).map_err(|_| format!("{name} is not valid UTF-8"))
     };
-    Event::from_fields(field)
+    match field(Undo::FIELD) {
+        Ok(_) => Undo::from_fields(field).map(EntryBody::Undo),
+        Err(_) => Event::from_fields(field).map(EntryBody::Event),
+    }
 }
 
 /// The fields word for word, as a JSON list: texts, and bytes where they are not UTF-8.
@@ -329,7 +332,7 @@ mod tests {
         let fields = EVENT.map(|(field, present)| (field, if field == name { value } else { present }));
         match entry(&fields).body {
             EntryBody::Malformed { reason, .. } => reason,
-            EntryBody::Event(event) => panic!("{event:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -22,21 +22,27 @@ const LOAD_VALUES_MAX: usize = 10_000;
 /// How long a user's likes may be staged, so that nothing stays behind of a node that died over it.
 const STAGED_MS: i64 = 60_000;
 
-/// The settings that `like.lua` takes in one argument.
-pub fn like_settings(limits: &EngineLimits) -> String {
+/// Interval and burst of the rate, in microseconds; 0 for no limit.
+fn rate_us(limits: &EngineLimits) -> (i64, i64) {
     let interval_us = match limits.like_rate {
         0 => 0,
         rate => 1_000_000 / i64::from(rate),
     };
-    let burst_us = i64::from(limits.like_burst.max(1)) * interval_us;
+    (interval_us, i64::from(limits.like_burst.max(1)) * interval_us)
+}
+
+/// The settings that `like.lua` takes in one argument.
+pub fn like_settings(limits: &EngineLimits) -> String {
+    let (interval_us, burst_us) = rate_us(limits);
     format!(
-        "{interval_us} {burst_us} {RATE_KEEP_MS} {} {} {} {} {} {}",
+        "{interval_us} {burst_us} {RATE_KEEP_MS} {} {} {} {} {} {} {}",
         limits.journal_len_max,
         limits.journal_age_ms_max.max(0),
         ttl_ms(limits.likes_idle_ms),
         ttl_ms(limits.answers_idle_ms),
         EngineLimits::ANSWERS_MAX,
         limits.likes_max,
+        limits.like_again_ms.max(0),
     )
 }
 
@@ -90,7 +96,7 @@ impl RedisEngine {
             while !rest.is_empty() {
                 let (batch, later) = rest.split_at(batch_len(rest));
                 match batch {
-                    [heavy] if heavy.likes.len() > LOAD_VALUES_MAX => self.load_heavy(epoch, *partition, heavy).await?,
+                    [heavy] if heavy.likes.len() + heavy.unliked.len() > LOAD_VALUES_MAX => self.load_heavy(epoch, *partition, heavy).await?,
                     _ => self.load_batch(epoch, *partition, batch, None).await?,
                 }
                 rest = later;
@@ -103,18 +109,18 @@ impl RedisEngine {
     /// Brings a user's likes in pieces, into a key of this call's own, so that Redis is held up for no longer than by others.
     async fn load_heavy(&self, epoch: u64, partition: u16, heavy: &UserLikes) -> Result<()> {
         let staged = self.keys.name(&Key::Staged(partition, rand::random(), heavy.user.clone()));
-        for likes in heavy.likes.chunks(LOAD_VALUES_MAX) {
+        for likes in scores(heavy).collect::<Vec<_>>().chunks(LOAD_VALUES_MAX) {
             let mut add = redis::cmd("ZADD");
             add.arg(&staged);
-            likes.iter().for_each(|(product, at)| {
-                add.arg(at.as_ms()).arg(product.as_str());
+            likes.iter().for_each(|(product, score)| {
+                add.arg(score).arg(product.as_str());
             });
             self.link.call(&add, limit_for(2 * likes.len())).await?;
             let mut expire = redis::cmd("PEXPIRE");
             expire.arg(&staged).arg(STAGED_MS);
             self.link.call(&expire, STEP_LIMIT).await?;
         }
-        let user = UserLikes { likes: Vec::new(), ..heavy.clone() };
+        let user = UserLikes { likes: Vec::new(), unliked: Vec::new(), ..heavy.clone() };
         self.load_batch(epoch, partition, &[&user], Some(staged)).await
     }
 
@@ -124,12 +130,13 @@ impl RedisEngine {
         let mut args = Args::default();
         args.push(epoch).push(ttl_ms(limits.likes_idle_ms)).push(ttl_ms(limits.answers_idle_ms));
         args.push(EngineLimits::ANSWERS_MAX);
-        for UserLikes { user, likes, answers } in users {
+        for loaded in users {
+            let UserLikes { user, likes, unliked, answers } = loaded;
             keys.push(self.keys.name(&Key::Likes(partition, user.clone())));
             keys.push(self.keys.name(&Key::Answers(partition, user.clone())));
-            args.push(likes.len()).push(answers.len());
-            for (product, at) in likes {
-                args.push(at.as_ms()).push(product);
+            args.push(likes.len() + unliked.len()).push(answers.len());
+            for (product, score) in scores(loaded) {
+                args.push(score).push(product);
             }
             for (key, product, answer) in answers {
                 args.push(format_args!("{key}\t{} {product}", Saved(answer)));
@@ -169,6 +176,17 @@ impl RedisEngine {
         }
     }
 
+    pub(super) async fn do_charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()> {
+        let (interval_us, burst_us) = rate_us(&self.limits);
+        if interval_us == 0 {
+            return Ok(());
+        }
+        let keys = [self.keys.name(&Key::Rate(self.partition_of_user(user), user.clone()))];
+        let mut args = Args::default();
+        args.push(at.as_ms()).push(likes).push(interval_us).push(burst_us).push(RATE_KEEP_MS);
+        self.link.eval(&script::CHARGE, &keys, &args, STEP_LIMIT).await.map(drop)
+    }
+
     pub(super) async fn do_forget_likes(&self, users: &[UserId]) -> Result<()> {
         for user in users {
             let partition = self.partition_of_user(user);
@@ -181,11 +199,17 @@ impl RedisEngine {
     }
 }
 
+/// What a user's sorted set holds; of a product that comes twice the last counts.
+fn scores(user: &UserLikes) -> impl Iterator<Item = (&ProductId, i64)> {
+    let unliked = user.unliked.iter().map(|(product, first)| (product, -first.as_ms()));
+    unliked.chain(user.likes.iter().map(|(product, at)| (product, at.as_ms())))
+}
+
 /// How many of the first users fit into one call; at least one.
 fn batch_len(users: &[&UserLikes]) -> usize {
     let mut values = 0;
     let fits = users.iter().take_while(|user| {
-        values += user.likes.len() + user.answers.len() + 1;
+        values += user.likes.len() + user.unliked.len() + user.answers.len() + 1;
         values <= LOAD_VALUES_MAX
     });
     fits.count().max(1)

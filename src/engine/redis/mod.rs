@@ -8,18 +8,20 @@
 //!
 //! acc:{p:<n>}:3:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
 //!                                      since, a time before which no entry was recorded that the ledger does not have;
-//!                                      ledger, as above, and history, its number of this beginning of the epoch
+//!                                      ledger, as above, and history, its number of this beginning of the epoch;
+//!                                      undone, the seq of the last refused entry that was undone
 //! acc:{p:<n>}:3:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
 //!                                      last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
-//! acc:{p:<n>}:3:likes:<user>   zset    product -> liked_at in ms; the member "" -> the epoch in which they were loaded, so
-//!                                      that another epoch's likes count as not loaded; expires when idle
+//! acc:{p:<n>}:3:likes:<user>   zset    product -> liked_at in ms, or, where it was unliked of late, minus the time of the like that
+//!                                      was taken back; the member "" -> the epoch in which they were loaded, so that another epoch's likes count as not loaded; expires when idle
 //! acc:{p:<n>}:3:staged:<call>:<user> zset  likes of a user who has very many, on their way; renamed, or expires
 //! acc:{p:<n>}:3:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
 //! acc:{p:<n>}:3:rate:<user>    string  when the next like of a steady stream would be due, in µs
 //! acc:{p:<n>}:3:event:<id>     string  <signal> <count> <occurred_at> <reversed> <product>, for dedupe and reversal; expires
 //!
 //! acc:{b:<n>}:daily:meta        hash    generation, period, epoch, revision, rules_version, built_at, reason: of what is shown;
-//!                                       seq, the states published; generations, those begun so far; building, the one being built
+//!                                       seq, the states published; generations, those begun so far; building, the one being built;
+//!                                       computed_at and next_computed_at, the cursors at which these two were computed
 //! acc:{b:<n>}:daily:scores      zset    product -> points in millionths, of what is shown
 //! acc:{b:<n>}:daily:cursor      hash    partition -> position, of what is shown
 //! acc:{b:<n>}:daily:next:scores zset    } the same of what is being built; to show it they are renamed, so that no key of an
@@ -83,7 +85,7 @@ use super::{
     UserLikes,
 };
 use crate::domain::{
-    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, Undo, UserId,
     partition_of,
 };
 
@@ -291,6 +293,10 @@ impl Engine for RedisEngine {
         self.do_held_likes(epoch, users).await
     }
 
+    async fn charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()> {
+        self.do_charge_likes(user, likes, at).await
+    }
+
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
         self.do_forget_likes(users).await
     }
@@ -303,6 +309,10 @@ impl Engine for RedisEngine {
         at: Timestamp,
     ) -> Result<Vec<RecordOutcome>> {
         self.do_record(epoch, partition, requests, at).await
+    }
+
+    async fn undo(&self, epoch: u64, partition: u16, undos: &[Undo], at: Timestamp) -> Result<()> {
+        self.do_undo(epoch, partition, undos, at).await
     }
 
     async fn remember_events(&self, events: &[(EventId, Original)], _at: Timestamp) -> Result<()> {

@@ -69,6 +69,16 @@ pub fn cursors(reply: Value) -> Result<Cursors> {
     Ok(pairs(reply, |partition, position| Ok((parse(partition)?, parse(position)?)))?.into_iter().collect())
 }
 
+/// Cursors in one text, with spaces between.
+pub fn listed_cursors(reply: &Value) -> Result<Cursors> {
+    let words: Vec<_> = text(reply)?.split_whitespace().collect();
+    let pair = |[partition, position]: &[&str; 2]| Some((partition.parse().ok()?, position.parse().ok()?));
+    match words.as_chunks() {
+        (pairs, []) => pairs.iter().map(pair).collect::<Option<_>>().ok_or_else(|| unexpected(reply)),
+        _ => Err(unexpected(reply)),
+    }
+}
+
 pub fn places(reply: Value) -> Result<Vec<Place>> {
     pairs(reply, |product, points| {
         Ok(Place { product: ProductId::from_stored(text(product)?), points: self::points(points)? })

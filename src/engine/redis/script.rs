@@ -30,8 +30,10 @@ pub static LIKE: Script = Script::new(concat!(include_str!("lua/age.lua"), inclu
 pub static LOAD_LIKES: Script = Script::new(include_str!("lua/load_likes.lua"));
 pub static VIEWER_LIKES: Script = Script::new(include_str!("lua/viewer_likes.lua"));
 pub static HELD_LIKES: Script = Script::new(include_str!("lua/held_likes.lua"));
+pub static CHARGE: Script = Script::new(include_str!("lua/charge.lua"));
 pub static RECORD: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/record.lua")));
 pub static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
+pub static UNDO: Script = Script::new(include_str!("lua/undo.lua"));
 pub static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 pub static BOARD: Script = Script::new(include_str!("lua/board.lua"));
 pub static BEGIN_GENERATION: Script = Script::new(include_str!("lua/begin_generation.lua"));
@@ -66,13 +68,15 @@ impl Witness {
 }
 
 /// All steps, which `open` and `join` load.
-pub static ALL: [&Script; 21] = [
+pub static ALL: [&Script; 23] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
     &HELD_LIKES,
+    &CHARGE,
     &RECORD,
     &CLAIM,
+    &UNDO,
     &OPEN,
     &BOARD,
     &BEGIN_GENERATION,

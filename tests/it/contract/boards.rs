@@ -77,7 +77,7 @@ pub async fn builds_and_switches(make: Make) {
     assert!(engine.load_scores(&board, 1, &scores(&[("cup", 6), ("pot", 1)])).await.unwrap());
     assert_eq!(engine.whole(&board).await.unwrap(), None, "not shown yet");
     let survey = engine.board(&board).await.unwrap();
-    assert_eq!(survey, BoardSurvey { shown: None, cursors: vec![(1, cursors([1, 2]))] });
+    assert_eq!(survey, BoardSurvey { cursors: vec![(1, cursors([1, 2]))], ..BoardSurvey::default() });
     assert!(engine.set_cursors(&board, 1, &cursors([3, 4])).await.unwrap());
     assert!(engine.switch(&board, 1, &build(1)).await.unwrap());
 
@@ -94,7 +94,8 @@ pub async fn builds_and_switches(make: Make) {
     assert_eq!(engine.whole(&board).await.unwrap(), Some(expected));
     let mut survey = engine.board(&board).await.unwrap();
     survey.cursors.sort();
-    assert_eq!(survey, BoardSurvey { shown: Some(first), cursors: vec![(1, cursors([3, 4])), (2, cursors([5, 5]))] });
+    let both = vec![(1, cursors([3, 4])), (2, cursors([5, 5]))];
+    assert_eq!(survey, BoardSurvey { shown: Some(first), computed_at: cursors([3, 4]), cursors: both });
     assert!(!engine.switch(&board, 3, &build(9)).await.unwrap());
     let reason = SnapshotReason::Rolled;
     let rolled = Build {
@@ -108,7 +109,7 @@ pub async fn builds_and_switches(make: Make) {
     let second = Generation { number: 2, build: rolled };
     assert_eq!(engine.whole(&board).await.unwrap(), Some((second.clone(), cursors([5, 5]), places(&[("tin", 2)]))));
     let survey = engine.board(&board).await.unwrap();
-    assert_eq!(survey, BoardSurvey { shown: Some(second), cursors: vec![(2, cursors([5, 5]))] });
+    assert_eq!(survey, BoardSurvey { shown: Some(second), cursors: vec![(2, cursors([5, 5]))], ..BoardSurvey::default() });
     // Boards share nothing.
     assert_eq!(engine.board(&BoardId::likes()).await.unwrap(), BoardSurvey::default());
 }

@@ -1,6 +1,6 @@
 //! Producers' events: one effect for each id, and reversals.
 
-use acclaim::domain::Signal;
+use acclaim::domain::{Signal, Undo};
 use acclaim::engine::RecordOutcome::{self, Busy, Duplicate, Mismatch, Recorded, UnknownOriginal};
 use acclaim::engine::{Original, RecordRequest};
 
@@ -176,4 +176,36 @@ pub async fn forgets_what_the_ledger_has_not(make: Make) {
     engine.forget_events(&[(0, event_id("e1"))]).await.unwrap();
     assert_eq!(record(engine, &[reversal("r1", "e1", None), order("e2", 5, 0)], 3).await, [UnknownOriginal, Duplicate]);
     assert_eq!(record(engine, &[order("e1", 4, 0)], 4).await, [recorded(3)], "it is recorded anew");
+}
+
+/// Each refused entry is taken back once, however often that is asked.
+pub async fn undoes_once(make: Make) {
+    let engine = &*opened(make, EngineLimits { journal_len_max: 4, ..plain() }).await;
+    record(engine, &[order("e1", 3, -5), order("e2", 1, -4), order("e3", 2, -3), order("e4", 1, -2)], 100).await;
+    let undo = |seq, count, ms| Undo {
+        refused: Position::new(1, seq),
+        signal: Signal::Order,
+        product: product("cup"),
+        count,
+        occurred_at: at(ms),
+        recorded_at: at(0),
+    };
+    // Also where the journal is full.
+    engine.undo(1, 0, &[undo(1, 3, -5), undo(3, 2, -3)], at(200)).await.unwrap();
+    engine.undo(1, 0, &[undo(1, 3, -5), undo(3, 2, -3), undo(4, 1, -2)], at(300)).await.unwrap();
+    engine.undo(1, 0, &[undo(2, 1, -4)], at(400)).await.unwrap();
+    engine.undo(1, 0, &[], at(500)).await.unwrap();
+    assert!(is_lost(engine.undo(2, 0, &[undo(4, 1, -2)], at(500)).await));
+    let written: Vec<_> = entries(engine, 0).await.split_off(4);
+    let expected = [(5, undo(1, 3, -5), 200), (6, undo(3, 2, -3), 200), (7, undo(4, 1, -2), 300)];
+    let expected = expected.map(|(seq, undo, ms)| Entry {
+        position: Position::new(1, seq),
+        body: EntryBody::Undo(Undo { recorded_at: at(ms), ..undo }),
+    });
+    assert_eq!(written, expected);
+    // Another epoch has entries of its own.
+    engine.open(2, 7, LEDGER).await.unwrap();
+    let first = Undo { refused: Position::new(2, 1), ..undo(1, 1, 0) };
+    engine.undo(2, 0, &[first], at(600)).await.unwrap();
+    assert_eq!(entries(engine, 0).await.len(), 1);
 }

@@ -103,7 +103,7 @@ pub async fn fences_epochs(make: Make) {
     let engine = &*make(plain()).await;
     let request =
         LikeRequest { user: user("ann"), product: product("cup"), key: key("k"), desired: Desired::Toggled, at: at(0) };
-    let ann = UserLikes { user: user("ann"), likes: vec![(product("jug"), at(-1))], answers: vec![] };
+    let ann = UserLikes { user: user("ann"), likes: vec![(product("jug"), at(-1))], unliked: vec![], answers: vec![] };
     let all_lost = async |epoch| {
         is_lost(engine.like(epoch, &request).await)
             && is_lost(engine.load_likes(epoch, std::slice::from_ref(&ann), at(0)).await)

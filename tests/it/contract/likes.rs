@@ -100,7 +100,7 @@ pub async fn refuses_a_key_of_another_product(make: Make) {
     assert_eq!(toggle(engine, "bob", "jug", "same", 1).await, LikeOutcome::Conflict);
     let answer = LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, 9) };
     let answers = vec![(key("old"), product("a cup"), answer)];
-    engine.load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], answers }], at(0)).await.unwrap();
+    engine.load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], unliked: vec![], answers }], at(0)).await.unwrap();
     assert_eq!(toggle(engine, "cat", "a jug", "old", 1).await, LikeOutcome::Conflict);
     assert_eq!(toggle(engine, "cat", "a cup", "old", 1).await, LikeOutcome::Replayed(answer));
     // A key is its user's own.
@@ -159,6 +159,71 @@ pub async fn limits_the_rate(make: Make) {
     assert_eq!(toggle(engine, "ann", "cup", "k7", 60_000).await, refused(334));
 }
 
+pub async fn likes_again_at_the_time_of_the_first(make: Make) {
+    let limits = EngineLimits { like_again_ms: 1_000, likes_max: 3, ..plain() };
+    let engine = &*opened(make, limits).await;
+    let occurred = async || {
+        let (_, last) = events(engine, 0).await.pop().unwrap();
+        (last.count, last.occurred_at.since_ms(at(0)))
+    };
+    let click = async |what: &str, key: &str, ms| {
+        let answer = toggle(engine, "ann", what, key, ms).await;
+        let LikeOutcome::Done(LikeAnswer { changed: true, at: answered, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(answered, at(ms), "the answer says when it was clicked");
+        occurred().await
+    };
+    let held = async || {
+        let mut held = engine.held_likes(1, &[user("ann")], at(0)).await.unwrap().remove(0).unwrap();
+        held.sort();
+        held
+    };
+    assert_eq!(click("cup", "k1", 0).await, (1, 0));
+    assert_eq!(click("cup", "k2", 100).await, (-1, 0));
+    assert_eq!(held().await, []);
+    assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(100)).await.unwrap(), Some(vec![None]));
+    assert_eq!(click("cup", "k3", 999).await, (1, 0), "soon after");
+    assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(999)).await.unwrap(), Some(vec![Some(at(0))]));
+    assert_eq!(click("cup", "k4", 5_000).await, (-1, 0));
+    assert_eq!(click("cup", "k5", 5_001).await, (1, 5_001), "the first was long ago");
+    assert_eq!(click("cup", "k6", 5_002).await, (-1, 5_001));
+    assert_eq!(click("cup", "k7", 6_001).await, (1, 6_001), "not within the time any more");
+    // What was unliked takes no room from likes, and the oldest is forgotten first.
+    for (n, what) in ["jug", "pot"].into_iter().enumerate() {
+        let ms = 6_100 + n as i64;
+        click(what, &format!("on {what}"), ms).await;
+        assert_eq!(click(what, &format!("off {what}"), 6_200).await, (-1, ms));
+    }
+    click("tin", "on tin", 6_300).await;
+    assert_eq!(held().await, [product("cup"), product("tin")]);
+    assert_eq!(click("pot", "again pot", 6_301).await, (1, 6_101));
+    let full = toggle(engine, "ann", "jug", "again jug", 6_302).await;
+    assert_eq!(full, LikeOutcome::TooMany);
+    assert_eq!(click("pot", "off again", 6_303).await, (-1, 6_101));
+    assert_eq!(click("jug", "again jug", 6_304).await, (1, 6_304), "forgotten");
+    // The ledger knows it too. Of a product that comes twice the last counts, and a like counts before any.
+    let unliked = vec![(product("cup"), at(7_000)), (product("jug"), at(6_900)), (product("cup"), at(7_100))];
+    let bob = UserLikes { user: user("cat"), likes: vec![(product("jug"), at(6_950))], unliked, answers: vec![] };
+    engine.load_likes(1, &[bob], at(7_200)).await.unwrap();
+    assert!(matches!(toggle(engine, "cat", "cup", "k1", 7_200).await, LikeOutcome::Done(LikeAnswer { liked: true, .. })));
+    assert_eq!(occurred().await, (1, 7_100));
+    assert!(matches!(toggle(engine, "cat", "jug", "k2", 7_200).await, LikeOutcome::Done(LikeAnswer { liked: false, .. })));
+    assert_eq!(occurred().await, (-1, 6_950));
+}
+
+pub async fn charges_after_the_fact(make: Make) {
+    let engine = &*opened(make, EngineLimits { like_rate: 3, like_burst: 2, ..plain() }).await;
+    assert_eq!(toggle(engine, "ann", "cup", "k1", 0).await, done(true, true, 0, 1));
+    engine.charge_likes(&user("ann"), 1, at(0)).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 0).await, LikeOutcome::RateLimited { retry_after_ms: 334 });
+    // Nobody owes more than a burst.
+    engine.charge_likes(&user("ann"), 1_000, at(0)).await.unwrap();
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 0).await, LikeOutcome::RateLimited { retry_after_ms: 334 });
+    assert_eq!(toggle(engine, "ann", "cup", "k2", 334).await, done(false, true, 334, 2));
+    engine.charge_likes(&user("bob"), 1, at(0)).await.unwrap();
+    assert_eq!(toggle(engine, "bob", "cup", "k1", 0).await, done(true, true, 0, 3));
+    assert_eq!(toggle(engine, "bob", "cup", "k2", 0).await, LikeOutcome::RateLimited { retry_after_ms: 334 });
+}
+
 pub async fn rate_survives_a_clock_set_back(make: Make) {
     let engine = &*opened(make, EngineLimits { like_rate: 10, like_burst: 3, ..plain() }).await;
     toggle(engine, "ann", "cup", "k1", 3_600_000).await;
@@ -202,7 +267,7 @@ pub async fn loads_answers_as_older(make: Make) {
     let answer = |seq| LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, seq) };
     let stored = |n| (key(&format!("old{n}")), product("cup"), answer(n));
     let load_answers = async |answers: Vec<_>| {
-        let loaded = UserLikes { user: user("ann"), likes: vec![], answers };
+        let loaded = UserLikes { user: user("ann"), likes: vec![], unliked: vec![], answers };
         engine.load_likes(1, &[loaded], at(0)).await.unwrap();
     };
     let known = toggle(engine, "ann", "cup", "k", 1).await;
@@ -416,7 +481,7 @@ pub async fn loads_very_many(make: Make) {
     let likes: Vec<_> = (0..25_000).map(|n| (product(&format!("p{n}")), at(n))).collect();
     let answer = LikeAnswer { liked: true, changed: true, at: at(5), position: Position::new(1, 0) };
     let answers = vec![(key("k1"), product("p5"), answer)];
-    let heavy = UserLikes { user: user("eve"), likes, answers };
+    let heavy = UserLikes { user: user("eve"), likes, unliked: vec![], answers };
     for _ in 0..2 {
         engine.load_likes(1, std::slice::from_ref(&heavy), at(0)).await.unwrap();
         let asked = ["p0", "p24999", "p25000"].map(product);

@@ -29,14 +29,14 @@ macro_rules! contract {
     ($engine:ident, $make:path) => {
         mod $engine {
             $crate::contract::cases! { $make;
-                likes: toggles_and_sets, writes_an_event, no_change_answers_the_last_position, replays_a_key,
+                likes: toggles_and_sets, writes_an_event, likes_again_at_the_time_of_the_first, no_change_answers_the_last_position, replays_a_key,
                     refuses_a_key_of_another_product,
-                    replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, rate_survives_a_clock_set_back,
+                    replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, charges_after_the_fact, rate_survives_a_clock_set_back,
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
                     shows_a_viewer_their_likes, shows_what_it_holds, stops_at_the_most, loads_very_many, forgets, many_at_once_alternate;
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
                     refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
-                    forgets_what_the_ledger_has_not,
+                    forgets_what_the_ledger_has_not, undoes_once,
                     busy_stands_alone;
                 journal: is_closed_and_empty_at_first, fences_epochs, belongs_to_one_ledger,
                     keeps_whose_it_is_and_what_was_announced,
@@ -76,9 +76,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The ledger that engines are opened for.
 const LEDGER: &str = "a ledger";
 
-/// No limit of rate and one partition, so that positions are easy to foretell.
+/// No limit of rate, no memory of unlikes and one partition, so that positions are easy to foretell.
 fn plain() -> EngineLimits {
-    EngineLimits { partitions: 1, like_rate: 0, ..EngineLimits::default() }
+    EngineLimits { partitions: 1, like_rate: 0, like_again_ms: 0, ..EngineLimits::default() }
 }
 
 /// An engine open in epoch 1, in which ann and bob are loaded and like nothing.
@@ -112,7 +112,7 @@ fn event_id(id: &str) -> EventId {
 
 async fn load(engine: &dyn Engine, epoch: u64, id: &str, likes: &[(&str, i64)]) {
     let likes = likes.iter().map(|(id, ms)| (product(id), at(*ms))).collect();
-    engine.load_likes(epoch, &[UserLikes { user: user(id), likes, answers: vec![] }], at(0)).await.unwrap();
+    engine.load_likes(epoch, &[UserLikes { user: user(id), likes, unliked: vec![], answers: vec![] }], at(0)).await.unwrap();
 }
 
 /// A like in epoch 1.

@@ -10,6 +10,7 @@ mod limited;
 mod pages;
 mod revoked;
 mod schema;
+mod scores;
 mod secrets;
 mod tls;
 mod tokens;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use acclaim::domain::{
-    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, UserId,
+    BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, Undo, UserId,
 };
 use acclaim::engine::{
     Apply, BoardSurvey, Build, Engine, EngineLimits, EngineMemory, Entries, Generation, JournalReader, LikeOutcome,
@@ -162,6 +162,10 @@ impl Engine for Counted {
         self.engine.held_likes(epoch, users, at).await
     }
 
+    async fn charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()> {
+        self.engine.charge_likes(user, likes, at).await
+    }
+
     async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
         self.engine.forget_likes(users).await
     }
@@ -175,6 +179,10 @@ impl Engine for Counted {
     ) -> Result<Vec<RecordOutcome>> {
         self.note("record".to_owned());
         self.engine.record(epoch, partition, requests, at).await
+    }
+
+    async fn undo(&self, epoch: u64, partition: u16, undos: &[Undo], at: Timestamp) -> Result<()> {
+        self.engine.undo(epoch, partition, undos, at).await
     }
 
     async fn remember_events(&self, events: &[(EventId, Original)], at: Timestamp) -> Result<()> {

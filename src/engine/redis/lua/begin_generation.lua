@@ -6,5 +6,6 @@
 local number = redis.call('HINCRBY', KEYS[1], 'generations', 1)
 redis.call('UNLINK', KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], 'building', number)
+redis.call('HDEL', KEYS[1], 'next_computed_at')
 if #ARGV > 0 then redis.call('HSET', KEYS[3], unpack(ARGV)) end
 return number

@@ -4,5 +4,5 @@
 -- Reply 1
 redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 redis.call('HDEL', KEYS[1], 'building', 'generation', 'epoch', 'period', 'revision', 'rules_version', 'built_at',
-  'reason')
+  'reason', 'computed_at', 'next_computed_at')
 return 1

@@ -4,13 +4,14 @@
 -- ARGV  1 epoch  2 user  3 product  4 idempotency key  5 event id  6 desired: toggle, 1 or 0  7 now in ms
 --       8 settings, whole numbers with a space between: interval and burst of the rate in µs (interval 0: no limit),
 --         ms that the rate is kept beyond its use, journal_len_max, journal_age_ms_max, likes_idle_ms,
---         answers_idle_ms, answers kept, likes_max
+--         answers_idle_ms, answers kept, likes_max, like_again_ms
 -- Reply EPOCH | REPLAYED answer | CONFLICT | LIMITED retry_after_ms | NOT_LOADED | BUSY | TOO_MANY | DONE answer
 --       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab, and before its product.
 local epoch, user, product, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = tonumber(ARGV[7])
-local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max, likes_max =
-  string.match(ARGV[8], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answers_max, likes_max, again =
+  string.match(ARGV[8], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+likes_max, again = tonumber(likes_max), tonumber(again)
 interval, burst = tonumber(interval), tonumber(burst)
 
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'committed', 'since')
@@ -46,10 +47,15 @@ if redis.call('XLEN', KEYS[2]) >= tonumber(len_max) then return {'BUSY'} end
 if is_too_old(KEYS[1], KEYS[2], meta[2], meta[3], now, tonumber(age_max)) then return {'BUSY'} end
 
 local liked_at = scores[2]
+-- Minus the time of a like that was taken back of late.
+local first
+if liked_at and string.sub(liked_at, 1, 1) == '-' then liked_at, first = false, string.sub(liked_at, 2) end
+if first and now - tonumber(first) >= again then first = nil end
 local like
 if ARGV[6] == 'toggle' then like = not liked_at else like = ARGV[6] == '1' end
 -- One member of the set is no like: it says that they are loaded.
-if like and not liked_at and redis.call('ZCARD', KEYS[3]) > tonumber(likes_max) then return {'TOO_MANY'} end
+local is_full = like and not liked_at and redis.call('ZCARD', KEYS[3]) > likes_max
+if is_full and redis.call('ZCOUNT', KEYS[3], 0, '+inf') > likes_max then return {'TOO_MANY'} end
 local answer
 if like == (liked_at ~= false) then
   local stream = redis.call('XINFO', 'STREAM', KEYS[2])
@@ -59,15 +65,26 @@ if like == (liked_at ~= false) then
   end
   answer = (like and '1' or '0') .. ' 0 ' .. (liked_at or ARGV[7]) .. ' ' .. last
 else
-  -- An unlike carries the time of the like that it takes back. Signal 1 is LIKE.
+  -- An unlike carries the time of the like that it takes back, and so does a like soon after that. Signal 1 is LIKE.
+  local occurred_at = liked_at or first or ARGV[7]
   local position = redis.call('XADD', KEYS[2], epoch .. '-*', 'id', ARGV[5], 'signal', '1', 'product', product,
-    'user', user, 'count', like and '1' or '-1', 'occurred_at', like and ARGV[7] or liked_at,
+    'user', user, 'count', like and '1' or '-1', 'occurred_at', occurred_at,
     'recorded_at', ARGV[7], 'reverses', '')
   if not meta[3] then redis.call('HSET', KEYS[1], 'since', ARGV[7]) end
   if like then
-    redis.call('ZADD', KEYS[3], ARGV[7], product)
+    redis.call('ZADD', KEYS[3], occurred_at, product)
+    -- What was unliked makes room, the oldest first, which stands last below 0.
+    if redis.call('ZCARD', KEYS[3]) > likes_max + 1 then
+      local oldest = redis.call('ZREVRANGEBYSCORE', KEYS[3], '(0', '-inf', 'LIMIT', 0, 1)[1]
+      if oldest then redis.call('ZREM', KEYS[3], oldest) end
+    end
   else
-    redis.call('ZREM', KEYS[3], product)
+    redis.call('ZREMRANGEBYSCORE', KEYS[3], string.format('%.0f', again - now), '(0')
+    if now - tonumber(liked_at) < again then
+      redis.call('ZADD', KEYS[3], '-' .. liked_at, product)
+    else
+      redis.call('ZREM', KEYS[3], product)
+    end
   end
   answer = (like and '1' or '0') .. ' 1 ' .. ARGV[7] .. ' ' .. position
 end

@@ -1,7 +1,7 @@
 -- Puts users' likes where none are loaded, and answers whose keys are unknown so far. The users share one partition.
 -- KEYS  1 meta, then for each user: likes, answers; and last, for a single user, where the likes are staged, if they are
 -- ARGV  1 epoch  2 likes_idle_ms  3 answers_idle_ms  4 answers kept, then for each user:
---       how many likes, how many answers, liked_at and product of each like, each answer as it is saved
+--       how many likes, how many answers, score and product of each like, each answer as it is saved
 -- Reply EPOCH | EXPIRED where what was staged is gone | OK
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 'EPOCH' end
 local staged = #KEYS % 2 == 0 and KEYS[#KEYS]

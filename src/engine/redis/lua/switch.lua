@@ -9,7 +9,8 @@ if redis.call('HGET', KEYS[1], 'building') ~= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[2], KEYS[3])
 if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[2]) end
 if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[3]) end
-redis.call('HDEL', KEYS[1], 'building')
+local computed_at = redis.call('HGET', KEYS[1], 'next_computed_at') or ''
+redis.call('HDEL', KEYS[1], 'building', 'next_computed_at')
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'epoch', ARGV[2], 'period', ARGV[3], 'revision', ARGV[4],
-  'rules_version', ARGV[5], 'built_at', ARGV[6], 'reason', ARGV[7])
+  'rules_version', ARGV[5], 'built_at', ARGV[6], 'reason', ARGV[7], 'computed_at', computed_at)
 return 1

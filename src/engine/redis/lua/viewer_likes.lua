@@ -9,6 +9,9 @@ local reply = {'LIKES'}
 -- In calls of 1,000, since Lua's stack holds some 8,000 values.
 for from = 3, #ARGV, 1000 do
   local scores = redis.call('ZMSCORE', KEYS[2], unpack(ARGV, from, math.min(from + 999, #ARGV)))
-  for i = 1, #scores do reply[#reply + 1] = scores[i] end
+  for i = 1, #scores do
+    -- Below 0 it was unliked of late.
+    reply[#reply + 1] = scores[i] and string.sub(scores[i], 1, 1) ~= '-' and scores[i]
+  end
 end
 return reply

@@ -24,6 +24,7 @@ fn limits() -> EngineLimits {
         like_burst: 4,
         journal_len_max: 8,
         journal_age_ms_max: 900,
+        like_again_ms: 600,
         ..EngineLimits::default()
     }
 }
@@ -186,7 +187,7 @@ impl Pair {
                 // What a node does: users load at the first touch.
                 if both!(self, like(epoch, &request))? == Some(LikeOutcome::NotLoaded) {
                     let likes = vec![(product_of(0), self.now().minus_ms(1_000))];
-                    let loaded = UserLikes { user: user_of(*user), likes, answers: vec![] };
+                    let loaded = UserLikes { user: user_of(*user), likes, unliked: vec![], answers: vec![] };
                     both!(self, load_likes(epoch, std::slice::from_ref(&loaded), self.now()))?;
                     both!(self, like(epoch, &request))?;
                 }
@@ -197,6 +198,7 @@ impl Pair {
                     .map(|(user, likes, keys)| UserLikes {
                         user: user_of(*user),
                         likes: likes.iter().map(|n| (product_of(*n), self.now().minus_ms(i64::from(*n)))).collect(),
+                        unliked: likes.iter().rev().map(|n| (product_of(n % 5), self.now().minus_ms(i64::from(*n) * 40))).collect(),
                         answers: keys
                             .iter()
                             .map(|n| (key(&format!("key{n}")), product_of(n % 3), self.stored_answer(*n)))
@@ -395,6 +397,7 @@ fn small_differences_are_found() {
         EngineLimits { journal_len_max: limits().journal_len_max + 1, ..limits() },
         EngineLimits { journal_age_ms_max: limits().journal_age_ms_max / 2, ..limits() },
         EngineLimits { event_memory_ms: 500, ..limits() },
+        EngineLimits { like_again_ms: 0, ..limits() },
         EngineLimits { answers_idle_ms: 500, ..limits() },
         EngineLimits { likes_idle_ms: 500, ..limits() },
     ];

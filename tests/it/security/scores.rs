@@ -1,0 +1,163 @@
+//! What nobody can do to scores: likes and events that the ledger refuses move no board, and cost no rebuild.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use acclaim::domain::{BoardId, PageStart, Timestamp};
+use acclaim::engine::EngineLimits;
+use acclaim::ledger::Author;
+use serde_json::{Value, json};
+
+use crate::support::node::{Node, order};
+use crate::support::stack::{Server, Setup, Stack};
+use crate::support::until;
+
+crate::both_setups!(old_keys_move_no_board, a_refused_event_is_taken_back_once, refused_likes_are_charged,);
+
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) {
+    setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked durability userErrors { code } } }";
+const SHOWN: &str = "{ products(ids: [\"p0\"]) { like { count } } ranking(first: 20) { nodes { productId score } } }";
+const REASONS: [&str; 3] = ["RECOVERED", "REWEIGHTED", "ROLLED"];
+
+async fn set(server: &Server, liked: bool, key: &str) -> Value {
+    let variables = json!({ "product": "p0", "liked": liked, "key": key });
+    server.try_graphql(Some("eve"), SET, variables).await.unwrap()
+}
+
+async fn rebuilds(server: &Server) -> f64 {
+    let mut count = 0.0;
+    for reason in REASONS {
+        let name = format!("acclaim_rebuild_duration_seconds_count{{reason=\"{reason}\"}}");
+        count += server.metric(&name).await.unwrap_or_default();
+    }
+    count
+}
+
+/// Eve has liked and unliked p0 with 150 keys. The engine has forgotten the first ones.
+async fn with_used_keys(server: &Server) {
+    for n in 0..75 {
+        for (liked, name) in [(true, "on"), (false, "off")] {
+            let answer = set(server, liked, &format!("{name}-{n}")).await;
+            assert_eq!(answer["data"]["setLike"]["liked"], liked, "{answer}");
+        }
+    }
+    until("all is in the ledger", TIME_MAX, async || {
+        server.graphql("eve", SHOWN, json!({})).await["products"][0]["like"]["count"] == 0
+    })
+    .await;
+}
+
+async fn old_keys_move_no_board(setup: Setup) {
+    let mut stack = Stack::new(setup).await;
+    stack.arguments = ["--like-rate", "0"].map(str::to_owned).to_vec();
+    let server = Arc::new(stack.serve().await);
+    server.with_products(10).await;
+    for n in 1..10 {
+        server.toggle("fan", &format!("p{n}"), None).await;
+    }
+    with_used_keys(&server).await;
+    let rebuilt = rebuilds(&server).await;
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let watch = tokio::spawn({
+        let (server, is_over) = (server.clone(), is_over.clone());
+        async move {
+            let mut looks = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let shown = server.graphql("ann", SHOWN, json!({})).await;
+                assert_eq!(shown["products"][0]["like"]["count"], 0, "eve likes nothing: {shown}");
+                let nodes = shown["ranking"]["nodes"].as_array().unwrap();
+                assert!(nodes.iter().all(|node| node["productId"] != "p0"), "{shown}");
+                looks += 1;
+            }
+            looks
+        }
+    });
+    for n in 0..60 {
+        let answer = set(&server, true, &format!("on-{n}")).await;
+        // Its own answer, which says nothing of the present.
+        let told = &answer["data"]["setLike"];
+        let is_known = told["liked"] == true && told["durability"] == "COMMITTED";
+        assert!(is_known || answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE", "{answer}");
+    }
+    let refused = server.metric("acclaim_refused_entries_total").await.unwrap();
+    assert!(refused >= 40.0, "the engine had forgotten the keys, and the ledger refused {refused}");
+    is_over.store(true, Ordering::Relaxed);
+    assert!(watch.await.unwrap() > 20, "somebody has looked meanwhile");
+    assert_eq!(rebuilds(&server).await, rebuilt, "nothing is computed anew for it");
+    server.assert_verified().await;
+
+    // A new key counts.
+    set(&server, true, "new").await;
+    until("it counts", TIME_MAX, async || {
+        let shown = server.graphql("ann", SHOWN, json!({})).await;
+        let nodes = shown["ranking"]["nodes"].as_array().unwrap().clone();
+        nodes.iter().any(|node| node["productId"] == "p0" && node["score"] == 0.2)
+    })
+    .await;
+    assert_eq!(rebuilds(&server).await, rebuilt);
+    server.assert_verified().await;
+}
+
+/// The engine has forgotten the order and takes it again; the ledger refuses it, and so boards take it back.
+async fn a_refused_event_is_taken_back_once(setup: Setup) {
+    let limits = EngineLimits { partitions: 1, event_memory_ms: 1, ..EngineLimits::default() };
+    // After the epoch began, by the ledger's clock: what the engine does not remember is then taken for new.
+    let begins = Timestamp::now();
+    let node = Node::start(setup, limits, begins).await;
+    node.with_products(&["p0", "p1"]).await;
+    let generation = async || node.app.engine().board(&BoardId::daily()).await.unwrap().shown.map(|shown| shown.number);
+    until("the board is there", TIME_MAX, async || generation().await.is_some()).await;
+    let began = generation().await;
+    let passed = async || node.stack.count("SELECT seq FROM cursors").await;
+    node.app.record(&[order("o1", "p0", None), order("o2", "p1", None)]).await.unwrap();
+    until("both are in the ledger", TIME_MAX, async || passed().await == 2).await;
+    for round in 1..=3 {
+        node.set_clock(begins.plus_ms(round * 1_000));
+        node.app.record(&[order("o1", "p0", None)]).await.unwrap();
+        let entries = 2 + 2 * round as u64;
+        until("what takes it back is in the journal, and passed", TIME_MAX, async || passed().await == entries).await;
+        let page = node.app.page(&node.board("daily"), &PageStart::Rank(1), 10).await.unwrap();
+        assert_eq!(page.rows.total, 2);
+        let both = ["p1", "p0"].map(|product| (product.to_owned(), 0.6));
+        until("it counts once", TIME_MAX, async || node.shown().await.1 == both).await;
+        assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    }
+    assert_eq!(generation().await, began, "nothing was computed anew");
+    assert_eq!(node.stack.count("SELECT COUNT(*) FROM events").await, 2);
+    assert_eq!(node.stack.count("SELECT COUNT(*) FROM rejections").await, 0);
+    // A board that is computed from what the ledger has by now has nothing to take back.
+    let author = Author { name: "ada".to_owned(), at: begins, note: String::new() };
+    node.app.rebuild_board(&BoardId::daily(), None, &author).await.unwrap();
+    assert!(generation().await > began);
+    assert_eq!(node.shown().await.1, ["p1", "p0"].map(|product| (product.to_owned(), 0.6)));
+    assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
+}
+
+/// Old keys are likes like any other to the rate.
+async fn refused_likes_are_charged(setup: Setup) {
+    let mut stack = Stack::new(setup).await;
+    stack.arguments = ["--like-rate", "0"].map(str::to_owned).to_vec();
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    with_used_keys(&server).await;
+    server.terminate().await;
+    stack.arguments = ["--like-rate", "1", "--like-burst", "20"].map(str::to_owned).to_vec();
+    let server = stack.serve().await;
+    let began = std::time::Instant::now();
+    let (mut done, mut limited) = (0.0, 0);
+    for n in 0..50 {
+        let answer = set(&server, true, &format!("on-{n}")).await;
+        match answer["errors"][0]["extensions"]["code"].as_str() {
+            Some("RATE_LIMITED") => limited += 1,
+            Some("UNAVAILABLE") | None => done += 1.0,
+            Some(_) => panic!("{answer}"),
+        }
+    }
+    let allowed = (20.0 + began.elapsed().as_secs_f64() + 1.0) / 2.0;
+    assert!(done <= allowed && limited > 0, "{done} of 50, where {allowed} are allowed");
+}
