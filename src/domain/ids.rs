@@ -90,22 +90,49 @@ id!(
     IdempotencyKey, "the idempotency key", 64
 );
 id!(
-    /// An event. A producer's id is at most 128 bytes; 256 hold the id of a like, made of its key and user.
-    EventId, "the event id", 256
+    /// Who sends events: what a token names, as long as a user's id.
+    Producer, "the producer", 128
+);
+id!(
+    /// An event. A producer's id is at most 128 bytes; 320 hold it with its producer's name, and the id of a like, made of its
+    /// key and user.
+    EventId, "the event id", 320
 );
 
 impl EventId {
     /// Longest id a producer may choose, in bytes.
     pub const PRODUCER_LEN_MAX: usize = 128;
     const LIKE_PREFIX: &str = "like:";
+    const PRODUCER_PREFIX: &str = "by:";
 
-    /// Takes a producer's id. The ids of likes are a name space of their own, closed to producers.
+    /// Takes an id as a producer sends it. The ids of likes are a name space of their own, closed to producers, and so are those
+    /// that carry a producer.
     pub fn from_producer(text: &str) -> Result<Self, InvalidId> {
         check(text, "the event id", Self::PRODUCER_LEN_MAX)?;
         if text.starts_with(Self::LIKE_PREFIX) {
             return Err(InvalidId::Charset { what: "an event id that begins with \"like:\" is a like's; the rest" });
         }
+        if text.starts_with(Self::PRODUCER_PREFIX) {
+            return Err(InvalidId::Charset {
+                what: "an event id that begins with \"by:\" names its producer; the rest",
+            });
+        }
         Ok(Self(text.into()))
+    }
+
+    /// The id as it is stored of an event that belongs to a producer: no two producers' ids are ever the same. The name's length
+    /// comes first because both parts may hold a colon.
+    #[must_use]
+    pub fn of(&self, producer: &Producer) -> Self {
+        Self(format!("{}{}:{producer}:{self}", Self::PRODUCER_PREFIX, producer.as_str().len()).into())
+    }
+
+    /// The id as its producer has sent it, where this is one that carries its producer.
+    pub fn as_sent(&self) -> Option<Self> {
+        let (len, rest) = self.0.strip_prefix(Self::PRODUCER_PREFIX)?.split_once(':')?;
+        let (producer, sent) = rest.split_at_checked(len.parse().ok()?)?;
+        let sent = sent.strip_prefix(':')?;
+        (len == producer.len().to_string() && !producer.is_empty() && !sent.is_empty()).then(|| Self(sent.into()))
     }
 
     /// The id of the event that a like or unlike writes: the same user and key always give the same id, so that the
@@ -198,6 +225,24 @@ mod tests {
         assert!(longest.as_str().len() <= EventId::LEN_MAX);
         assert!(EventId::from_producer(longest.as_str()).is_err());
         assert_eq!(EventId::from_producer("536365-0").unwrap().like_key(), None);
+    }
+
+    #[test]
+    fn the_id_of_a_producers_event_carries_both_and_no_two_are_alike() {
+        let sent = |id: &str| EventId::from_producer(id).unwrap();
+        let of = |producer: &str, id: &str| sent(id).of(&Producer::new(producer).unwrap());
+        assert_eq!(of("shop", "o:1").as_str(), "by:4:shop:o:1");
+        assert_eq!(of("shop", "o:1").as_sent(), Some(sent("o:1")));
+        assert_ne!(of("a:b", "c"), of("a", "b:c"));
+        assert_eq!(of("a:b", "c").as_sent(), Some(sent("c")));
+        let longest = of(&"p".repeat(Producer::LEN_MAX), &"i".repeat(EventId::PRODUCER_LEN_MAX));
+        assert!(EventId::check(longest.as_str()).is_ok());
+        assert!(EventId::from_producer("by:4:shop:o1").is_err());
+        for plain in
+            ["o1", "by:", "by:4:shop", "by:4:shop:", "by:5:shop:o1", "by:04:shop:o1", "by:0::o1", "by:x:shop:o1"]
+        {
+            assert_eq!(EventId::from_stored(plain).as_sent(), None, "{plain}");
+        }
     }
 
     #[test]

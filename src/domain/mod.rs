@@ -31,7 +31,7 @@ pub use event::{Entry, EntryBody, Event, InvalidEvent, Undo};
 pub use explain::{Explanation, ScoreLine, ScoreSource};
 pub use feed::{ChangeKind, FeedPosition, FeedState, Place, RankChange, SnapshotReason, rank_changes};
 pub use finding::{Finding, Verdict};
-pub use ids::{BoardId, EventId, IdempotencyKey, InvalidId, ProductId, UserId};
+pub use ids::{BoardId, EventId, IdempotencyKey, InvalidId, Producer, ProductId, UserId};
 pub use period::{HalfLife, InvalidHalfLife, Period, Window};
 pub use points::Points;
 pub use position::{Cursors, InvalidPosition, Position, partition_of};

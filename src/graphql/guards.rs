@@ -7,7 +7,7 @@ use async_graphql::{Context, Enum, Guard, Result};
 
 use super::app;
 use super::errors::Failure;
-use crate::domain::UserId;
+use crate::domain::{Producer, UserId};
 use crate::ledger::Author;
 use crate::pipeline::AppError;
 
@@ -44,6 +44,8 @@ impl Role {
 pub struct Caller {
     pub user: Option<UserId>,
     pub roles: Vec<Role>,
+    /// To whom events belong that the caller records; `None` in open mode, where they belong to nobody.
+    pub producer: Option<Producer>,
 }
 
 /// For whom an operation runs.
@@ -59,7 +61,7 @@ pub type Viewing = Result<Option<UserId>, AppError>;
 
 impl Caller {
     /// Nobody, with no role.
-    pub const ANONYMOUS: &'static Self = &Self { user: None, roles: Vec::new() };
+    pub const ANONYMOUS: &'static Self = &Self { user: None, roles: Vec::new(), producer: None };
 
     /// Who calls this operation.
     pub fn of<'a>(ctx: &Context<'a>) -> Result<&'a Self, AppError> {
@@ -168,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn what_depends_on_the_caller_fails_where_it_runs_for_everyone() {
         let schema = Schema::new(Query, EmptyMutation, EmptySubscription);
-        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: vec![Role::User] };
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: vec![Role::User], ..Caller::default() };
         for query in ["{ depends }", "{ guarded }"] {
             let own = schema.execute(Request::new(query).data(Audience::One(caller.clone()))).await;
             assert!(own.errors.is_empty(), "{query}: {own:?}");

@@ -3,7 +3,7 @@
 use async_graphql::{Context, Object, Result};
 
 use super::errors::Failure;
-use super::guards::{Needs, Role, SignedIn, author};
+use super::guards::{Caller, Needs, Role, SignedIn, author};
 use super::types::adjust::{AdjustWeightsInput, CancelWeightsInput};
 use super::types::audit::{LETTERS_MAX, ReplayDeadLettersInput, ReplayPayload};
 use super::types::desk::{
@@ -17,6 +17,7 @@ use super::types::verify::{RepairInput, RepairPayload};
 use super::types::weights::WeightsPayload;
 use super::{app, inputs};
 use crate::domain::{BoardId, ProductId};
+use crate::pipeline::Recorder;
 
 #[derive(Default)]
 pub struct Mutation;
@@ -37,6 +38,8 @@ impl Mutation {
     }
 
     /// INGEST role. At most 500 events; one result each, in order; a repeated id is reported as a duplicate and changes nothing.
+    /// Events belong to their producer, whom the token names by its claim `producer`, or else `sub`: ids are the producer's own,
+    /// and nobody else reverses its events.
     #[graphql(guard = "Needs(Role::Ingest)")]
     async fn record_events(&self, ctx: &Context<'_>, input: RecordEventsInput) -> Result<RecordEventsPayload> {
         bounded("events", input.events.len(), EVENTS_MAX)?;
@@ -44,7 +47,9 @@ impl Mutation {
         if checked.events.is_empty() {
             return Ok(checked.answered(Vec::new(), None));
         }
-        let (outcomes, durability) = app(ctx).record(&checked.events).await?;
+        let caller = Caller::of(ctx)?;
+        let recorder = Recorder { producer: caller.producer.clone(), is_admin: caller.roles.contains(&Role::Admin) };
+        let (outcomes, durability) = app(ctx).record_by(&recorder, &checked.events).await?;
         Ok(checked.answered(outcomes, durability))
     }
 

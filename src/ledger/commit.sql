@@ -30,9 +30,9 @@ sent AS MATERIALIZED (
     SELECT *
     FROM UNNEST(
         {ids}, {partitions}, {epochs}, {seqs}, {signals}, {products}, {users}, {counts}, {occurred}, {recorded},
-        {reverses}
+        {reverses}, {as_sent}
     ) AS sent (
-        id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses
+        id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses, as_sent
     )
     WHERE (SELECT is_open FROM gate)
 ),
@@ -54,18 +54,22 @@ steps AS MATERIALIZED (
         ORDER BY id, epoch, seq
     ) AS fresh
 ),
--- The first event of an id stands, and the first reversal of an event; and a like only where it changes something, since
+-- The first event of an id stands, and the first reversal of an event; no producer's event has an id that belongs to nobody's;
+-- and a like only where it changes something, since
 -- the engine, having forgotten a key, may have taken the same like twice, and what followed it for the wrong way round.
 kept AS (
     INSERT INTO events
         (id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses)
-    SELECT sent.*
+    SELECT
+        sent.id, sent.partition, sent.epoch, sent.seq, sent.signal, sent.product_id, sent.user_id, sent.count,
+        sent.occurred_at, sent.recorded_at, sent.reverses
     FROM sent
     WHERE NOT EXISTS (
         SELECT 1 FROM steps
         WHERE steps.liked = steps.was
             AND (steps.partition, steps.epoch, steps.seq) = (sent.partition, sent.epoch, sent.seq)
     )
+    AND (SELECT events.id FROM events WHERE events.id = sent.as_sent) IS NULL
     ON CONFLICT DO NOTHING
     RETURNING id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at
 ),

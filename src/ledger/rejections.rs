@@ -41,10 +41,8 @@ pub enum EventState {
 /// Rows read at once: as many as a commit rejects at most, so that nearly always one look is enough.
 const PENDING_MAX: i64 = 4_000;
 
-type Row = (
-    (i16, i64, i64, String, Option<String>, Option<String>),
-    (Option<i16>, Option<String>, Option<i64>, Option<At>),
-);
+type Row =
+    ((i16, i64, i64, String, Option<String>, Option<String>), (Option<i16>, Option<String>, Option<i64>, Option<At>));
 
 /// The oldest ones.
 pub(super) async fn pending(db: &Db) -> Result<Vec<Rejection>> {

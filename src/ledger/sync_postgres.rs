@@ -105,6 +105,9 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<Nullable<Text>>, _>(
             events().map(|(.., event)| event.reverses.as_ref().map(|id| id.as_str())).collect::<Vec<_>>(),
         )
+        .bind::<Array<Nullable<Text>>, _>(
+            events().map(|(.., event)| event.id.as_sent().map(|id| id.to_string())).collect::<Vec<_>>(),
+        )
         // dead_lettered
         .bind::<Instant, _>(At(Timestamp::now()))
         .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.id.as_str()).collect::<Vec<_>>())
@@ -131,9 +134,7 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
                 .collect::<Vec<_>>(),
         )
         .bind::<Array<SmallInt>, _>(dead_lettered().map(|(.., event)| event.signal.code()).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(
-            dead_lettered().map(|(.., event)| storable(event.product.as_str())).collect::<Vec<_>>(),
-        )
+        .bind::<Array<Text>, _>(dead_lettered().map(|(.., event)| storable(event.product.as_str())).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(dead_lettered().map(|(.., event)| event.count).collect::<Vec<_>>())
         .bind::<Array<Instant>, _>(dead_lettered().map(|(.., event)| At(event.occurred_at)).collect::<Vec<_>>())
 }

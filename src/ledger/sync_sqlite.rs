@@ -196,7 +196,8 @@ fn move_cursors(conn: &mut SqliteConnection, moves: &[(i16, Position, Position)]
 
 /// Inserts what is new, and says which are not, by their places in the list.
 fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) -> QueryResult<Vec<usize>> {
-    let idle = idle_likes(conn, events)?;
+    let mut idle = idle_likes(conn, events)?;
+    idle.extend(taken_ids(conn, events)?);
     let rows: Vec<_> = events
         .iter()
         .enumerate()
@@ -257,6 +258,18 @@ fn idle_likes(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) ->
         }
     }
     Ok(idle)
+}
+
+/// Producers' events whose ids belong to nobody's, by their places in the list.
+fn taken_ids(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) -> QueryResult<Vec<usize>> {
+    let sent = events.iter().enumerate().filter_map(|(place, (.., event))| Some((place, event.id.as_sent()?)));
+    let sent: Vec<_> = sent.collect();
+    if sent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<_> = sent.iter().map(|(_, id)| id).collect();
+    let known: HashSet<_> = list(KNOWN, &ids)?.load::<Known>(conn)?.into_iter().map(|row| row.id).collect();
+    Ok(sent.into_iter().filter(|(_, id)| known.contains(id.as_str())).map(|(place, _)| place).collect())
 }
 
 #[derive(QueryableByName)]

@@ -63,7 +63,7 @@ pub use periods::{Found, Meant};
 pub use preview::Trial;
 pub use project::project;
 pub use read::like_count;
-pub use record::{EventResult, NewEvent};
+pub use record::{EventResult, NewEvent, Recorder};
 pub use sync::sync;
 pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag, examine_owner};
 

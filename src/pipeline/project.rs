@@ -21,8 +21,7 @@ use super::fault::{Fault, in_time};
 use super::rebuild::rebuild;
 use super::tail::{Settled, Tail};
 use crate::domain::{
-    BoardId, Cursors, EntryBody, FeedState, PageStart, Period, Points, ProductId, Scoring,
-    SnapshotReason, Timestamp,
+    BoardId, Cursors, EntryBody, FeedState, PageStart, Period, Points, ProductId, Scoring, SnapshotReason, Timestamp,
 };
 use crate::engine::{Apply, Backoff, Build, Move, Progress};
 use crate::ledger::{BoardDefinition, Definitions};

@@ -10,7 +10,9 @@ use super::fault::before_write;
 use super::intake::{Acknowledged, busy};
 use super::progress::End;
 use super::{App, AppError, Durability, RETRY_AFTER_MS, Result};
-use crate::domain::{Event, EventId, InvalidEvent, Position, ProductId, Signal, Timestamp, UserId, partition_of};
+use crate::domain::{
+    Event, EventId, InvalidEvent, Position, Producer, ProductId, Signal, Timestamp, UserId, partition_of,
+};
 use crate::engine::{Original, RecordOutcome, RecordRequest};
 use crate::ledger::EventState;
 
@@ -25,6 +27,15 @@ pub struct NewEvent {
     /// `None` for now.
     pub occurred_at: Option<Timestamp>,
     pub reverses: Option<EventId>,
+}
+
+/// Who records events.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorder {
+    /// To whom they belong; `None` where they belong to nobody, as all did once.
+    pub producer: Option<Producer>,
+    /// Whether events that belong to nobody may be reversed.
+    pub is_admin: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,14 +91,50 @@ impl NewEvent {
 }
 
 impl App {
-    /// Records events; one result each, in order. The durability is that of all that were recorded; `None` where none was.
+    /// Records events that belong to nobody, as [`Self::record_by`].
     pub async fn record(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Option<Durability>)> {
-        let recorded = self.record_all(events).await;
+        self.record_by(&Recorder::default(), events).await
+    }
+
+    /// Records events; one result each, in order. The durability is that of all that were recorded; `None` where none was.
+    pub async fn record_by(
+        &self,
+        recorder: &Recorder,
+        events: &[NewEvent],
+    ) -> Result<(Vec<EventResult>, Option<Durability>)> {
+        let recorded = match &recorder.producer {
+            None => self.record_all(events).await,
+            Some(producer) => match self.owned(producer, recorder.is_admin, events).await {
+                Ok(events) => self.record_all(&events).await,
+                Err(error) => Err(error),
+            },
+        };
         match &recorded {
             Ok((results, _)) => results.iter().for_each(|result| self.metrics.events(result.outcome(), 1)),
             Err(error) => self.metrics.events(error.outcome(), events.len()),
         }
         recorded
+    }
+
+    /// The events as they are stored: their ids, and those that they reverse, are the producer's own. An admin may reverse what
+    /// belongs to nobody, where the producer has no such event.
+    async fn owned(&self, producer: &Producer, is_admin: bool, events: &[NewEvent]) -> Result<Vec<NewEvent>> {
+        let reversed = events.iter().filter(|_| is_admin).filter_map(|event| event.reverses.as_ref());
+        let ids: Vec<_> = reversed.flat_map(|id| [id.clone(), id.of(producer)]).collect();
+        let known: HashMap<EventId, Original> = match ids[..] {
+            [] => HashMap::new(),
+            _ => before_write(self, self.ledger.originals(&ids)).await?.into_iter().collect(),
+        };
+        let original = |id: &EventId| {
+            let own = id.of(producer);
+            if known.contains_key(id) && !known.contains_key(&own) { id.clone() } else { own }
+        };
+        let own = |event: &NewEvent| NewEvent {
+            id: event.id.of(producer),
+            reverses: event.reverses.as_ref().map(original),
+            ..event.clone()
+        };
+        Ok(events.iter().map(own).collect())
     }
 
     async fn record_all(&self, events: &[NewEvent]) -> Result<(Vec<EventResult>, Option<Durability>)> {
@@ -108,7 +155,8 @@ impl App {
             if rows[index].is_none() {
                 continue;
             }
-            if earlier.contains_key(&new.id) {
+            // What belongs to nobody keeps its id from everybody.
+            if earlier.contains_key(&new.id) || new.id.as_sent().is_some_and(|sent| earlier.contains_key(&sent)) {
                 recording.results[index] = EventResult::Duplicate;
                 continue;
             }
@@ -291,8 +339,8 @@ impl App {
         let is_old = |event: &&NewEvent| event.reverses.is_some() || event.occurred_at.is_some_and(|at| at <= horizon);
         // An engine that was lost has forgotten what came just before; while the ledger is away, that is left to its commit.
         let is_young = began_at.plus_ms(memory_ms) > self.now() && !self.is_ledger_away();
-        let ids: Vec<_> =
-            events.iter().filter(|event| is_young || is_old(event)).map(|event| event.id.clone()).collect();
+        let looked_up = events.iter().filter(|event| is_young || is_old(event));
+        let ids: Vec<_> = looked_up.flat_map(|event| [Some(event.id.clone()), event.id.as_sent()]).flatten().collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }

@@ -166,7 +166,15 @@ impl World {
             let places: Vec<_> = (0..3).map(place).collect();
             app.ledger().write_results(definition, &before, &places, Basis::default()).await.unwrap();
         }
-        Self { app, stack, clock, events: Vec::new(), likes_wait: AtomicBool::new(false), weight_rules: Vec::new(), version: 0 }
+        Self {
+            app,
+            stack,
+            clock,
+            events: Vec::new(),
+            likes_wait: AtomicBool::new(false),
+            weight_rules: Vec::new(),
+            version: 0,
+        }
     }
 
     async fn take(&mut self, step: &Step) {

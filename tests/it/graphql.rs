@@ -68,7 +68,7 @@ impl Site {
     }
 
     fn ann() -> Caller {
-        Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() }
+        Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), ..Caller::default() }
     }
 
     async fn ask(&self, query: &str, variables: Value) -> Value {

@@ -27,7 +27,7 @@ const LIVE: &str = "subscription($top: Int! = 10, $resume: String, $maxRate: Flo
 type Events = BoxStream<'static, Payload>;
 
 fn user(name: &str) -> Caller {
-    Caller { user: Some(UserId::new(name).unwrap()), roles: Role::ALL.to_vec() }
+    Caller { user: Some(UserId::new(name).unwrap()), roles: Role::ALL.to_vec(), ..Caller::default() }
 }
 
 async fn watch(site: &Site, variables: Value) -> Events {

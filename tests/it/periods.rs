@@ -109,7 +109,7 @@ async fn a_day_that_clocks_enter_twice_holds_its_instants(setup: Setup) {
     node.with_products(&["a", "b"]).await;
     let api = Api::new(Hub::start(&node.app), DocumentLimits::default());
     let data = async |document: &str| {
-        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), ..Caller::default() };
         let answer =
             serde_json::from_slice::<Value>(&api.run(Request::new(document), caller, "test").await.payload).unwrap();
         assert!(answer.get("errors").is_none(), "{document}: {answer}");

@@ -96,7 +96,9 @@ impl RedisEngine {
             while !rest.is_empty() {
                 let (batch, later) = rest.split_at(batch_len(rest));
                 match batch {
-                    [heavy] if heavy.likes.len() + heavy.unliked.len() > LOAD_VALUES_MAX => self.load_heavy(epoch, *partition, heavy).await?,
+                    [heavy] if heavy.likes.len() + heavy.unliked.len() > LOAD_VALUES_MAX => {
+                        self.load_heavy(epoch, *partition, heavy).await?
+                    }
                     _ => self.load_batch(epoch, *partition, batch, None).await?,
                 }
                 rest = later;

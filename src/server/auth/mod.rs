@@ -17,7 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::UserId;
+use crate::domain::{Producer, UserId};
 use crate::graphql::errors::Failure;
 use crate::graphql::guards::{Caller, Role};
 pub use jwks::Source;
@@ -120,7 +120,7 @@ impl Auth {
         match (self, credentials) {
             (Self::Open, user) => {
                 let user = user.map(UserId::new).transpose().map_err(|error| unauthenticated(error.to_string()))?;
-                Ok(Identity::lasting(Caller { user, roles: Role::ALL.to_vec() }))
+                Ok(Identity::lasting(Caller { user, roles: Role::ALL.to_vec(), producer: None }))
             }
             (Self::Tokens(_), None) => Ok(Identity::lasting(Caller::default())),
             (Self::Tokens(keys), Some(credentials)) => match credentials.split_once(' ') {
@@ -317,6 +317,13 @@ fn identity(claims: &Map<String, Value>) -> Result<Identity, Failure> {
     let wrong = |what: &str| unauthenticated(format!("the token is not valid: {what}"));
     let user = claims.get("sub").and_then(Value::as_str).ok_or_else(|| wrong(SUB))?;
     let user = UserId::new(user).map_err(|error| unauthenticated(format!("the token's sub: {error}")))?;
+    let producer = match claims.get("producer") {
+        None | Some(Value::Null) => user.as_str(),
+        Some(Value::String(producer)) => producer,
+        Some(_) => return Err(wrong("its producer must be a string")),
+    };
+    let producer =
+        Producer::new(producer).map_err(|error| unauthenticated(format!("the token's producer: {error}")))?;
     // Seconds since 1970, perhaps with a fraction.
     let exp = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| wrong(EXP))?;
     // One issuer, by RFC 7519: with a list, each of several could pass for any other.
@@ -330,7 +337,11 @@ fn identity(claims: &Map<String, Value>) -> Result<Identity, Failure> {
         roles(claims.get("roles")).ok_or_else(|| wrong("its roles must be a list of strings, as [\"USER\"]"))?;
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let token = TokenId { jti, sub: user.to_string(), iat: claims.get("iat").and_then(Value::as_f64) };
-    Ok(Identity { caller: Caller { user: Some(user), roles }, expires_at, token: Some(token) })
+    Ok(Identity {
+        caller: Caller { user: Some(user), roles, producer: Some(producer) },
+        expires_at,
+        token: Some(token),
+    })
 }
 
 /// `None` where the claim is not a list of strings. Another form is never taken for no roles: whoever made the token meant

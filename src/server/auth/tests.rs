@@ -116,7 +116,11 @@ fn public_keys() -> Keys {
 
 #[test]
 fn good_tokens_name_their_holder() {
-    let ann = Caller { user: Some(UserId::new("ann").unwrap()), roles: vec![Role::Admin, Role::User] };
+    let ann = Caller {
+        user: Some(UserId::new("ann").unwrap()),
+        roles: vec![Role::Admin, Role::User],
+        producer: Some(Producer::new("ann").unwrap()),
+    };
     assert_eq!(caller(&secret_keys(), &by_secret(&claims())), Ok(ann.clone()));
     let own = Claims {
         sub: "ann".into(),

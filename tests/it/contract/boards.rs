@@ -109,7 +109,10 @@ pub async fn builds_and_switches(make: Make) {
     let second = Generation { number: 2, build: rolled };
     assert_eq!(engine.whole(&board).await.unwrap(), Some((second.clone(), cursors([5, 5]), places(&[("tin", 2)]))));
     let survey = engine.board(&board).await.unwrap();
-    assert_eq!(survey, BoardSurvey { shown: Some(second), cursors: vec![(2, cursors([5, 5]))], ..BoardSurvey::default() });
+    assert_eq!(
+        survey,
+        BoardSurvey { shown: Some(second), cursors: vec![(2, cursors([5, 5]))], ..BoardSurvey::default() }
+    );
     // Boards share nothing.
     assert_eq!(engine.board(&BoardId::likes()).await.unwrap(), BoardSurvey::default());
 }

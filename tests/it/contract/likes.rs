@@ -100,7 +100,10 @@ pub async fn refuses_a_key_of_another_product(make: Make) {
     assert_eq!(toggle(engine, "bob", "jug", "same", 1).await, LikeOutcome::Conflict);
     let answer = LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, 9) };
     let answers = vec![(key("old"), product("a cup"), answer)];
-    engine.load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], unliked: vec![], answers }], at(0)).await.unwrap();
+    engine
+        .load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], unliked: vec![], answers }], at(0))
+        .await
+        .unwrap();
     assert_eq!(toggle(engine, "cat", "a jug", "old", 1).await, LikeOutcome::Conflict);
     assert_eq!(toggle(engine, "cat", "a cup", "old", 1).await, LikeOutcome::Replayed(answer));
     // A key is its user's own.
@@ -182,7 +185,10 @@ pub async fn likes_again_at_the_time_of_the_first(make: Make) {
     assert_eq!(held().await, []);
     assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(100)).await.unwrap(), Some(vec![None]));
     assert_eq!(click("cup", "k3", 999).await, (1, 0), "soon after");
-    assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(999)).await.unwrap(), Some(vec![Some(at(0))]));
+    assert_eq!(
+        engine.viewer_likes(1, &user("ann"), &[product("cup")], at(999)).await.unwrap(),
+        Some(vec![Some(at(0))])
+    );
     assert_eq!(click("cup", "k4", 5_000).await, (-1, 0));
     assert_eq!(click("cup", "k5", 5_001).await, (1, 5_001), "the first was long ago");
     assert_eq!(click("cup", "k6", 5_002).await, (-1, 5_001));
@@ -204,9 +210,15 @@ pub async fn likes_again_at_the_time_of_the_first(make: Make) {
     let unliked = vec![(product("cup"), at(7_000)), (product("jug"), at(6_900)), (product("cup"), at(7_100))];
     let bob = UserLikes { user: user("cat"), likes: vec![(product("jug"), at(6_950))], unliked, answers: vec![] };
     engine.load_likes(1, &[bob], at(7_200)).await.unwrap();
-    assert!(matches!(toggle(engine, "cat", "cup", "k1", 7_200).await, LikeOutcome::Done(LikeAnswer { liked: true, .. })));
+    assert!(matches!(
+        toggle(engine, "cat", "cup", "k1", 7_200).await,
+        LikeOutcome::Done(LikeAnswer { liked: true, .. })
+    ));
     assert_eq!(occurred().await, (1, 7_100));
-    assert!(matches!(toggle(engine, "cat", "jug", "k2", 7_200).await, LikeOutcome::Done(LikeAnswer { liked: false, .. })));
+    assert!(matches!(
+        toggle(engine, "cat", "jug", "k2", 7_200).await,
+        LikeOutcome::Done(LikeAnswer { liked: false, .. })
+    ));
     assert_eq!(occurred().await, (-1, 6_950));
 }
 

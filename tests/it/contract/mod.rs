@@ -112,7 +112,10 @@ fn event_id(id: &str) -> EventId {
 
 async fn load(engine: &dyn Engine, epoch: u64, id: &str, likes: &[(&str, i64)]) {
     let likes = likes.iter().map(|(id, ms)| (product(id), at(*ms))).collect();
-    engine.load_likes(epoch, &[UserLikes { user: user(id), likes, unliked: vec![], answers: vec![] }], at(0)).await.unwrap();
+    engine
+        .load_likes(epoch, &[UserLikes { user: user(id), likes, unliked: vec![], answers: vec![] }], at(0))
+        .await
+        .unwrap();
 }
 
 /// A like in epoch 1.

@@ -1,6 +1,6 @@
 //! Commits: what they change, what they refuse, and who wins.
 
-use acclaim::domain::{Event, EventId, Position, Signal, Timestamp};
+use acclaim::domain::{Event, EventId, Position, Producer, Signal, Timestamp};
 use acclaim::ledger::{Batch, Commit, DeadLetter, EventState, LedgerError};
 
 use super::snapshot::{ALL, segment, snapshot};
@@ -154,6 +154,20 @@ over_both! {
         // Everything refused is a commit as well.
         assert_eq!(ledger.push(1, first.clone()).await, first);
         assert_eq!(cursor(&ledger, 1).await, Position::new(0, 2));
+        ledger.assert_sound().await;
+    }
+
+    async fn an_id_that_belongs_to_nobody_is_taken_for_all(ledger: Fresh) {
+        let shop = Producer::new("shop").unwrap();
+        let own = |id: &str, producer: &Producer| {
+            let plain = event(id, Signal::Order, "mug", 1, 0);
+            Event { id: plain.id.of(producer), ..plain }
+        };
+        ledger.push(0, vec![event("o1", Signal::Order, "mug", 3, 0), own("o2", &shop)]).await;
+        let thief = Producer::new("thief").unwrap();
+        let sent = vec![own("o1", &shop), own("o2", &shop), own("o2", &thief), own("o3", &shop)];
+        assert_eq!(ledger.push(1, sent.clone()).await, sent[..2]);
+        assert_eq!(activity(&ledger).await, [("mug".into(), Signal::Order, 3 + 1 + 2)]);
         ledger.assert_sound().await;
     }
 

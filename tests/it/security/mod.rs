@@ -8,6 +8,7 @@ mod flood;
 mod foreign;
 mod limited;
 mod pages;
+mod producers;
 mod revoked;
 mod schema;
 mod scores;

@@ -42,7 +42,10 @@ async fn events_belong_to_their_producer(setup: Setup) {
     server.with_products(1).await;
     // In open mode they belong to nobody.
     let recorded = server.graphql("shop", RECORD, json!({ "events": [order("old-1"), order("old-2")] })).await;
-    assert_eq!((&recorded["recordEvents"]["recorded"], &recorded["recordEvents"]["durability"]), (&json!(2), &json!("COMMITTED")));
+    assert_eq!(
+        (&recorded["recordEvents"]["recorded"], &recorded["recordEvents"]["durability"]),
+        (&json!(2), &json!("COMMITTED"))
+    );
     server.terminate().await;
     stack.arguments = ["--jwt-secret", SECRET].map(str::to_owned).to_vec();
     let server = stack.serve().await;

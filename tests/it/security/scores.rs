@@ -4,16 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, PageStart, Timestamp};
-use acclaim::engine::EngineLimits;
+use acclaim::domain::{BoardId, PageStart, Timestamp, UserId};
+use acclaim::engine::{Desired, EngineLimits};
 use acclaim::ledger::Author;
+use acclaim::pipeline::LikeResult;
 use serde_json::{Value, json};
 
-use crate::support::node::{Node, order};
+use crate::support::node::{Node, order, product};
 use crate::support::stack::{Server, Setup, Stack};
 use crate::support::until;
 
-crate::both_setups!(old_keys_move_no_board, a_refused_event_is_taken_back_once, refused_likes_are_charged,);
+crate::both_setups!(
+    old_keys_move_no_board,
+    a_refused_event_is_taken_back_once,
+    refused_likes_are_charged,
+    a_like_that_comes_again_is_not_fresh,
+);
 
 const TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -160,4 +166,54 @@ async fn refused_likes_are_charged(setup: Setup) {
     }
     let allowed = (20.0 + began.elapsed().as_secs_f64() + 1.0) / 2.0;
     assert!(done <= allowed && limited > 0, "{done} of 50, where {allowed} are allowed");
+}
+
+/// On a board where points fade, a like that is taken back and given again is as old as it was; a day later it is new.
+async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
+    let begins = Timestamp::now();
+    let node = Node::start(setup, EngineLimits { like_rate: 0, ..EngineLimits::default() }, begins).await;
+    node.with_products(&["p0", "p1"]).await;
+    let user = |name: &str| UserId::new(name).unwrap();
+    let set = async |name: &str, what: &str, liked: bool| {
+        let (user, product) = (user(name), product(what));
+        until("the like is done", TIME_MAX, async || {
+            let done = node.app.like(&user, &product, Desired::Exactly(liked), None).await;
+            matches!(done, Ok(LikeResult::Done { liked: is_liked, .. }) if is_liked == liked)
+        })
+        .await;
+    };
+    let scores = async || {
+        let (_, places) = node.shown_on("trending").await;
+        let of = |what: &str| places.iter().find(|(product, _)| product == what).map_or(0.0, |(_, score)| *score);
+        (of("p0"), of("p1"))
+    };
+    set("ann", "p0", true).await;
+    set("eve", "p1", true).await;
+    let even = |(one, other): (f64, f64)| one > 0.0 && one == other;
+    until("both are liked", TIME_MAX, async || even(scores().await)).await;
+    for (round, (hours, is_forgotten)) in [(2, false), (9, true), (20, false)].into_iter().enumerate() {
+        node.set_clock(begins.plus_ms(hours * 3_600_000));
+        set("eve", "p1", false).await;
+        if is_forgotten {
+            node.app.engine().forget_likes(&[user("eve")]).await.unwrap();
+        }
+        set("eve", "p1", true).await;
+        until("all is in the ledger", TIME_MAX, async || {
+            node.stack.count("SELECT COUNT(*) FROM events WHERE product_id = 'p1'").await == 3 + 2 * round as u64
+        })
+        .await;
+        until("both are liked still, and as old", TIME_MAX, async || even(scores().await)).await;
+        let occurred = "SELECT COUNT(DISTINCT occurred_at) FROM events WHERE product_id = 'p1'";
+        assert_eq!(node.stack.count(occurred).await, 1, "after {hours} hours");
+    }
+    node.set_clock(begins.plus_ms(25 * 3_600_000));
+    set("eve", "p1", false).await;
+    set("eve", "p1", true).await;
+    until("the like of another day is new", TIME_MAX, async || {
+        let (old, new) = scores().await;
+        old > 0.0 && new > old
+    })
+    .await;
+    assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
+    node.stop().await;
 }

@@ -198,7 +198,11 @@ impl Pair {
                     .map(|(user, likes, keys)| UserLikes {
                         user: user_of(*user),
                         likes: likes.iter().map(|n| (product_of(*n), self.now().minus_ms(i64::from(*n)))).collect(),
-                        unliked: likes.iter().rev().map(|n| (product_of(n % 5), self.now().minus_ms(i64::from(*n) * 40))).collect(),
+                        unliked: likes
+                            .iter()
+                            .rev()
+                            .map(|n| (product_of(n % 5), self.now().minus_ms(i64::from(*n) * 40)))
+                            .collect(),
                         answers: keys
                             .iter()
                             .map(|n| (key(&format!("key{n}")), product_of(n % 3), self.stored_answer(*n)))
