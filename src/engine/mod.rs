@@ -19,12 +19,14 @@
 //! comparable step by step.
 
 mod backoff;
+mod events;
 mod limits;
 pub mod memory;
 pub mod redis;
 mod survey;
 
 pub use backoff::Backoff;
+pub use events::{Original, RecordOutcome, RecordRequest};
 pub use limits::EngineLimits;
 pub use survey::{PartitionSurvey, Survey};
 
@@ -35,7 +37,7 @@ use futures_util::stream::BoxStream;
 
 use crate::domain::{
     Basis, BoardId, Cursors, Entry, EventId, FeedState, IdempotencyKey, PageStart, Place, Points, Position, ProductId,
-    Rows, Signal, SnapshotReason, Timestamp, Undo, UserId,
+    Rows, SnapshotReason, Timestamp, Undo, UserId,
 };
 
 /// Why a step gave no answer.
@@ -122,45 +124,6 @@ pub struct UserLikes {
     pub unliked: Vec<(ProductId, Timestamp)>,
     /// Oldest first, each with the product that the key was used for.
     pub answers: Vec<(IdempotencyKey, ProductId, LikeAnswer)>,
-}
-
-/// What an earlier event added, for the reversal that takes it back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Original {
-    pub signal: Signal,
-    pub product: ProductId,
-    pub count: i64,
-    pub occurred_at: Timestamp,
-    /// Whether a reversal has taken it back.
-    pub reversed: bool,
-}
-
-/// An event to record. All of one call's requests go to one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordRequest {
-    pub id: EventId,
-    pub signal: Signal,
-    pub product: ProductId,
-    pub user: Option<UserId>,
-    /// Ignored for a reversal, which takes back what the original added.
-    pub count: i64,
-    /// Ignored for a reversal, which has the original's.
-    pub occurred_at: Timestamp,
-    /// The event to take back, and what the ledger knows of it where the engine was found not to remember it.
-    pub reverses: Option<(EventId, Option<Original>)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordOutcome {
-    Recorded(Position),
-    /// The id was seen before, or the event to be reversed has been reversed. Nothing was written.
-    Duplicate,
-    /// The event to be reversed is not remembered, and the request does not say what it added. Nothing was written.
-    UnknownOriginal,
-    /// The original has another product or signal than the request names. Nothing was written.
-    Mismatch,
-    /// The journal is too long, or too old. Nothing was written.
-    Busy,
 }
 
 /// Memory of the engine's server.
