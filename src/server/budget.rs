@@ -159,7 +159,8 @@ mod tests {
     }
 
     fn payer(user: Option<&str>, roles: &[Role], address: &str) -> Option<Payer> {
-        let caller = Caller { user: user.map(|user| UserId::new(user).unwrap()), roles: roles.to_vec() };
+        let user = user.map(|user| UserId::new(user).unwrap());
+        let caller = Caller { user, roles: roles.to_vec(), producer: None };
         let identity = Identity::lasting(caller);
         Payer::of(&identity, true, address.parse().unwrap(), &Proxies::default())
     }
