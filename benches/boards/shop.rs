@@ -104,7 +104,7 @@ impl Shop {
     }
 
     async fn ask(&self, document: &str) {
-        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec() };
+        let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), producer: None };
         let answer = self.api.run(acclaim::graphql::Request::new(document), caller, "bench").await;
         assert_eq!(answer.code, "OK", "{:?}", answer.payload);
     }

@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(reason("id", b""), "the event id is empty");
         assert_eq!(reason("user", &[b'u'; 129]), "the user id has 129 bytes; at most 128 are allowed");
         let EntryBody::Malformed { raw, reason } = entry(&[("x", b"\xff")]).body else { panic!() };
-        assert_eq!((raw.as_str(), reason.as_str()), (r#"["x",[255]]"#, "there is no signal"));
+        assert_eq!((raw.as_str(), reason.as_str()), (r#"["x",[255]]"#, "there is no id"));
         let EntryBody::Malformed { raw, .. } = entry(&[]).body else { panic!() };
         assert_eq!(raw, "");
     }

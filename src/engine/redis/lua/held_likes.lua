@@ -10,7 +10,7 @@ for i = 2, #KEYS do
   else
     room = room - redis.call('ZCARD', KEYS[i])
     if i > 2 and room < 0 then break end
-    reply[i] = redis.call('ZRANGEBYSCORE', KEYS[i], 0, '+inf')
+    reply[i] = redis.call('ZRANGE', KEYS[i], 0, '+inf', 'BYSCORE')
   end
 end
 return reply

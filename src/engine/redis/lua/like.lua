@@ -75,11 +75,12 @@ else
     redis.call('ZADD', KEYS[3], occurred_at, product)
     -- What was unliked makes room, the oldest first, which stands last below 0.
     if redis.call('ZCARD', KEYS[3]) > likes_max + 1 then
-      local oldest = redis.call('ZREVRANGEBYSCORE', KEYS[3], '(0', '-inf', 'LIMIT', 0, 1)[1]
+      local oldest = redis.call('ZRANGE', KEYS[3], '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
       if oldest then redis.call('ZREM', KEYS[3], oldest) end
     end
   else
-    redis.call('ZREMRANGEBYSCORE', KEYS[3], string.format('%.0f', again - now), '(0')
+    local lapsed = redis.call('ZRANGE', KEYS[3], string.format('%.0f', again - now), '(0', 'BYSCORE')
+    for i = 1, #lapsed do redis.call('ZREM', KEYS[3], lapsed[i]) end
     if now - tonumber(liked_at) < again then
       redis.call('ZADD', KEYS[3], '-' .. liked_at, product)
     else
