@@ -130,7 +130,7 @@ fn corpus() -> Vec<(String, Vec<u8>, &'static str)> {
             format!("[{}]", vec![r#"{"query":"{ __typename }"}"#; 5_000].join(",")).into_bytes(),
             "BAD_USER_INPUT",
         ),
-        ("many ids", variables(json!({ "ids": ids })).to_string().into_bytes(), "ids"),
+        ("many ids", variables(json!({ "ids": ids })).to_string().into_bytes(), "variables"),
         (
             "a variable of another kind",
             variables(json!({ "ids": "x".repeat(500_000) })).to_string().into_bytes(),

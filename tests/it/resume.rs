@@ -65,6 +65,11 @@ async fn a_client_that_retries_with_its_first_position_shows_the_board(setup: Se
 
     let mut socket = Socket::connect(&server.url, json!({})).await;
     subscribe(&mut socket, "live", first.clone()).await;
+    let open = "{ admin { system { subscriptions } } }";
+    until("it has begun", TIME_MAX, async || {
+        server.graphql("boss", open, json!({})).await["admin"]["system"]["subscriptions"] == 1
+    })
+    .await;
     record(&server, json!([{ "id": "x", "signal": "ORDER", "productId": "p0", "count": 9 }])).await;
     view.follow_until(&mut socket, "p0 leads", async |shown| shown[0].0 == "p0").await;
     assert!(view.reasons.is_empty(), "nothing had been missed, so changes came: {:?}", view.reasons);

@@ -175,7 +175,7 @@ impl Documents {
                 form
             }
         };
-        weight::check_copies(&variables, &form.uses, form.steps.len()).map_err(refused)?;
+        weight::check_copies(&variables, weight, &form.uses, form.steps.len()).map_err(refused)?;
         Ok(Prepared { form, variables })
     }
 
@@ -413,14 +413,14 @@ mod tests {
         };
         let ids = |count: usize| json!({ "ids": vec!["a"; count], "other": vec!["a"; 300_000] });
         let once = "query($ids: [ID!]!) { products(ids: $ids) { id } }";
-        assert_eq!(refused(once, ids(50_000)), None, "and what is not declared is not looked at");
+        assert_eq!(refused(once, ids(30_000)), None, "and what is not declared is not looked at");
         assert_eq!(refused(once, ids(200_000)), Some("variables"));
         let long = json!({ "ids": ["a".repeat(8_000_000)] });
         assert_eq!(refused(once, long), Some("variables"));
         let often: String = (0..20).map(|n| format!("p{n}: products(ids: $ids) {{ id }} ")).collect();
         let often = format!("query($ids: [ID!]!) {{ {often} }}");
         assert_eq!(refused(&often, ids(100)), None);
-        assert_eq!(refused(&often, ids(50_000)), Some("variableUses"));
+        assert_eq!(refused(&often, ids(30_000)), Some("variableUses"));
         let rows = "query($b: ID!) { boards { current { entries { nodes { product { currentRank(board: $b) } } } } } }";
         assert_eq!(refused(rows, json!({ "b": "daily" })), None);
         assert_eq!(refused(rows, json!({ "b": "x".repeat(2_000) })), Some("variableUses"));

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use apollo_compiler::Node;
 use apollo_compiler::ast::{Argument, FieldDefinition, Type, Value as Literal};
 use apollo_compiler::executable::{self, DirectiveList, ExecutableDocument, Operation, SelectionSet};
-use apollo_compiler::parser::{SourceMap, SourceSpan};
+use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
 use apollo_compiler::schema::ExtendedType;
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{ExecutableDocument as Lowered, OperationType};
@@ -312,13 +312,18 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A place in a document as graphql-js tells it: lines end with CR, LF or both, columns are UTF-16 units.
+/// Longest line that is looked at for a column: a field costs next to nothing, however long its document is.
+const LINE_LEN_MAX: usize = 1_000;
+
+/// A place in a document. Columns are UTF-16 units as graphql-js counts them, and bytes far into a long line.
 fn place(sources: &SourceMap, span: Option<SourceSpan>) -> Pos {
-    let before = span.and_then(|span| sources.get(&span.file_id())?.source_text().get(..span.offset()));
-    let Some(before) = before else { return Pos::default() };
-    let breaks = |text: &str| text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
-    let line = before.rfind(['\n', '\r']).map_or(before, |at| &before[at + 1..]);
-    Pos { line: breaks(before) + 1, column: line.encode_utf16().count() + 1 }
+    let found = span.and_then(|span| Some((span, span.line_column_range(sources)?.start)));
+    let Some((span, LineColumn { line, column })) = found else { return Pos::default() };
+    let source = sources.get(&span.file_id());
+    let before =
+        source.and_then(|source| source.source_text().get((span.offset() + 1).checked_sub(column)?..span.offset()));
+    let units = before.filter(|before| before.len() <= LINE_LEN_MAX).map(|before| before.encode_utf16().count() + 1);
+    Pos { line, column: units.unwrap_or(column) }
 }
 
 /// 5.3.2. apollo-compiler takes a list for one that goes on behind its end, and a block string for another one.

@@ -9,9 +9,9 @@ use async_graphql_value::Value as Input;
 use super::normal::{Object, Selection};
 use crate::graphql::errors::Failure;
 
-/// Weight of all variables that an operation declares: a value and each 32 bytes of text weigh 1. The fullest call with
-/// events or products of their usual length weighs some 20,000.
-const WEIGHT_MAX: usize = 100_000;
+/// Weight of all variables that an operation declares: a value and each 32 bytes of text weigh 1. 500 events or products
+/// that fill a body of a megabyte weigh less.
+const WEIGHT_MAX: usize = 40_000;
 /// Weight of the copies that executing an operation may make: the fullest call names its variable once.
 const COPIES_MAX: usize = 2 * WEIGHT_MAX;
 const TEXT_LEN: usize = 32;
@@ -55,11 +55,16 @@ pub fn uses(root: &Object) -> Vec<(Name, usize)> {
     uses
 }
 
-/// Refuses what would be copied too often. Each step is given all variables.
-pub fn check_copies(variables: &Variables, uses: &[(Name, usize)], steps: usize) -> Result<(), Failure> {
+/// Refuses what would be copied too often. Each step is given all variables, of which `whole` is the weight.
+pub fn check_copies(variables: &Variables, whole: usize, uses: &[(Name, usize)], steps: usize) -> Result<(), Failure> {
+    let given = whole.saturating_mul(steps);
+    let times = uses.iter().map(|(_, times)| *times).fold(0, usize::saturating_add);
+    // As a rule all of them together are light enough.
+    if given.saturating_add(whole.saturating_mul(times)) <= COPIES_MAX {
+        return Ok(());
+    }
     let named = uses.iter().filter_map(|(name, times)| Some(of(variables.get(name)?).saturating_mul(*times)));
-    let given = variables.values().map(|value| of(value).saturating_mul(steps));
-    match named.chain(given).fold(0, usize::saturating_add) {
+    match named.fold(given, usize::saturating_add) {
         copies if copies > COPIES_MAX => {
             let message = "the document names long variables too often, or under lists";
             Err(Failure::too_many("variableUses", COPIES_MAX, message))
