@@ -23,8 +23,9 @@ pub async fn run() {
         EngineLimits { partitions: 1, like_rate: 0, journal_len_max: u64::MAX >> 12, ..EngineLimits::default() };
     let engine = Arc::new(RedisEngine::connect(&server.url(), "acc", limits).await.unwrap());
     engine.open(1, 7, "a ledger").await.unwrap();
-    let users: Vec<_> =
-        (0..USERS).map(|n| UserLikes { user: user(n), likes: Vec::new(), answers: Vec::new() }).collect();
+    let users: Vec<_> = (0..USERS)
+        .map(|n| UserLikes { user: user(n), likes: Vec::new(), unliked: Vec::new(), answers: Vec::new() })
+        .collect();
     engine.load_likes(1, &users, Timestamp::now()).await.unwrap();
     let command = what_a_like_sends(&server, &engine).await;
 
