@@ -139,10 +139,13 @@ async fn slow_bodies_hold_a_part_of_the_memory() {
         metric(&server, "acclaim_limited_total{limit=\"bodies\"}").await >= 380.0
     })
     .await;
-    let (held, after) =
-        (metric(&server, "acclaim_bodies_bytes").await, metric(&server, "process_resident_memory_bytes").await);
+    let held = metric(&server, "acclaim_bodies_bytes").await;
     assert!(held > 1e6 && held <= f64::from(16 << 20), "{held}");
-    assert!(after - before < 100e6, "{before} to {after}");
+    // What was freed goes back to the system a moment later.
+    until("all else is given back", LIMIT, async || {
+        metric(&server, "process_resident_memory_bytes").await - before < 100e6
+    })
+    .await;
     assert_eq!(forwarded(&server, "x", None).await.0, 200, "a click is a small body");
     drop(bodies);
     until("what they held is given back", LIMIT, async || metric(&server, "acclaim_bodies_bytes").await == 0.0).await;
