@@ -171,7 +171,7 @@ async fn refused_likes_are_charged(setup: Setup) {
     assert!(done <= allowed && limited > 0, "{done} of 50, where {allowed} are allowed");
 }
 
-/// On a board where points fade, a like that is taken back and given again is as old as it was.
+/// On a board where points fade, a like that is taken back and given again is as old as it was; a day later it is new.
 async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
     let begins = Timestamp::now();
     let node = Node::start(setup, EngineLimits { like_rate: 0, ..EngineLimits::default() }, begins).await;
@@ -192,6 +192,7 @@ async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
     };
     set("ann", "p0", true).await;
     set("eve", "p1", true).await;
+    let occurred = "SELECT COUNT(DISTINCT occurred_at) FROM events WHERE product_id = 'p1'";
     let even = |(one, other): (f64, f64)| one > 0.0 && one == other;
     until("both are liked", TIME_MAX, async || even(scores().await)).await;
     for (round, (hours, is_forgotten)) in [(2, false), (9, true), (20, false)].into_iter().enumerate() {
@@ -206,8 +207,25 @@ async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
         })
         .await;
         until("both are liked still, and as old", TIME_MAX, async || even(scores().await)).await;
-        let occurred = "SELECT COUNT(DISTINCT occurred_at) FROM events WHERE product_id = 'p1'";
         assert_eq!(node.stack.count(occurred).await, 1, "after {hours} hours");
+    }
+    // After 25 half-lives hardly a millionth is left of a like, or nothing at all.
+    for (hours, is_forgotten, times) in [(25, false, 2), (50, true, 3)] {
+        node.set_clock(begins.plus_ms(hours * 3_600_000));
+        let faded = |score: f64| score < 0.001;
+        until("both likes have faded", TIME_MAX, async || faded(scores().await.0) && faded(scores().await.1)).await;
+        set("eve", "p1", false).await;
+        if is_forgotten {
+            node.app.engine().forget_likes(&[user("eve")]).await.unwrap();
+        }
+        set("eve", "p1", true).await;
+        until("the like of another day counts at its own time", TIME_MAX, async || {
+            let (old, new) = scores().await;
+            // A like has 0.2, and a quarter of an hour to fade until the next bucket.
+            faded(old) && (0.16..0.21).contains(&new)
+        })
+        .await;
+        assert_eq!(node.stack.count(occurred).await, times, "after {hours} hours");
     }
     assert_eq!(node.app.verify(None).await.unwrap().differing, 0);
     node.stop().await;
