@@ -105,7 +105,7 @@ impl Shop {
 
     async fn ask(&self, document: &str) {
         let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), producer: None };
-        let answer = self.api.run(acclaim::graphql::Request::new(document), caller, "bench").await;
+        let answer = self.api.run(self.api.prepare(acclaim::graphql::Request::new(document)), caller, "bench").await;
         assert_eq!(answer.code, "OK", "{:?}", answer.payload);
     }
 

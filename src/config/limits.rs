@@ -41,10 +41,10 @@ pub struct Limits {
     #[arg(value_name = "DIRECTIVES", value_parser = count(0))]
     pub directives_max: u32,
 
-    /// What a query may cost: the rows of each list (first, top, radius, ids), times what is asked of each beyond its own
-    /// columns. A page of 100 whole products with their likes costs 700, whatever client asks for it
+    /// What an operation may cost, in units of 10 µs of the time of server and stores: what its fields read and write, times
+    /// the rows of the lists that they stand in. A page of 100 whole products with their likes costs some 200
     #[arg(long, env = "ACCLAIM_COST_MAX", default_value_t = DOCUMENTS.cost as u32, value_name = "COST")]
-    #[arg(value_parser = count(100))]
+    #[arg(value_parser = count(10))]
     pub cost_max: u32,
 
     /// Whether the schema may be asked for with __schema and __type, as GraphiQL does. It is no secret: this only spares

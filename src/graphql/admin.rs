@@ -23,7 +23,6 @@ pub struct Admin;
 #[Object]
 impl Admin {
     /// Every rule ever, newest first: who, when, why.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn weight_rules(
         &self,
         ctx: &Context<'_>,
@@ -43,7 +42,6 @@ impl Admin {
 
     /// What `adjustWeights` would do with the same input, without doing it: to the open period of each board that the change
     /// reaches. `movesOf` is one of these boards. `top` is how many places are compared and listed, at most 100.
-    #[graphql(complexity = "child_complexity")]
     async fn weight_preview(
         &self,
         ctx: &Context<'_>,
@@ -70,7 +68,7 @@ impl Admin {
             let preview = app(ctx).weight_preview(&board, &trial, top).await?;
             shown.boards.push(BoardPreview::new(board.clone(), &preview));
             if board.id == moved {
-                shown.moves = RankMove::all(app(ctx), &Caller::viewing(ctx), preview);
+                shown.moves = RankMove::all(app(ctx), &Caller::viewing(ctx), &preview);
             }
         }
         Ok(shown)
@@ -82,7 +80,6 @@ impl Admin {
     }
 
     /// Journal entries that the ledger could not take, newest first.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn dead_letters(
         &self,
         ctx: &Context<'_>,
@@ -99,7 +96,6 @@ impl Admin {
     }
 
     /// What admins have done, newest first.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn audit_log(
         &self,
         ctx: &Context<'_>,

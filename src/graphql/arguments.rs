@@ -70,13 +70,6 @@ pub fn rate(rate: Option<f64>, usual: f64) -> Result<f64, Failure> {
     Err(Failure::bad("maxRate", format!("{rate} is not within {least} and {most}")))
 }
 
-/// The cost of a list: its rows, times what is asked of each. A field costs one, but for those of a row that is at hand
-/// anyway: they, and what a page says of itself, are free. Sizes that are not allowed are refused by their names later.
-pub fn cost(rows: Option<i32>, each: usize) -> usize {
-    let rows = rows.unwrap_or(20).clamp(1, ROWS_MAX);
-    each.saturating_mul(rows as usize)
-}
-
 /// Where a page of a ranking begins.
 pub fn page_start(after: Option<String>, from_rank: Option<i32>) -> Result<PageStart, Failure> {
     let after = cursor::after(after, |cursor| match cursor {
@@ -103,13 +96,6 @@ mod tests {
         for bad in [0, 101, -1, i32::MIN] {
             assert!(matches!(first(Some(bad)), Err(Failure::BadInput { argument, .. }) if argument == "first"));
         }
-    }
-
-    #[test]
-    fn a_list_costs_its_rows() {
-        assert_eq!((cost(None, 3), cost(Some(100), 3), cost(Some(1), 3)), (60, 300, 3));
-        assert_eq!((cost(Some(-1), 3), cost(Some(i32::MAX), 3)), (3, 300));
-        assert_eq!(cost(Some(100), usize::MAX), usize::MAX);
     }
 
     #[test]

@@ -183,20 +183,6 @@ fn scattered(retry_after_ms: u64) -> u64 {
     rand::random_range(retry_after_ms / 2..=retry_after_ms.saturating_add(retry_after_ms / 2)).max(1)
 }
 
-/// How async-graphql says that a query costs too much; a test of the server holds it.
-const TOO_COSTLY: &str = "Query is too complex.";
-
-/// Names the limit where async-graphql refused a query for its cost.
-pub fn name_cost(mut response: Response, cost_max: usize) -> Response {
-    for error in response.errors.iter_mut().filter(|error| error.message == TOO_COSTLY) {
-        let failure =
-            Failure::too_many("cost", cost_max, "the query asks for too much: rows times what is asked of each");
-        *error = Error::from(failure).into_server_error(Pos::default());
-        error.locations.clear();
-    }
-    response
-}
-
 /// The code of an error. One without a source comes from async-graphql itself: syntax, validation, or an argument that
 /// can't be read.
 fn code_of(error: &ServerError) -> Code {
@@ -345,10 +331,6 @@ mod tests {
         assert_eq!(error.message, "there are too many ids (limit ids: 100)");
         assert_eq!(extension(&error, "limit"), Some("ids".into()));
         assert_eq!(extension(&error, "value"), Some(100.into()));
-        let costly = Response::from_errors(vec![ServerError::new(TOO_COSTLY, None)]);
-        let error = told(name_cost(costly, 2_000), "id7").errors.remove(0);
-        assert_eq!(extension(&error, "code"), Some("LIMIT_EXCEEDED".into()));
-        assert_eq!(extension(&error, "value"), Some(2_000.into()));
     }
 
     #[test]

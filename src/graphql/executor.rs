@@ -22,6 +22,25 @@ use crate::pipeline::{App, AppError, Metrics};
 /// A response as JSON; a cheap copy for each who receives it.
 pub type Payload = Bytes;
 
+/// What a request asks for, or why it is refused.
+pub struct Operation {
+    prepared: Result<Prepared, Box<Response>>,
+    cost: u64,
+    began: Instant,
+}
+
+impl Operation {
+    /// `None` for what is refused before anything runs.
+    pub fn kind(&self) -> Option<OperationType> {
+        self.prepared.as_ref().ok().map(|prepared| prepared.form.kind)
+    }
+
+    /// In units of 10 µs of the time of server and stores; of what is refused, what it took to find that out.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
+}
+
 /// What became of an operation.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and none is ever kept")]
 pub enum Outcome {
@@ -48,13 +67,17 @@ impl Api {
 
     /// The schema must have been made with the same limits and count of subscriptions.
     pub(crate) fn over(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits, open: OpenSubscriptions) -> Self {
-        let groups = Groups::new(schema.clone(), hub, limits, open);
+        let groups = Groups::new(schema.clone(), hub, open);
         Self { groups, documents: Arc::new(Documents::new(limits)), schema }
     }
 
-    /// What kind of operation a request would run; `None` for what is refused before anything runs.
-    pub fn kind(&self, request: &mut Request) -> Option<OperationType> {
-        self.documents.kind(request)
+    /// Looks at what a request asks for, without running it.
+    pub fn prepare(&self, request: Request) -> Operation {
+        let began = Instant::now();
+        match self.documents.prepare(request, self.app().definitions().boards.len()) {
+            Ok(prepared) => Operation { cost: prepared.cost, prepared: Ok(prepared), began },
+            Err((refused, cost)) => Operation { cost, prepared: Err(refused), began },
+        }
     }
 
     /// The node behind it.
@@ -73,9 +96,8 @@ impl Api {
     }
 
     /// Runs one query or mutation. `request_id` is what INTERNAL errors and the log share.
-    pub async fn run(&self, request: Request, caller: Caller, request_id: &str) -> Answer {
-        let began = Instant::now();
-        let answer = match self.documents.prepare(request) {
+    pub async fn run(&self, operation: Operation, caller: Caller, request_id: &str) -> Answer {
+        let answer = match operation.prepared {
             Ok(prepared) if prepared.form.kind == OperationType::Subscription => {
                 let message = "a subscription has many answers: send it to the WebSocket or the event stream";
                 errors::failed(Failure::bad("query", message), request_id).into()
@@ -83,14 +105,13 @@ impl Api {
             Ok(prepared) => self.answer(&prepared, caller, request_id).await,
             Err(refused) => errors::told(*refused, request_id).into(),
         };
-        self.metrics().operation(answer.code, began.elapsed());
+        self.metrics().operation(answer.code, operation.began.elapsed());
         answer
     }
 
     /// Runs an operation of any kind.
-    pub async fn operate(&self, request: Request, caller: Caller, request_id: &str) -> Outcome {
-        let began = Instant::now();
-        let outcome = match self.documents.prepare(request) {
+    pub async fn operate(&self, operation: Operation, caller: Caller, request_id: &str) -> Outcome {
+        let outcome = match operation.prepared {
             Ok(prepared) if prepared.form.kind == OperationType::Subscription => {
                 let subscribed = self.subscribe(prepared, caller, request_id).await;
                 subscribed.map_or_else(|refused| Outcome::Answered(refused.into()), Outcome::Subscribed)
@@ -102,7 +123,7 @@ impl Api {
             Outcome::Answered(answer) => answer.code,
             Outcome::Subscribed(_) => "OK",
         };
-        self.metrics().operation(code, began.elapsed());
+        self.metrics().operation(code, operation.began.elapsed());
         outcome
     }
 
@@ -148,7 +169,7 @@ impl Api {
         }
         let request = step.request(variables.clone()).data(audience.clone());
         match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
-            Ok(response) => errors::told(errors::name_cost(response, self.documents.limits().cost), request_id),
+            Ok(response) => errors::told(response, request_id),
             Err(panic) => panicked(panic.as_ref(), request_id),
         }
     }

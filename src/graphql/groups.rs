@@ -33,7 +33,6 @@ use super::document::{Field, NormalForm, Source};
 use super::errors::Failure;
 use super::executor::panicked;
 use super::guards::Audience;
-use super::limits::DocumentLimits;
 use super::tap::{Opened, Tap};
 use super::{Schema, errors, new_request_id};
 use crate::domain::{FeedPosition, SnapshotReason};
@@ -101,7 +100,6 @@ pub struct Groups {
     schema: Schema,
     hub: Arc<Hub>,
     groups: Mutex<HashMap<Key, Weak<Group>>>,
-    limits: DocumentLimits,
     open: OpenSubscriptions,
 }
 
@@ -127,8 +125,8 @@ enum Want {
 }
 
 impl Groups {
-    pub fn new(schema: Schema, hub: Arc<Hub>, limits: DocumentLimits, open: OpenSubscriptions) -> Arc<Self> {
-        Arc::new(Self { schema, hub, groups: Mutex::default(), limits, open })
+    pub fn new(schema: Schema, hub: Arc<Hub>, open: OpenSubscriptions) -> Arc<Self> {
+        Arc::new(Self { schema, hub, groups: Mutex::default(), open })
     }
 
     pub fn app(&self) -> &Arc<App> {
@@ -224,10 +222,10 @@ impl<'a> Running<'a> {
         let [step] = &form.steps[..] else { unreachable!("only a mutation has several steps") };
         let request = step.request(variables).data(audience).data(tap);
         let stream = AssertUnwindSafe(groups.schema.execute_stream(request)).catch_unwind();
-        let (id, cost_max) = (request_id.clone(), groups.limits.cost);
+        let id = request_id.clone();
         let mut responses = stream
             .map(move |response| match response {
-                Ok(response) => errors::told(errors::name_cost(response, cost_max), &id),
+                Ok(response) => errors::told(response, &id),
                 Err(panic) => panicked(panic.as_ref(), &id),
             })
             .boxed();

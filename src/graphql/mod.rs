@@ -33,7 +33,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 pub use answer::Answer;
 pub use delivery::{LiveEvent, Outlet, Put};
 pub use document::Request;
-pub use executor::{Api, Outcome, Payload, new_request_id};
+pub use executor::{Api, Operation, Outcome, Payload, new_request_id};
 pub use groups::{Member, OpenSubscriptions};
 pub use limits::DocumentLimits;
 
@@ -51,7 +51,7 @@ pub(crate) fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
 
 /// The schema over a running node, refusing what costs more than the limits allow.
 fn schema(app: Arc<App>, limits: &DocumentLimits, open: OpenSubscriptions) -> Schema {
-    builder().data(app).data(open).data(limits.explanations).limit_complexity(limits.cost).finish()
+    builder().data(app).data(open).data(limits.explanations).finish()
 }
 
 /// The schema as text: what `schema.graphql` holds.

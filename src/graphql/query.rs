@@ -26,7 +26,6 @@ impl Query {
     }
 
     /// Same order and length as `ids`; null where a product is unknown. At most 100.
-    #[graphql(complexity = "arguments::cost(Some(ids.len() as i32), child_complexity)")]
     async fn products(&self, ctx: &Context<'_>, ids: Vec<ID>) -> Result<Vec<Option<Product>>> {
         bounded("ids", ids.len())?;
         let ids: Vec<_> = ids.iter().map(|id| arguments::product("ids", id)).collect::<Result<_, _>>()?;
@@ -48,7 +47,6 @@ impl Query {
     }
 
     /// Shortcut for board(id).current.entries. It is never null, so an unknown board is an error: BAD_USER_INPUT.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn ranking(
         &self,
         ctx: &Context<'_>,
@@ -70,7 +68,6 @@ impl Query {
     }
 
     /// Same order and length as `nodeIds`, each as by `node`. At most 100.
-    #[graphql(complexity = "arguments::cost(Some(node_ids.len() as i32), child_complexity)")]
     async fn nodes(&self, ctx: &Context<'_>, node_ids: Vec<ID>) -> Result<Vec<Found>> {
         bounded("nodeIds", node_ids.len())?;
         Ok(node::find(ctx, &node_ids).await)

@@ -123,8 +123,7 @@ impl Siblings {
                 }
             }
         };
-        let ask = async || Ok(self.app.tally(reading, &self.ids, moment).await?.map(Arc::new));
-        cell.get_or_init(ask).await.clone()
+        cell.get_or_init(|| self.app.tally(reading, &self.ids, moment)).await.clone()
     }
 }
 

@@ -23,8 +23,6 @@ impl Subscription {
     /// `top` is how many places are shown, at most 100. `maxRate` is messages a second for this subscriber;
     /// what falls in between is merged, the newest state wins. Where somebody else begins to watch the same, one more may
     /// come, so that no first snapshot is old. Whoever resumes must hold the first `top` places of that position.
-    // An event is a snapshot or a delta, and a document asks for both: half of it is what one costs.
-    #[graphql(complexity = "arguments::cost(Some(top), child_complexity.div_ceil(2))")]
     async fn board_changes(
         &self,
         ctx: &Context<'_>,

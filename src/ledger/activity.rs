@@ -33,13 +33,14 @@ pub(super) struct Run {
     /// `None` for every product.
     pub products: Option<Vec<String>>,
     pub pace: Pace,
+    pub counts_max: Option<usize>,
 }
 
 /// Bucket, product, signal and count, of one partition.
 type Row = (i32, String, i16, i64);
 
 macro_rules! rows_of {
-    ($run:expr) => {{
+    ($run:expr, $read:expr) => {{
         let mut rows = activity::table
             .select((activity::bucket, activity::product_id, activity::signal, activity::count))
             .filter(activity::bucket.ge($run.segment.first.0))
@@ -48,6 +49,9 @@ macro_rules! rows_of {
             .into_boxed();
         if let Some(ids) = &$run.products {
             rows = rows.filter(activity::product_id.eq_any(ids));
+        }
+        if let Some(most) = $run.counts_max {
+            rows = rows.limit(most as i64 + 1 - $read as i64);
         }
         rows
     }};
@@ -63,9 +67,9 @@ impl ReadsActivity for AsyncPgConnection {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
         match run.pace {
             Pace::Whole => {
-                let mut rows = rows_of!(run).load_stream::<Row>(self).await?.enumerate();
+                let mut rows = rows_of!(run, tally.read).load_stream::<Row>(self).await?.enumerate();
                 while let Some((index, row)) = rows.next().await {
-                    tally.add(row?, run.segment)?;
+                    tally.add(row?, run)?;
                     if index % PIECE_LEN == 0 {
                         tokio::task::yield_now().await;
                     }
@@ -74,13 +78,13 @@ impl ReadsActivity for AsyncPgConnection {
             // By a cursor, for which this must be in a transaction. All its rows will be wanted, not the first few.
             Pace::Pieces => {
                 self.batch_execute("SET LOCAL cursor_tuple_fraction = 1").await?;
-                Declare(rows_of!(run)).execute(self).await?;
+                Declare(rows_of!(run, tally.read)).execute(self).await?;
                 let fetch = format!("FETCH {PIECE_LEN} FROM activity_rows");
                 loop {
                     let piece: Vec<Row> = sql::<(Integer, Text, SmallInt, BigInt)>(&fetch).load(self).await?;
                     let is_last = piece.len() < PIECE_LEN;
                     for row in piece {
-                        tally.add(row, run.segment)?;
+                        tally.add(row, run)?;
                     }
                     if is_last {
                         break;
@@ -109,9 +113,9 @@ impl ReadsActivity for SqliteConn {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
         let run = run.clone();
         let read = self.spawn_blocking(move |conn| {
-            let rows = diesel::RunQueryDsl::load_iter::<Row, _>(rows_of!(run), conn)?;
+            let rows = diesel::RunQueryDsl::load_iter::<Row, _>(rows_of!(run, tally.read), conn)?;
             for (index, row) in rows.enumerate() {
-                if let Err(error) = tally.add(row?, run.segment) {
+                if let Err(error) = tally.add(row?, &run) {
                     return Ok(Err(error));
                 }
                 if index % PIECE_LEN == 0 {
@@ -133,12 +137,19 @@ pub(super) struct Tally {
     products: Vec<ProductId>,
     /// Of the even segment that is being read: for each product, a sum for each signal.
     sums: Vec<[i64; Signal::ALL.len()]>,
+    /// Rows read so far.
+    read: usize,
     /// What is read: a product's place, and a count.
     counts: Vec<(usize, Count)>,
 }
 
 impl Tally {
-    fn add(&mut self, (bucket, product, signal, count): Row, segment: Segment) -> Result<()> {
+    fn add(&mut self, (bucket, product, signal, count): Row, run: &Run) -> Result<()> {
+        self.read += 1;
+        if let Some(most) = run.counts_max.filter(|most| self.read > *most) {
+            let message = "too much has been counted for these products in the board's period; ask for fewer of them";
+            return Err(LedgerError::TooMany { limit: "counts", value: most, message });
+        }
         let signal = Signal::from_code(signal).ok_or_else(|| {
             LedgerError::Internal(format!("activity has a signal {signal} that this version does not know"))
         })?;
@@ -151,7 +162,7 @@ impl Tally {
                 place
             }
         };
-        if segment.is_even {
+        if run.segment.is_even {
             if self.sums.len() <= place {
                 self.sums.resize(self.products.len(), Default::default());
             }

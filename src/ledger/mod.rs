@@ -418,7 +418,15 @@ impl Ledger {
         if board.scope.is_all() {
             return Ok(HashSet::new());
         }
-        let wanted = Wanted { board, segments: &[], signals: &[], carry_from: None, products: None, pace: Pace::Whole };
+        let wanted = Wanted {
+            board,
+            segments: &[],
+            signals: &[],
+            carry_from: None,
+            products: None,
+            pace: Pace::Whole,
+            counts_max: None,
+        };
         Ok(self.snapshot(wanted).await?.members)
     }
 

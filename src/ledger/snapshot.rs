@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     /// `None` for every product.
     pub products: Option<&'a [ProductId]>,
     pub pace: Pace,
+    /// Most counts of activity that are read; more are TOO_MANY.
+    pub counts_max: Option<usize>,
 }
 
 /// How fast activity is read. SQLite reads it alike either way.
@@ -57,13 +59,14 @@ pub struct Snapshot {
 pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
     let codes: Vec<_> = wanted.signals.iter().map(|signal| signal.code()).collect();
     let ids: Option<Vec<String>> = wanted.products.map(|ids| ids.iter().map(ToString::to_string).collect());
-    let scope = &wanted.board.scope;
+    let (scope, counts_max) = (&wanted.board.scope, wanted.counts_max);
     type Read = (Vec<(i16, i64, i64)>, Tally, Vec<String>, Vec<(String, i64)>);
     let (cursors, tally, members, at_close): Read = in_snapshot!(db, |conn| {
         let cursors = cursors::table.load(conn).await?;
         let mut tally = Tally::default();
         for segment in wanted.segments {
-            let run = Run { segment: *segment, signals: codes.clone(), products: ids.clone(), pace: wanted.pace };
+            let run =
+                Run { segment: *segment, signals: codes.clone(), products: ids.clone(), pace: wanted.pace, counts_max };
             tally = conn.add_up(&run, tally).await?;
         }
         let members = if scope.is_all() {

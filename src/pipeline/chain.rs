@@ -186,6 +186,7 @@ impl App {
                     carry_from: None,
                     products: None,
                     pace: Pace::Whole,
+                    counts_max: None,
                 };
                 let read: Snapshot = self.ledger.snapshot(wanted).await?;
                 (rows, cursors) = (read.activity, read.cursors);

@@ -16,6 +16,15 @@ use crate::ledger::{Definitions, Pace, Snapshot, Wanted};
 /// seconds, which is longer than the ledger lags behind when all is well, and takes a tenth of a second to read.
 const ENTRIES_MAX: usize = 50_000;
 
+/// Counts of activity that a look-up may read: of a page of 100 those of ten days in each quarter of an hour, some 50 ms of
+/// the ledger's time and of ours.
+const COUNTS_MAX: usize = 100_000;
+/// Look-ups at a time on a node, so that they keep neither the ledger nor a processor from others.
+pub(super) const TALLIES_AT_ONCE: usize = 2;
+
+/// What a look-up depends on: what was read, and for which products.
+pub(super) type TallyKey = (String, Vec<ProductId>);
+
 /// At which moment products' counts are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
@@ -46,7 +55,24 @@ impl Reading {
 impl App {
     /// What products on one page, or on boards read with it, were counted for: one look-up in the ledger. `None` where the
     /// journal does not have what lies between the ledger's counts and that moment.
-    pub async fn tally(&self, reading: &Arc<Reading>, products: &[ProductId], moment: Moment) -> Result<Option<Tally>> {
+    pub async fn tally(
+        &self,
+        reading: &Arc<Reading>,
+        products: &[ProductId],
+        moment: Moment,
+    ) -> Result<Option<Arc<Tally>>> {
+        let Reading { board, period, freshness, basis, cursors } = &**reading;
+        let key = format!("{moment:?} {board:?} {} {:?} {basis:?} {cursors:?}", period.key, freshness.source);
+        let read = async { Ok(self.read_tally(reading, products, moment).await?.map(Arc::new)) };
+        self.tallies.get((key, products.to_vec()), read).await
+    }
+
+    async fn read_tally(
+        &self,
+        reading: &Arc<Reading>,
+        products: &[ProductId],
+        moment: Moment,
+    ) -> Result<Option<Tally>> {
         let Reading { board, period, basis, .. } = &**reading;
         // Another node may have read the page under a rule that this one has not heard of yet.
         if self.definitions().rules.version() < basis.rules_version {
@@ -65,6 +91,7 @@ impl App {
             carry_from: carry_from.as_deref(),
             products: Some(products),
             pace: Pace::Whole,
+            counts_max: Some(COUNTS_MAX),
         };
         let Snapshot { cursors, activity, at_close, .. } = self.ledger.snapshot(wanted).await?;
         let mut counts: HashMap<_, Vec<Count>> = products.iter().map(|product| (product.clone(), Vec::new())).collect();

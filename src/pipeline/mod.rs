@@ -33,6 +33,7 @@ mod rebuild;
 mod record;
 mod recover;
 mod roll;
+mod shared;
 mod sync;
 mod system;
 mod tail;
@@ -49,7 +50,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Basis, Board, BoardId, Cursors, Period, Points, Product, ProductId, Rows, Timestamp, UserId};
+use crate::domain::{
+    Basis, Board, BoardId, Cursors, Period, Points, Preview, Product, ProductId, Rows, Timestamp, UserId,
+};
 use crate::engine::{Engine, JournalReader};
 use crate::ledger::{
     Definitions, Epoch, KeysetPage, Lease, Ledger, LedgerError, NewProduct, Repaired, Upserted, name_long_wait,
@@ -70,10 +73,13 @@ pub use system::{EngineState, Gauges, Lags, LedgerState, System, examine_lag, ex
 use catalogue::Catalogue;
 use clock::Time;
 use error::RETRY_AFTER_MS;
+use explain::TallyKey;
 use lengthy::Lengthy;
 use periods::ClosedBoards;
+use preview::PreviewKey;
 use progress::Waits;
 use read::LedgerBoards;
+use shared::Shared;
 use together::{BATCH_LEN_MAX, Loaded, Together};
 
 /// Where the node has the time from; tests set their own.
@@ -239,6 +245,8 @@ pub struct App {
     verifying: Lengthy<Option<BoardId>, VerifyReport>,
     repairing: Lengthy<(), Repaired>,
     closed_boards: ClosedBoards,
+    tallies: Shared<TallyKey, Option<Arc<Tally>>>,
+    previews: Shared<PreviewKey, Arc<Preview>>,
     /// Reads the journal for requests; `None` until one needs it.
     reader: tokio::sync::Mutex<Option<Box<dyn JournalReader>>>,
     stop: CancellationToken,
@@ -308,6 +316,8 @@ impl App {
             verifying: Lengthy::default(),
             repairing: Lengthy::default(),
             closed_boards: ClosedBoards::default(),
+            tallies: Shared::new(explain::TALLIES_AT_ONCE),
+            previews: Shared::new(preview::PREVIEWS_AT_ONCE),
             reader: tokio::sync::Mutex::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -17,6 +17,12 @@ use crate::ledger::{NewWeightRule, Pace};
 /// Why awaiting a task does not fail.
 const RUNS: &str = "it neither panics nor is it aborted";
 
+/// Previews computed at a time on a node: each takes as much as a rebuild of the board.
+pub(super) const PREVIEWS_AT_ONCE: usize = 1;
+
+/// What a preview depends on: the board, the change, the rules there are, and what the ledger has counted.
+pub(super) type PreviewKey = String;
+
 /// A change of weights that is only looked at: the rule that it would be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
@@ -70,7 +76,13 @@ impl App {
 
     /// The board's open period before and after a change, with every move among the first `top` of either. Points are as
     /// they are shown.
-    pub async fn weight_preview(&self, board: &Board, trial: &Trial, top: usize) -> Result<Preview> {
+    pub async fn weight_preview(&self, board: &Board, trial: &Trial, top: usize) -> Result<Arc<Preview>> {
+        let counted = self.ledger.state(self.engine.limits().partitions).await?.cursors;
+        let key = format!("{board:?} {trial:?} {top} {} {counted:?}", self.definitions().rules.version());
+        self.previews.get(key, async { Ok(Arc::new(self.compute_preview(board, trial, top).await?)) }).await
+    }
+
+    async fn compute_preview(&self, board: &Board, trial: &Trial, top: usize) -> Result<Preview> {
         let now = self.now();
         let period = board.period_at(now);
         let definitions = self.definitions();

@@ -19,7 +19,7 @@ use crate::graphql::errors::Failure;
 use crate::graphql::guards::Role;
 
 /// Units of a request, whatever it asks for: reading it, finding out who calls, writing the answer.
-pub const REQUEST: u64 = 10;
+pub const REQUEST: u64 = 5;
 /// Units of a message on a socket that asks for nothing.
 pub const MESSAGE: u64 = 1;
 /// Reading JSON of so many bytes takes a unit.

@@ -12,17 +12,19 @@ use async_graphql::parser::types::OperationType;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use super::Site;
 use super::accept::Format;
-use super::request::{Refusal, read};
+use super::request::{Asked, Refusal, read};
 use super::request_id::RequestId;
 use crate::graphql::errors::{self, Failure};
-use crate::graphql::{self, Answer};
+use crate::graphql::{Answer, Operation};
 use crate::pipeline::AppError;
 
+/// The header that says what an operation has cost, in units of 10 µs.
+const COST: HeaderName = HeaderName::from_static("acclaim-cost");
 /// What has taken this long is seldom mended at once.
 const LATE_RETRY_MS: u64 = 1_000;
 
@@ -39,14 +41,19 @@ pub async fn graphql(
     let writes = Writes::default();
     let answer = async {
         let address = site.address(peer.ip(), request.headers());
-        let mut asked = read(&site, address, request).await?;
+        let Asked { identity, operation, _room } = read(&site, address, request).await?;
         // A slow sender takes nobody's place.
         let _place = site.capacity.request().map_err(Refusal::limited)?;
-        writes.look_at(&site, &mut asked.operation);
-        Ok(site.api.run(std::mem::take(&mut asked.operation), asked.identity.caller.clone(), &id.0).await)
+        writes.look_at(&operation);
+        let cost = operation.cost();
+        Ok((site.api.run(operation, identity.caller, &id.0).await, cost))
     };
     match tokio::time::timeout(site.limits.request_timeout, answer).await {
-        Ok(Ok(answer)) => render(StatusCode::OK, answer, format),
+        Ok(Ok((answer, cost))) => {
+            let mut response = render(StatusCode::OK, answer, format);
+            response.headers_mut().insert(COST, cost.into());
+            response
+        }
         Ok(Err(refusal)) => refuse(refusal, format, &id.0),
         Err(_) => refuse_late(&site, &writes, format, &id.0),
     }
@@ -57,11 +64,9 @@ pub async fn graphql(
 pub struct Writes(AtomicBool);
 
 impl Writes {
-    /// Notes what the operation does that is about to be run, and says what kind it is.
-    pub fn look_at(&self, site: &Site, operation: &mut graphql::Request) -> Option<OperationType> {
-        let kind = site.api.kind(operation);
-        self.0.store(kind == Some(OperationType::Mutation), Ordering::Relaxed);
-        kind
+    /// Notes what the operation does that is about to be run.
+    pub fn look_at(&self, operation: &Operation) {
+        self.0.store(operation.kind() == Some(OperationType::Mutation), Ordering::Relaxed);
     }
 }
 

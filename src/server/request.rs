@@ -22,7 +22,8 @@ use super::budget::{self, Payer};
 use super::capacity::BodyRoom;
 use super::http::refuse;
 use super::request_id::RequestId;
-use crate::graphql::{self, errors::Failure};
+use crate::graphql::errors::Failure;
+use crate::graphql::{self, Operation};
 
 /// A request that is refused before any operation runs.
 pub struct Refusal {
@@ -59,9 +60,9 @@ impl Refusal {
 /// What a request asks for, and by whom.
 pub struct Asked {
     pub identity: Identity,
-    pub operation: graphql::Request,
+    pub operation: Operation,
     /// The variables, which came with the body, are held until the answer is there.
-    _room: BodyRoom,
+    pub _room: BodyRoom,
 }
 
 /// What a client asks for, by either way. Null is as good as nothing.
@@ -109,8 +110,10 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
     let mut operation = graphql::Request::new(document);
     operation.variables = parameters.variables.unwrap_or_default();
     operation.operation_name = parameters.operation_name;
-    // One that can't be parsed or is too large is refused as on any other way.
-    if only_reads && site.api.kind(&mut operation) == Some(OperationType::Mutation) {
+    let operation = site.api.prepare(operation);
+    site.charge(payer.as_ref(), operation.cost()).map_err(Refusal::limited)?;
+    // One that can't be run is refused as on any other way.
+    if only_reads && operation.kind() == Some(OperationType::Mutation) {
         return Err(Refusal::method("POST", "a mutation is sent by POST"));
     }
     Ok(Asked { identity, operation, _room: room })

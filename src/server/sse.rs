@@ -27,7 +27,7 @@ use super::Site;
 use super::accept::{Format, takes_events};
 use super::admission::{Admitted, Following};
 use super::http::{Writes, refuse, refuse_late};
-use super::request::{Refusal, read};
+use super::request::{Asked, Refusal, read};
 use super::request_id::RequestId;
 use crate::domain::FeedPosition;
 use crate::graphql::errors::{self, Failure};
@@ -104,20 +104,20 @@ async fn open(
     let held = last_event(request.headers());
     let address = site.address(peer.ip(), request.headers());
     let mut admitted = site.admission.admit(address).map_err(too_many)?;
-    let mut asked = read(site, address, request).await.map_err(|refusal| match refusal.status {
-        // 200 would promise a stream.
-        StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
-        _ => refusal,
-    })?;
+    let Asked { identity, operation, _room } =
+        read(site, address, request).await.map_err(|refusal| match refusal.status {
+            // 200 would promise a stream.
+            StatusCode::OK => Refusal { status: StatusCode::BAD_REQUEST, ..refusal },
+            _ => refusal,
+        })?;
     // Until the stream begins.
     let _place = site.capacity.request().map_err(Refusal::limited)?;
-    let identity = asked.identity.clone();
     if let Some(user) = &identity.caller.user {
         admitted.sign_in(user).map_err(too_many)?;
     }
-    writes.look_at(site, &mut asked.operation);
+    writes.look_at(&operation);
     let (expires_at, revoked) = (identity.expires_at, site.auth.until_revoked(&identity));
-    let answers = match site.api.operate(std::mem::take(&mut asked.operation), identity.caller, id).await {
+    let answers = match site.api.operate(operation, identity.caller, id).await {
         Outcome::Answered(answer) => one(answer.payload),
         Outcome::Subscribed(member) => match begun(member, held, &admitted, id).await {
             Ok((member, following)) => {

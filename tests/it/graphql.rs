@@ -72,7 +72,7 @@ impl Site {
     }
 
     async fn ask(&self, query: &str, variables: Value) -> Value {
-        let answer = self.api.run(Self::request(query, variables), Self::ann(), "test").await;
+        let answer = self.api.run(self.api.prepare(Self::request(query, variables)), Self::ann(), "test").await;
         serde_json::from_slice(&answer.payload).unwrap()
     }
 
@@ -83,7 +83,7 @@ impl Site {
     }
 
     pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
-        match self.api.operate(Self::request(query, variables), caller, "test").await {
+        match self.api.operate(self.api.prepare(Self::request(query, variables)), caller, "test").await {
             Outcome::Answered(answer) => stream::once(future::ready(answer.payload)).boxed(),
             Outcome::Subscribed(member) => member.into_stream().map(|event| event.payload).boxed(),
         }

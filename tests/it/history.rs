@@ -48,7 +48,7 @@ impl Site {
     async fn ask(&self, query: &str, variables: Value) -> Value {
         let request = Request::new(query).variables(Variables::from_json(variables));
         let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), ..Caller::default() };
-        serde_json::from_slice(&self.api.run(request, caller, "test").await.payload).unwrap()
+        serde_json::from_slice(&self.api.run(self.api.prepare(request), caller, "test").await.payload).unwrap()
     }
 
     async fn data(&self, query: &str, variables: Value) -> Value {

@@ -78,7 +78,8 @@ fn corpus() -> Vec<(String, Vec<u8>, &'static str)> {
         ),
         (
             "pages of pages",
-            "{ ranking(first: 100) { period { entries(first: 100) { nodes { product { name } } } } } }".to_owned(),
+            "{ board { periods(first: 100) { nodes { entries(first: 100) { nodes { product { name } } } } } } }"
+                .to_owned(),
             "cost",
         ),
         ("a huge name", format!("{{ {} }}", "a".repeat(900_000)), "documentLength"),

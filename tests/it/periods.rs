@@ -110,8 +110,10 @@ async fn a_day_that_clocks_enter_twice_holds_its_instants(setup: Setup) {
     let api = Api::new(Hub::start(&node.app), DocumentLimits::default());
     let data = async |document: &str| {
         let caller = Caller { user: Some(UserId::new("ann").unwrap()), roles: Role::ALL.to_vec(), ..Caller::default() };
-        let answer =
-            serde_json::from_slice::<Value>(&api.run(Request::new(document), caller, "test").await.payload).unwrap();
+        let answer = serde_json::from_slice::<Value>(
+            &api.run(api.prepare(Request::new(document)), caller, "test").await.payload,
+        )
+        .unwrap();
         assert!(answer.get("errors").is_none(), "{document}: {answer}");
         answer["data"].clone()
     };

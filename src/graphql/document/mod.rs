@@ -10,6 +10,7 @@
 //! Invariant: nothing is executed that is not valid by the specification, and within the limits of [`DocumentLimits`].
 
 mod coerce;
+mod cost;
 mod definitions;
 mod introspection;
 mod lower;
@@ -61,9 +62,6 @@ pub struct Request {
     pub query: String,
     pub operation_name: Option<String>,
     pub variables: Variables,
-    /// The document, once something has looked at it.
-    #[serde(skip)]
-    document: Option<Arc<Document>>,
 }
 
 impl Request {
@@ -91,6 +89,8 @@ pub struct Prepared {
     pub form: Arc<NormalForm>,
     /// Those that the operation declares, coerced to their types, defaults filled in.
     pub variables: Variables,
+    /// In units of 10 µs of the time of server and stores.
+    pub cost: u64,
 }
 
 /// A normal form depends on which variables are given, and on those that directives look at.
@@ -137,20 +137,21 @@ impl Documents {
         }
     }
 
-    pub fn limits(&self) -> &DocumentLimits {
-        &self.limits
+    /// The operation that a request asks for, with its cost where there are so many boards. The response says why it is
+    /// refused, and the number what it has cost to find that out.
+    pub fn prepare(&self, request: Request, boards: usize) -> Result<Prepared, (Box<Response>, u64)> {
+        let (document, read) = match self.valid.get(request.query.as_str()) {
+            Some(known) => (Ok(known), 0),
+            None => (apart(|| self.parse(&request.query)), cost::of_document(request.query.len())),
+        };
+        let prepared = document.and_then(|document| self.operation(request, document, boards));
+        match prepared {
+            Ok(prepared) => Ok(Prepared { cost: prepared.cost + read, ..prepared }),
+            Err(refused) => Err((refused, read)),
+        }
     }
 
-    /// What would be executed; `None` for a request that is refused before anything runs.
-    pub fn kind(&self, request: &mut Request) -> Option<OperationType> {
-        let document = self.document(request).ok()?;
-        let operation = document.valid.operations.get(request.operation_name.as_deref()).ok()?;
-        Some(kind_of(operation))
-    }
-
-    /// The operation that a request asks for. The response says why it is refused.
-    pub fn prepare(&self, mut request: Request) -> Result<Prepared, Box<Response>> {
-        let document = self.document(&mut request)?;
+    fn operation(&self, request: Request, document: Arc<Document>, boards: usize) -> Result<Prepared, Box<Response>> {
         let operation = document.valid.operations.get(request.operation_name.as_deref());
         let operation = operation.map_err(|error| refused(Failure::bad("operationName", error.message())))?;
         let declared = operation.variables.iter().filter_map(|variable| request.variables.get(variable.name.as_str()));
@@ -176,28 +177,15 @@ impl Documents {
             }
         };
         weight::check_copies(&variables, weight, &form.uses, form.steps.len()).map_err(refused)?;
-        Ok(Prepared { form, variables })
-    }
-
-    fn document(&self, request: &mut Request) -> Result<Arc<Document>, Box<Response>> {
-        if let Some(document) = &request.document {
-            return Ok(document.clone());
+        let cost = cost::of(&form.root, &variables, boards);
+        if cost > self.limits.cost as u64 {
+            let message = "the operation asks for too much: what a field costs, times the rows that it is asked for";
+            return Err(refused(Failure::too_many("cost", self.limits.cost, message)));
         }
-        let document = match self.valid.get(request.query.as_str()) {
-            Some(known) => known,
-            None => {
-                let document = Arc::new(apart(|| self.parse(&request.query))?);
-                if request.query.len() <= DOCUMENT_LEN_MAX {
-                    self.valid.insert(request.query.clone(), document.clone());
-                }
-                document
-            }
-        };
-        request.document = Some(document.clone());
-        Ok(document)
+        Ok(Prepared { form, variables, cost })
     }
 
-    fn parse(&self, query: &str) -> Result<Document, Box<Response>> {
+    fn parse(&self, query: &str) -> Result<Arc<Document>, Box<Response>> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let (text, tokens) = text::read(query, &self.limits).map_err(refused)?;
         let parsed = ast::Document::parse(&*text, "query").map_err(|found| invalid(&found.errors))?;
@@ -212,7 +200,11 @@ impl Documents {
         for operation in valid.operations.iter() {
             NormalForm::check(self.definitions, &valid, operation, &self.limits).map_err(refused)?;
         }
-        Ok(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens })
+        let document = Arc::new(Document { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), valid, tokens });
+        if query.len() <= DOCUMENT_LEN_MAX {
+            self.valid.insert(query.to_owned(), document.clone());
+        }
+        Ok(document)
     }
 }
 
@@ -272,7 +264,8 @@ mod tests {
 
     fn prepare(query: &str, variables: serde_json::Value) -> Result<Prepared, Box<Response>> {
         let variables = Variables::from_json(variables);
-        Documents::new(DocumentLimits::default()).prepare(Request::new(query).variables(variables))
+        let request = Request::new(query).variables(variables);
+        Documents::new(DocumentLimits::default()).prepare(request, 1).map_err(|(refused, _)| refused)
     }
 
     fn text(query: &str) -> String {
@@ -431,7 +424,8 @@ mod tests {
         let documents = Documents::new(DocumentLimits::default());
         for n in 0..500 {
             let ids = "a".repeat(n) + &" id".repeat(1_000);
-            documents.prepare(Request::new(format!("{{ v{n}: viewer {{ i: id {} }} }}", &ids[n..]))).unwrap();
+            let query = format!("{{ v{n}: viewer {{ i: id {} }} }}", &ids[n..]);
+            documents.prepare(Request::new(query), 1).unwrap();
         }
         assert!(
             documents.valid.weight() <= DOCUMENTS_LEN_MAX && documents.valid.len() < 200,
@@ -445,15 +439,16 @@ mod tests {
     fn a_document_is_validated_once_and_its_operations_are_told_apart() {
         let documents = Documents::new(DocumentLimits::default());
         let text = "query A { viewer { id } } mutation B { toggleLike(input: { productId: \"a\" }) { liked } }";
-        let kind = |name: Option<&str>| {
-            documents.kind(&mut Request { operation_name: name.map(str::to_owned), ..Request::new(text) })
+        let prepare = |name: Option<&str>| {
+            let request = Request { operation_name: name.map(str::to_owned), ..Request::new(text) };
+            documents.prepare(request, 1).ok()
         };
+        let kind = |name| prepare(name).map(|prepared| prepared.form.kind);
         assert_eq!(kind(Some("A")), Some(OperationType::Query));
         assert_eq!(kind(Some("B")), Some(OperationType::Mutation));
         assert_eq!((kind(None), kind(Some("C"))), (None, None));
-        let prepare =
-            || documents.prepare(Request { operation_name: Some("A".to_owned()), ..Request::new(text) }).unwrap();
-        assert!(Arc::ptr_eq(&prepare().form, &prepare().form));
+        let form = || prepare(Some("A")).unwrap().form;
+        assert!(Arc::ptr_eq(&form(), &form()));
         assert_eq!(documents.valid.len(), 1);
     }
 }

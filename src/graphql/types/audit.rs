@@ -27,7 +27,6 @@ pub struct AuditEntry {
 
 #[ComplexObject]
 impl AuditEntry {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         NodeId::AuditEntry(self.number).encode()
     }
@@ -43,7 +42,6 @@ impl From<ledger::AuditEntry> for AuditEntry {
 
 #[derive(SimpleObject)]
 pub struct AuditEdge {
-    #[graphql(complexity = 0)]
     cursor: String,
     node: AuditEntry,
 }
@@ -52,7 +50,6 @@ pub struct AuditEdge {
 pub struct AuditConnection {
     edges: Vec<AuditEdge>,
     nodes: Vec<AuditEntry>,
-    #[graphql(complexity = 0)]
     page_info: PageInfo,
 }
 
@@ -79,7 +76,6 @@ pub struct DeadLetter {
 
 #[ComplexObject]
 impl DeadLetter {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         NodeId::DeadLetter(self.id.0.clone()).encode()
     }
@@ -99,7 +95,6 @@ impl From<StoredDeadLetter> for DeadLetter {
 
 #[derive(SimpleObject)]
 pub struct DeadLetterEdge {
-    #[graphql(complexity = 0)]
     cursor: String,
     node: DeadLetter,
 }
@@ -108,7 +103,6 @@ pub struct DeadLetterEdge {
 pub struct DeadLetterConnection {
     edges: Vec<DeadLetterEdge>,
     nodes: Vec<DeadLetter>,
-    #[graphql(complexity = 0)]
     page_info: PageInfo,
 }
 

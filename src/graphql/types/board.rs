@@ -127,7 +127,6 @@ impl Board {
     }
 
     /// The current one, then those whose results are stored, newest first.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn periods(
         &self,
         ctx: &Context<'_>,

@@ -288,7 +288,6 @@ pub struct ProductRule {
 
 #[ComplexObject]
 impl ProductRule {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         NodeId::ProductRule(self.version).encode()
     }

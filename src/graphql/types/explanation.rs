@@ -7,14 +7,9 @@ use super::weights::Signal;
 use crate::domain;
 use crate::graphql::guards::Caller;
 
-/// Cost of an explanation beside that of its fields: what it is read for is read for the whole page, but many rows of the
-/// ledger may go into each.
-pub const COST: usize = 10;
-
 /// The lines add up to `total` exactly, and `total` is the score.
 #[derive(SimpleObject)]
 pub struct Explanation {
-    #[graphql(complexity = 0)]
     total: f64,
     lines: Vec<ScoreLine>,
 }
@@ -32,15 +27,10 @@ pub enum ScoreSource {
 pub struct ScoreLine {
     #[graphql(skip)]
     inner: domain::ScoreLine,
-    #[graphql(complexity = 0)]
     source: ScoreSource,
-    #[graphql(complexity = 0)]
     signal: Option<Signal>,
-    #[graphql(complexity = 0)]
     count: Option<Long>,
-    #[graphql(complexity = 0)]
     weight: Option<f64>,
-    #[graphql(complexity = 0)]
     points: f64,
 }
 
@@ -48,7 +38,6 @@ pub struct ScoreLine {
 impl ScoreLine {
     /// What the line follows from: a product's boost, the period that carries over, rules by their versions. The notes of
     /// rules are for the admin role, and left out without it.
-    #[graphql(complexity = 0)]
     async fn note(&self, ctx: &Context<'_>) -> Result<Option<String>> {
         Ok(self.inner.note(Caller::of(ctx)?.is_admin()))
     }

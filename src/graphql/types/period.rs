@@ -193,7 +193,6 @@ impl Period {
         Ok(position.to_string())
     }
 
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn entries(
         &self,
         ctx: &Context<'_>,
@@ -213,9 +212,6 @@ impl Period {
     }
 
     /// The product with `radius` places above and below it.
-    #[graphql(
-        complexity = "arguments::cost(Some(radius.unwrap_or(5).saturating_mul(2).saturating_add(1)), child_complexity)"
-    )]
     async fn around(
         &self,
         ctx: &Context<'_>,
@@ -253,7 +249,6 @@ impl From<pipeline::Freshness> for Freshness {
 
 #[derive(SimpleObject)]
 pub struct PeriodEdge {
-    #[graphql(complexity = 0)]
     cursor: String,
     node: Arc<Period>,
 }
@@ -306,7 +301,6 @@ impl PeriodConnection {
         self.periods.iter().map(|(_, period)| period.clone()).collect()
     }
 
-    #[graphql(complexity = 0)]
     async fn page_info(&self) -> PageInfo {
         PageInfo {
             has_next_page: self.has_next_page,

@@ -8,15 +8,10 @@ use super::board::Board;
 use super::product::Product;
 use super::scalars::int;
 use crate::domain::{self, RankMove as Move};
-use crate::graphql::arguments::ROWS_MAX;
 use crate::graphql::errors::{Failure, UserError};
 use crate::graphql::guards::Viewing;
 use crate::graphql::siblings::Siblings;
-use crate::ledger::BOARDS_MAX;
 use crate::pipeline::App;
-
-/// Cost of one board beside that of its fields: the whole board is computed twice.
-const BOARD_COST: usize = 10;
 
 /// Why an input is refused: the first of what is wrong with it.
 pub fn refusal(errors: &[UserError]) -> Failure {
@@ -30,10 +25,8 @@ pub fn refusal(errors: &[UserError]) -> Failure {
 pub struct BoardPreview {
     pub board: Board,
     /// Share of the top that stays in the top, 0 to 1.
-    #[graphql(complexity = 0)]
     pub top_overlap: f64,
     /// Rank correlation of the two orders, -1 to 1.
-    #[graphql(complexity = 0)]
     pub kendall_tau: f64,
 }
 
@@ -46,12 +39,9 @@ impl BoardPreview {
 #[derive(SimpleObject, Default)]
 pub struct WeightPreview {
     /// Each board that the change reaches, by id.
-    // As many as there may be: how many the change reaches is not known where costs are counted.
-    #[graphql(complexity = "child_complexity.saturating_add(BOARD_COST).saturating_mul(BOARDS_MAX as usize)")]
     pub boards: Vec<BoardPreview>,
     /// What is among the first `top` places of one board before or after: of `movesOf`, or else of the input's board, or else of
     /// `daily`.
-    #[graphql(complexity = "child_complexity.saturating_mul(ROWS_MAX as usize)")]
     pub moves: Vec<RankMove>,
 }
 
@@ -62,17 +52,16 @@ pub struct RankMove {
 }
 
 impl RankMove {
-    pub fn all(app: &Arc<App>, viewer: &Viewing, preview: domain::Preview) -> Vec<Self> {
+    pub fn all(app: &Arc<App>, viewer: &Viewing, preview: &domain::Preview) -> Vec<Self> {
         let ids = preview.moves.iter().map(|step| step.product.clone()).collect();
         let siblings = Siblings::new(app, viewer, ids);
-        let step = |(index, step)| Self { step, index, siblings: siblings.clone() };
-        preview.moves.into_iter().enumerate().map(step).collect()
+        let step = |(index, step): (usize, &Move)| Self { step: step.clone(), index, siblings: siblings.clone() };
+        preview.moves.iter().enumerate().map(step).collect()
     }
 }
 
 #[Object]
 impl RankMove {
-    #[graphql(complexity = 0)]
     async fn product_id(&self) -> ID {
         ID(self.step.product.to_string())
     }
@@ -81,22 +70,18 @@ impl RankMove {
         Ok(Product::of(&self.siblings, self.index).await?)
     }
 
-    #[graphql(complexity = 0)]
     async fn rank_before(&self) -> Option<i32> {
         self.step.rank_before.map(int)
     }
 
-    #[graphql(complexity = 0)]
     async fn rank_after(&self) -> Option<i32> {
         self.step.rank_after.map(int)
     }
 
-    #[graphql(complexity = 0)]
     async fn score_before(&self) -> f64 {
         self.step.points_before.as_f64()
     }
 
-    #[graphql(complexity = 0)]
     async fn score_after(&self) -> f64 {
         self.step.points_after.as_f64()
     }

@@ -38,22 +38,18 @@ impl Product {
 
 #[Object]
 impl Product {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         NodeId::Product(self.row.id.clone()).encode()
     }
 
-    #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         ID(self.row.id.to_string())
     }
 
-    #[graphql(complexity = 0)]
     async fn name(&self) -> &str {
         &self.row.name
     }
 
-    #[graphql(complexity = 0)]
     async fn image_url(&self) -> Option<&str> {
         self.row.image_url.as_deref()
     }
@@ -62,17 +58,14 @@ impl Product {
         self.row.price.as_ref().map(Money::from)
     }
 
-    #[graphql(complexity = 0)]
     async fn category(&self) -> Option<&str> {
         self.row.category.as_deref()
     }
 
-    #[graphql(complexity = 0)]
     async fn brand(&self) -> Option<&str> {
         self.row.brand.as_deref()
     }
 
-    #[graphql(complexity = 0)]
     async fn created_at(&self) -> DateTime {
         DateTime(self.row.created_at)
     }
@@ -105,9 +98,7 @@ impl Product {
 
 #[derive(SimpleObject)]
 pub struct Money {
-    #[graphql(complexity = 0)]
     amount: Decimal,
-    #[graphql(complexity = 0)]
     currency: String,
 }
 

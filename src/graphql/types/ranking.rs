@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_graphql::{Enum, ID, Object, Result, SimpleObject};
 
-use super::explanation::{self, Explanation};
+use super::explanation::Explanation;
 use super::period::Period;
 use super::product::Product;
 use super::scalars::int;
@@ -71,29 +71,24 @@ impl RankingEntry {
 /// `id` is stable for one product in one period, so that client caches update rows in place.
 #[Object]
 impl RankingEntry {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         let Reading { board, period, .. } = &*self.reading;
         NodeId::Entry(board.id.clone(), period.key.clone(), self.siblings.ids()[self.index].clone()).encode()
     }
 
-    #[graphql(complexity = 0)]
     async fn id(&self) -> ID {
         let Reading { board, period, .. } = &*self.reading;
         ID(opaque(&format!("{}:{}:{}", board.id, period.key, self.siblings.ids()[self.index])))
     }
 
-    #[graphql(complexity = 0)]
     async fn rank(&self) -> i32 {
         int(self.rank)
     }
 
-    #[graphql(complexity = 0)]
     async fn score(&self) -> f64 {
         self.reading.score(self.points).as_f64()
     }
 
-    #[graphql(complexity = 0)]
     async fn product_id(&self) -> ID {
         ID(self.siblings.ids()[self.index].to_string())
     }
@@ -112,7 +107,7 @@ impl RankingEntry {
 
     /// One look-up for all rows of a page. The server's setting says who may ask: anyone, whoever is signed in, or the admin
     /// role. It is null, with an error, for whoever may not.
-    #[graphql(complexity = "explanation::COST + child_complexity", guard = "MayExplain")]
+    #[graphql(guard = "MayExplain")]
     async fn explanation(&self) -> Result<Option<Explanation>> {
         Ok(Some(self.siblings.explanation(&self.reading, self.index, self.points).await?.into()))
     }
@@ -130,13 +125,10 @@ pub enum Direction {
 /// Where a board has no previous period, since it counts all time in one, every row is SAME without a previous rank.
 #[derive(SimpleObject, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Movement {
-    #[graphql(complexity = 0)]
     direction: Direction,
     /// The rank when the previous period ended. Null for NEW, and where there is no previous period.
-    #[graphql(complexity = 0)]
     previous_rank: Option<i32>,
     /// How many places up or down; 0 for NEW and SAME.
-    #[graphql(complexity = 0)]
     places: i32,
 }
 
@@ -173,7 +165,6 @@ impl PageInfo {
 
 #[derive(SimpleObject)]
 pub struct RankingEdge {
-    #[graphql(complexity = 0)]
     cursor: String,
     node: RankingEntry,
 }
@@ -208,7 +199,6 @@ impl RankingConnection {
         &self.entries
     }
 
-    #[graphql(complexity = 0)]
     async fn page_info(&self) -> PageInfo {
         PageInfo {
             has_next_page: has_next(self.first_rank, self.entries.len(), self.total),
@@ -218,7 +208,6 @@ impl RankingConnection {
         }
     }
 
-    #[graphql(complexity = 0)]
     async fn total_count(&self) -> i32 {
         int(self.total)
     }

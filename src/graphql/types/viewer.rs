@@ -42,7 +42,6 @@ impl Viewer {
     }
 
     /// Newest first.
-    #[graphql(complexity = "arguments::cost(first, child_complexity)")]
     async fn likes(
         &self,
         ctx: &Context<'_>,
@@ -64,10 +63,8 @@ impl Viewer {
 
 #[derive(SimpleObject)]
 pub struct ProductEdge {
-    #[graphql(complexity = 0)]
     cursor: String,
     node: Product,
-    #[graphql(complexity = 0)]
     liked_at: Option<DateTime>,
 }
 
@@ -75,9 +72,7 @@ pub struct ProductEdge {
 #[graphql(complex)]
 pub struct ProductConnection {
     edges: Vec<ProductEdge>,
-    #[graphql(complexity = 0)]
     page_info: PageInfo,
-    #[graphql(complexity = 0)]
     total_count: i32,
 }
 

@@ -59,7 +59,6 @@ pub struct WeightRule {
 
 #[ComplexObject]
 impl WeightRule {
-    #[graphql(complexity = 0)]
     pub async fn node_id(&self) -> ID {
         let id = match &self.in_force_on {
             Some(board) => NodeId::InForce(board.clone(), self.version),
@@ -151,7 +150,6 @@ impl WeightRule {
 
 #[derive(SimpleObject)]
 pub struct WeightRuleEdge {
-    #[graphql(complexity = 0)]
     pub cursor: String,
     pub node: WeightRule,
 }
@@ -160,7 +158,6 @@ pub struct WeightRuleEdge {
 pub struct WeightRuleConnection {
     pub edges: Vec<WeightRuleEdge>,
     pub nodes: Vec<WeightRule>,
-    #[graphql(complexity = 0)]
     pub page_info: PageInfo,
 }
 

@@ -274,7 +274,7 @@ impl Connection {
         self.send(operation.error(&refused.errors)).await
     }
 
-    async fn begin(&mut self, id: String, mut request: graphql::Request) -> Result<(), End> {
+    async fn begin(&mut self, id: String, request: graphql::Request) -> Result<(), End> {
         let Some(caller) = self.caller.clone() else { return Err(closed(Close::Unauthorized)) };
         // A timer comes a little late on a busy server.
         self.check_token()?;
@@ -293,10 +293,15 @@ impl Connection {
         if let Err(failure) = self.site.charge(self.payer.as_ref(), budget::REQUEST) {
             return self.refuse(&operation, failure).await;
         }
+        let prepared = self.site.api.prepare(request);
+        if let Err(failure) = self.site.charge(self.payer.as_ref(), prepared.cost()) {
+            return self.refuse(&operation, failure).await;
+        }
         let site = self.site.clone();
         let outcome = async move {
             let (id, most, writes) = (new_request_id(), site.limits.request_timeout, Writes::default());
-            let place = match writes.look_at(&site, &mut request) {
+            writes.look_at(&prepared);
+            let place = match prepared.kind() {
                 // The connections bound these.
                 Some(OperationType::Subscription) => Ok(None),
                 _ => site.capacity.request().map(Some),
@@ -305,7 +310,7 @@ impl Connection {
                 Ok(place) => place,
                 Err(failure) => return Outcome::Answered(errors::failed(failure, &id).into()),
             };
-            let outcome = timeout(most, site.api.operate(request, caller, &id)).await;
+            let outcome = timeout(most, site.api.operate(prepared, caller, &id)).await;
             outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &writes, &id)))
         };
         let begun = Running::Begun(outcome.boxed(), self.admitted.follows());

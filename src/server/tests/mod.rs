@@ -464,16 +464,13 @@ async fn what_costs_too_much_is_refused_and_a_full_page_is_not() {
         product { __typename id name imageUrl price { __typename amount currency } category brand createdAt
         like { __typename count viewerHasLiked viewerLikedAt } } }";
     assert_eq!(server.query(&ranking(100, page), None).await.1["data"]["ranking"]["totalCount"], 0);
-    let pages_of_pages =
-        "nodes { product { entry { product { currentRank } } } } period { entries(first: 100) { nodes { rank } } }";
-    let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": "cost", "value": 2_000 });
-    let (_, body) = server.query(&ranking(100, pages_of_pages), None).await;
+    let pages_of_pages = "query($n: Int) { board { periods(first: $n) { nodes { entries(first: $n) { nodes {
+        product { name } } } } } } }";
+    let expected = json!({ "code": "LIMIT_EXCEEDED", "limit": "cost", "value": 3_000 });
+    let (_, body) = server.query(&pages_of_pages.replace("$n)", "100)").replace("query($n: Int)", ""), None).await;
     assert_eq!(told(&body), expected);
-    assert!(body["errors"][0]["message"].as_str().unwrap().contains("(limit cost: 2000)"), "{body}");
-    let query = json!({
-        "query": "query($n: Int) { ranking(first: $n) { period { entries(first: $n) { nodes { productId } } } } }",
-        "variables": { "n": 50 }
-    });
+    assert!(body["errors"][0]["message"].as_str().unwrap().contains("(limit cost: 3000)"), "{body}");
+    let query = json!({ "query": pages_of_pages, "variables": { "n": 100 } });
     let body: Value = server.post().json(&query).send().await.unwrap().json().await.unwrap();
     assert_eq!(told(&body), expected, "variables count");
 }

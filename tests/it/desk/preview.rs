@@ -114,8 +114,7 @@ async fn a_preview_refuses_what_a_change_refuses(setup: Setup) {
     assert_eq!(bad(json!({ "input": input, "of": "daily" })).await, argument("movesOf"), "it is not reached");
     assert_eq!(bad(json!({ "input": input, "of": "nowhere" })).await, argument("movesOf"));
     assert_eq!(bad(json!({ "input": input, "top": 101 })).await, argument("top"));
-    // Each board counts for as many as there may be.
-    let costly = "query($input: AdjustWeightsInput!) { admin { weightPreview(input: $input) { boards { board { current { entries(first: 100) { nodes { product { name } } } } } } } } }";
+    let costly = "query($input: AdjustWeightsInput!) { admin { weightPreview(input: $input) { boards { board { periods(first: 100) { nodes { entries(first: 100) { nodes { product { name } } } } } } } } } }";
     let answer = desk.server.try_graphql(Some("ann"), costly, json!({ "input": input })).await.unwrap();
     assert_eq!(answer["errors"][0]["extensions"]["limit"], "cost", "{answer}");
     assert_eq!(desk.audit().await, before);

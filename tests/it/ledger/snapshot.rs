@@ -4,7 +4,7 @@ use acclaim::domain::{
     Basis, Board, BoardId, Bucket, Count, Event, Period, Place, Points, Position, ProductId, Scope, Segment, Signal,
     Window,
 };
-use acclaim::ledger::{ActivityRow, Pace, Snapshot, Wanted};
+use acclaim::ledger::{ActivityRow, LedgerError, Pace, Snapshot, Wanted};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -29,7 +29,8 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products: None, pace: Pace::Whole }
+    let (products, pace, counts_max) = (None, Pace::Whole, None);
+    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products, pace, counts_max }
 }
 
 /// A producer's event in a bucket.
@@ -80,6 +81,24 @@ fn ids<'a>(members: impl IntoIterator<Item = &'a ProductId>) -> Vec<String> {
 }
 
 over_both! {
+    async fn no_more_is_read_than_is_asked_for(ledger: Fresh) {
+        push_some(&ledger).await;
+        let (board, mugs) = (board(None, None), [product("mug")]);
+        // Ten views, one, a hundred by another partition, and five: in two segments.
+        let segments = [segment(100, 102), Segment { is_even: false, ..segment(102, 105) }];
+        for pace in [Pace::Whole, Pace::Pieces] {
+            let read = async |most| {
+                let wanted = Wanted { segments: &segments, products: Some(&mugs), pace, counts_max: Some(most), ..of(&board) };
+                ledger.snapshot(wanted).await.map(|read| read.activity.len())
+            };
+            assert_eq!(read(4).await.unwrap(), 2);
+            for fewer in [0, 1, 2, 3] {
+                let refused = read(fewer).await.unwrap_err();
+                assert!(matches!(refused, LedgerError::TooMany { limit: "counts", value, .. } if value == fewer), "{refused}");
+            }
+        }
+    }
+
     async fn an_even_segment_is_added_up_and_an_uneven_one_bucket_by_bucket(ledger: Fresh) {
         push_some(&ledger).await;
         let uneven = |first, end| Segment { is_even: false, ..segment(first, end) };

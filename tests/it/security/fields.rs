@@ -214,7 +214,8 @@ fn at_end<'a>(answer: &'a Value, names: &[&str]) -> (&'a Value, usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_is_for_whom_the_table_says() {
-    let settings = ["--like-rate", "0", "--connections-per-user", "0", "--connections-per-address", "0"];
+    let settings =
+        ["--like-rate", "0", "--connections-per-user", "0", "--connections-per-address", "0", "--budget", "0"];
     let (stack, server) = guarded_with(&settings).await;
     let callers = Caller::all();
     let boss = callers.last().unwrap().token.as_deref();
