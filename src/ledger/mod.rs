@@ -418,16 +418,7 @@ impl Ledger {
         if board.scope.is_all() {
             return Ok(HashSet::new());
         }
-        let wanted = Wanted {
-            board,
-            segments: &[],
-            signals: &[],
-            carry_from: None,
-            products: None,
-            pace: Pace::Whole,
-            counts_max: None,
-        };
-        Ok(self.snapshot(wanted).await?.members)
+        Ok(self.snapshot(Wanted::of(board)).await?.members)
     }
 
     /// All that a board is computed from, with the cursors it belongs to, in one snapshot. Whole boards wait for their turn.

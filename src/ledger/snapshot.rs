@@ -27,6 +27,14 @@ pub struct Wanted<'a> {
     pub counts_max: Option<usize>,
 }
 
+impl<'a> Wanted<'a> {
+    /// Nothing but who is in the board's scope.
+    pub fn of(board: &'a Board) -> Self {
+        let (products, pace, counts_max) = (None, Pace::Whole, None);
+        Self { board, segments: &[], signals: &[], carry_from: None, products, pace, counts_max }
+    }
+}
+
 /// How fast activity is read. SQLite reads it alike either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {

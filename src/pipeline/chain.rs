@@ -179,15 +179,7 @@ impl App {
             let mut rows = Vec::new();
             if has_counts && let (Some(first), Some(last)) = (links.first(), links.last()) {
                 let segments = [Segment { first: first.first, end: last.end, is_even: false }];
-                let wanted = Wanted {
-                    board,
-                    segments: &segments,
-                    signals: &Signal::ALL,
-                    carry_from: None,
-                    products: None,
-                    pace: Pace::Whole,
-                    counts_max: None,
-                };
+                let wanted = Wanted { segments: &segments, signals: &Signal::ALL, ..Wanted::of(board) };
                 let read: Snapshot = self.ledger.snapshot(wanted).await?;
                 (rows, cursors) = (read.activity, read.cursors);
             }

@@ -10,7 +10,7 @@ use super::between::LedgerAt;
 use super::fault::Fault;
 use super::{App, Reading, Result, Source};
 use crate::domain::{Count, Cursors, Explanation, Points, ProductId, Scoring, Signal};
-use crate::ledger::{Definitions, Pace, Snapshot, Wanted};
+use crate::ledger::{Definitions, Snapshot, Wanted};
 
 /// Entries of the journal that are read to bring the ledger's counts to a page's: at 10,000 events a second those of five
 /// seconds, which is longer than the ledger lags behind when all is well, and takes a tenth of a second to read.
@@ -85,13 +85,12 @@ impl App {
         let before = board.carries_from(period);
         let carry_from = before.as_ref().map(|before| before.key.clone());
         let wanted = Wanted {
-            board,
             segments: &scoring.segments(),
             signals: &Signal::ALL,
             carry_from: carry_from.as_deref(),
             products: Some(products),
-            pace: Pace::Whole,
             counts_max: Some(COUNTS_MAX),
+            ..Wanted::of(board)
         };
         let Snapshot { cursors, activity, at_close, .. } = self.ledger.snapshot(wanted).await?;
         let mut counts: HashMap<_, Vec<Count>> = products.iter().map(|product| (product.clone(), Vec::new())).collect();

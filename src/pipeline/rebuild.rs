@@ -69,15 +69,7 @@ pub async fn compute_each<const N: usize>(
     let segments = segments.unwrap_or_default();
     let counts = |signal: &Signal| scorings.iter().any(|scoring| scoring.signals().contains(signal));
     let signals: Vec<_> = Signal::ALL.into_iter().filter(counts).collect();
-    let wanted = Wanted {
-        board: &board,
-        segments: &segments,
-        signals: &signals,
-        carry_from,
-        products: None,
-        pace,
-        counts_max: None,
-    };
+    let wanted = Wanted { segments: &segments, signals: &signals, carry_from, pace, ..Wanted::of(&board) };
     let Snapshot { cursors, activity, members, at_close } = ledger.snapshot(wanted).await?;
     let at_close: HashMap<_, _> = at_close.into_iter().chain(unstored).collect();
     let shared = Arc::new((activity, at_close));

@@ -29,8 +29,7 @@ fn board(category: Option<&str>, brand: Option<&str>) -> Board {
 }
 
 fn of(board: &Board) -> Wanted<'_> {
-    let (products, pace, counts_max) = (None, Pace::Whole, None);
-    Wanted { board, segments: &[], signals: &Signal::ALL, carry_from: None, products, pace, counts_max }
+    Wanted { signals: &Signal::ALL, ..Wanted::of(board) }
 }
 
 /// A producer's event in a bucket.
