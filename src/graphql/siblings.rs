@@ -100,7 +100,7 @@ impl Siblings {
     pub async fn explanation(&self, reading: &Arc<Reading>, index: usize, points: Points) -> Result<Explanation> {
         for moment in [Moment::AsRead, Moment::Present] {
             let tally = self.tally(reading, moment).await?;
-            if let Some(explanation) = tally.and_then(|tally| tally.explain(&self.ids[index], points)) {
+            if let Some(explanation) = tally.and_then(|tally| tally.explain(reading, &self.ids[index], points)) {
                 return Ok(explanation);
             }
         }

@@ -38,7 +38,6 @@ pub enum Moment {
 /// Products' counts at a moment, and all that makes scores of them.
 #[derive(Debug)]
 pub struct Tally {
-    reading: Arc<Reading>,
     scoring: Scoring,
     definitions: Arc<Definitions>,
     counts: HashMap<ProductId, Vec<Count>>,
@@ -113,7 +112,7 @@ impl App {
             let points = products.iter().zip(places).filter_map(|(product, place)| Some((product.clone(), place?.1)));
             at_close.extend(points);
         }
-        Ok(Some(Tally { reading: reading.clone(), scoring, definitions, counts, at_close }))
+        Ok(Some(Tally { scoring, definitions, counts, at_close }))
     }
 
     async fn cursors_at(&self, reading: &Reading, in_ledger: &Cursors, moment: Moment) -> Cursors {
@@ -152,18 +151,17 @@ impl App {
 }
 
 impl Tally {
-    /// What a product's points on the page are made of, as they are shown there. `None` where what was counted does not come
-    /// to these points: the moment is another one, or the board is about to be corrected.
-    pub fn explain(&self, product: &ProductId, points: Points) -> Option<Explanation> {
+    /// What a product's points on a page that was read at this moment are made of, as they are shown there. `None` where
+    /// what was counted does not come to these points: the moment is another one, or the board is about to be corrected.
+    pub fn explain(&self, reading: &Reading, product: &ProductId, points: Points) -> Option<Explanation> {
         let counts = self.counts.get(product).map(Vec::as_slice).unwrap_or_default();
         let at_close = self.at_close.get(product).copied().unwrap_or_default();
         let rules = &self.definitions.rules;
-        let basis = self.reading.basis;
-        let mut explanation = Explanation::new(&self.scoring, rules, basis, product, counts, at_close);
-        if self.reading.is_stored() {
+        let mut explanation = Explanation::new(&self.scoring, rules, reading.basis, product, counts, at_close);
+        if reading.is_stored() {
             explanation.settle(points);
         }
-        let Reading { board, period, freshness, .. } = &*self.reading;
+        let Reading { board, period, freshness, .. } = reading;
         (explanation.total() == points).then(|| explanation.shown(board, period, freshness.as_of))
     }
 }

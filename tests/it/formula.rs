@@ -373,7 +373,7 @@ impl World {
             let tally = self.app.tally(&reading, &ids, Moment::AsRead).await.unwrap();
             let tally = tally.unwrap_or_else(|| panic!("{}: the journal has everything", board.id));
             for Place { product, points } in page.rows.places {
-                let explanation = tally.explain(&product, points);
+                let explanation = tally.explain(&reading, &product, points);
                 let explanation = explanation.unwrap_or_else(|| panic!("{}: {product} at {points:?}", board.id));
                 let lines: i64 = explanation.lines.iter().map(|line| line.points.millionths()).sum();
                 let score = board.score(&reading.period, points, reading.freshness.as_of);
