@@ -80,7 +80,7 @@ impl Board {
     pub fn score(&self, period: &Period, points: Points, at: Timestamp) -> Points {
         let (Some(half_life), Some(landmark)) = (self.window.half_life(), period.starts_at) else { return points };
         let at = period.ends_at.map_or(at, |end| at.min(end)).max(landmark);
-        Points::from_millionths((points.millionths() as f64 / half_life.growth(landmark, at)).round() as i64)
+        Points::from_millionths((points.millionths() as f64 / half_life.growth(landmark, at)).round() as i128)
     }
 }
 

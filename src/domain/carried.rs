@@ -3,13 +3,18 @@
 //! What a period starts with only ever grows with what the one before closed with, and so does all that follows. So
 //! points that began somewhere between none and the most there may be stay between what these two come to; and each
 //! carry brings the two nearer, until truncation makes them one. From there on the points are exact to the millionth,
-//! whatever stood before: of a board that carries three tenths over, the last 48 periods say all.
+//! whatever stood before: of a board that carries three tenths over, the last 75 periods say all.
 //!
 //! Invariant: the true points lie within the bounds; [`Carried::exact`] gives them only where the bounds have met.
 
 use std::collections::HashMap;
 
 use super::{Board, Factor, Points, ProductId, Scoring};
+
+/// No product of a board that carries over has more points than so many millionths, or fewer than minus as many: it takes
+/// 10^13 events, ten thousand a second for 30 years, each of the largest count at the largest weight and boost.
+const MOST: i128 = 1 << MOST_BITS;
+const MOST_BITS: i32 = 100;
 
 /// Least and most that points can be.
 type Bounds = (Points, Points);
@@ -31,16 +36,16 @@ impl Carried {
 
     /// Begins with what nobody knows.
     pub fn unknown() -> Self {
-        Self { products: HashMap::new(), others: (Points::MIN, Points::MAX) }
+        Self { products: HashMap::new(), others: (Points::from_millionths(-MOST), Points::from_millionths(MOST)) }
     }
 
     /// After how many periods the bounds have met, but for one product in a hundred million; `None` where they never meet.
     ///
-    /// The bounds are 2^54 millionths apart at first. Once they are one millionth apart, the chance that a carry leaves
+    /// The bounds are 2^101 millionths apart at first. Once they are one millionth apart, the chance that a carry leaves
     /// them so is as large as the share that is carried over: until that is 2^-27, as many periods pass.
     pub fn reach(board: &Board) -> Option<usize> {
         let share = board.carry_over.as_f64();
-        let halvings = f64::from(54 + 27);
+        let halvings = f64::from(MOST_BITS + 1 + 27);
         (board.carry_over < Factor::ONE).then(|| (halvings / -share.log2()).ceil() as usize + 1)
     }
 
@@ -92,7 +97,7 @@ mod tests {
         let points = |day: u64, product: u64| {
             let drawn = random(day * 1_000 + product);
             let is_active = drawn >> 61 < 2 + product % 4;
-            is_active.then(|| Points::from_millionths((drawn >> 40) as i64 % 9_000_000 - 100_000))
+            is_active.then(|| Points::from_millionths(i128::from(drawn >> 40) % 9_000_000 - 100_000))
         };
         let id = |product| ProductId::new(&format!("p{product}")).unwrap();
         let of_day = |day| (0..40).filter_map(move |product| Some((id(product), points(day, product)?))).collect();
@@ -116,8 +121,9 @@ mod tests {
             let board = board(share);
             let reach = Carried::reach(&board).unwrap();
             let days = days(reach as u64 + 400);
-            let most =
-                |day: &[(ProductId, Points)]| Carried::known(day.iter().map(|(id, _)| (id.clone(), Points::MAX)));
+            let most = |day: &[(ProductId, Points)]| {
+                Carried::known(day.iter().map(|(id, _)| (id.clone(), Points::from_millionths(MOST))))
+            };
             let exact = |carried: Carried| carried.exact().map(HashMap::from_iter);
             let all: HashMap<_, _> = exact(follow(&board, Carried::known([]), &days)).unwrap();
             let last = &days[days.len() - reach..];
@@ -125,7 +131,7 @@ mod tests {
             assert_eq!(exact(follow(&board, Carried::unknown(), last)).as_ref(), Some(&all), "{share}");
             assert_eq!(exact(follow(&board, most(&days[0]), &days)).as_ref(), Some(&all), "{share}");
         }
-        assert_eq!(Carried::reach(&board(0.3)), Some(48));
+        assert_eq!(Carried::reach(&board(0.3)), Some(75));
     }
 
     #[test]

@@ -236,7 +236,7 @@ mod tests {
     fn explained(board: &Board, rules: &Rules, rows: &[(Signal, i64, i64)], at_close: f64) -> (Scoring, Explanation) {
         let basis = rules.basis(noon());
         let scoring = Scoring::new(board, board.period_at(noon()), rules, basis);
-        let at_close = Points::from_millionths((at_close * 1e6) as i64);
+        let at_close = Points::from_millionths((at_close * 1e6) as i128);
         let explanation = Explanation::new(&scoring, rules, basis, &mug(), &counts(rows), at_close);
         (scoring, explanation)
     }
@@ -283,6 +283,24 @@ mod tests {
     fn what_was_taken_back_has_no_line() {
         let rows = [(Signal::Like, 0, 1), (Signal::Like, 0, -1)];
         assert_eq!(explained(&board(Window::Day), &Rules::default(), &rows, 0.0).1, Explanation::default());
+    }
+
+    #[test]
+    fn lines_add_up_at_any_size() {
+        let mut rules = rules();
+        rules.weights[0].weights = vec![(Signal::View, Weight::MAX), (Signal::Order, Weight::MAX)];
+        rules.products[0].boost = Some(Factor::MAX);
+        let rows: Vec<_> = (0..40).map(|n| ([Signal::View, Signal::Order][n % 2], n as i64 % 8, 1_000_000)).collect();
+        for (taken_back, left) in [(0, 3e12), (37, 3e11), (40, 0.0)] {
+            let back = rows[..taken_back].iter().map(|(signal, hours, count)| (*signal, *hours, -count));
+            let rows: Vec<_> = rows.iter().copied().chain(back).collect();
+            let (scoring, explanation) = explained(&board(Window::Day), &rules, &rows, 1e12);
+            let points = by_formula(&scoring, &rows);
+            assert_eq!(points.as_f64(), (40 - taken_back) as f64 * 1e11);
+            let carried = scoring.carry(&mug(), Points::from_millionths(1_000_000_000_000_000_000));
+            assert_eq!(explanation.total(), points.plus(carried));
+            assert!(left <= explanation.total().as_f64());
+        }
     }
 
     #[test]

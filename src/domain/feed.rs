@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::domain::Position;
 
-    fn places(rows: &[(&str, i64)]) -> Vec<Place> {
+    fn places(rows: &[(&str, i128)]) -> Vec<Place> {
         rows.iter()
             .map(|(product, points)| Place {
                 product: ProductId::new(product).unwrap(),

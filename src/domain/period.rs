@@ -46,7 +46,7 @@ impl HalfLife {
     /// Half-lives after which even the largest weight, 10^9 millionths, is less than one millionth: 2^30 > 10^9.
     const REACH: i64 = 30;
     /// Half-lives from one landmark to the next. A signal then weighs up to 2^8 times its weight (2^9 for the shortest
-    /// half-life), which leaves room for 50 million orders within [`super::Points::MAX`].
+    /// half-life), so that 50 million orders are told apart by rank, see [`super::Points::RANKED_MAX`].
     const ROLL: i64 = 8;
 
     pub fn from_ms(ms: i64) -> Result<Self, InvalidHalfLife> {

@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
 
-    fn places(rows: &[(&str, i64)]) -> Vec<Place> {
-        let place = |(product, points): &(&str, i64)| Place {
+    fn places(rows: &[(&str, i128)]) -> Vec<Place> {
+        let place = |(product, points): &(&str, i128)| Place {
             product: ProductId::new(product).unwrap(),
             points: Points::from_millionths(*points),
         };

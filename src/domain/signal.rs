@@ -48,7 +48,8 @@ pub struct Weight(i64);
 pub struct InvalidWeight(pub f64);
 
 impl Weight {
-    /// 1,000 points: a thousand times an order leaves room for 9 million such signals within [`super::Points::MAX`].
+    /// 1,000 points: a thousand times an order. Of such signals 9 million are told apart by rank, see
+    /// [`super::Points::RANKED_MAX`].
     pub const MAX: Self = Self(1_000_000_000);
 
     pub const fn from_millionths(millionths: i64) -> Self {
@@ -98,7 +99,7 @@ pub struct InvalidFactor(pub f64);
 impl Factor {
     pub const ZERO: Self = Self(0);
     pub const ONE: Self = Self(1_000_000);
-    /// 100: the largest weight, lifted so far, still leaves room for 90,000 such signals within [`super::Points::MAX`].
+    /// 100: of signals of the largest weight, lifted so far, 90,000 are still told apart by rank.
     pub const MAX: Self = Self(100_000_000);
 
     pub const fn from_millionths(millionths: i64) -> Self {

@@ -1,9 +1,9 @@
 //! A board's products in order of rank: what the memory engine keeps, and what the ledger is folded into.
 //!
-//! Invariant: a product is listed exactly when its points are not zero. Equal points rank by product id, higher byte
-//! order first, as ZREVRANGE orders them.
+//! Invariant: a product is listed exactly when its points are not zero. Points that rank alike ([`Points::ranked`]) stand by
+//! product id, higher byte order first, as ZREVRANGE orders them.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 
 use indexset::BTreeSet;
@@ -30,7 +30,35 @@ pub struct Rows {
     pub total: u64,
 }
 
-type Key = (Reverse<Points>, Reverse<ProductId>);
+type Key = (Reverse<Ranked>, Reverse<ProductId>);
+
+/// Points in the order of a board.
+#[derive(Clone, Copy, Debug)]
+struct Ranked(Points);
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.ranked().cmp(&other.0.ranked())
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
+
+fn key(points: Points, product: &ProductId) -> Key {
+    (Reverse(Ranked(points)), Reverse(product.clone()))
+}
 
 /// A whole board in memory.
 #[derive(Clone, Debug, Default)]
@@ -53,10 +81,10 @@ impl Standings {
             _ => self.points.insert(product.clone(), points),
         };
         if let Some(before) = before {
-            self.order.remove(&(Reverse(before), Reverse(product.clone())));
+            self.order.remove(&key(before, product));
         }
         if points != Points::ZERO {
-            self.order.insert((Reverse(points), Reverse(product.clone())));
+            self.order.insert(key(points, product));
         }
     }
 
@@ -89,7 +117,7 @@ impl Standings {
         let skip = match start {
             PageStart::Rank(rank) => rank.saturating_sub(1),
             PageStart::After(place) => {
-                let listed = self.points(&place.product) == Some(place.points);
+                let listed = self.points(&place.product).map(Points::ranked) == Some(place.points.ranked());
                 self.above(place.points, &place.product) + u64::from(listed)
             }
             PageStart::Around { product, radius } => match self.entry(product) {
@@ -98,22 +126,23 @@ impl Standings {
             },
         };
         let end = skip.saturating_add(count).min(self.len());
-        let places = (skip..end)
-            .filter_map(|index| self.order.get_index(index as usize))
-            .map(|(points, product)| Place { product: product.0.clone(), points: points.0 })
-            .collect();
+        let places = (skip..end).filter_map(|index| self.order.get_index(index as usize)).map(place_of).collect();
         Rows { first_rank: skip + 1, places, total: self.len() }
     }
 
     /// Every place, best first.
     pub fn iter(&self) -> impl Iterator<Item = Place> + '_ {
-        self.order.iter().map(|(points, product)| Place { product: product.0.clone(), points: points.0 })
+        self.order.iter().map(place_of)
     }
 
     /// How many places rank above one with these points and this product.
     fn above(&self, points: Points, product: &ProductId) -> u64 {
-        self.order.rank(&(Reverse(points), Reverse(product.clone()))) as u64
+        self.order.rank(&key(points, product)) as u64
     }
+}
+
+fn place_of((points, product): &Key) -> Place {
+    Place { product: product.0.clone(), points: points.0.0 }
 }
 
 impl FromIterator<(ProductId, Points)> for Standings {
@@ -130,7 +159,7 @@ impl FromIterator<(ProductId, Points)> for Standings {
 pub fn best_first(points: impl IntoIterator<Item = (ProductId, Points)>) -> Vec<Place> {
     let places = points.into_iter().filter(|(_, points)| *points != Points::ZERO);
     let mut places: Vec<_> = places.map(|(product, points)| Place { product, points }).collect();
-    places.sort_unstable_by(|a, b| (b.points, &b.product).cmp(&(a.points, &a.product)));
+    places.sort_unstable_by(|a, b| (b.points.ranked(), &b.product).cmp(&(a.points.ranked(), &a.product)));
     places
 }
 
@@ -142,11 +171,11 @@ mod tests {
         ProductId::new(text).unwrap()
     }
 
-    fn place(product: &str, points: i64) -> Place {
+    fn place(product: &str, points: i128) -> Place {
         Place { product: id(product), points: Points::from_millionths(points) }
     }
 
-    fn standings(rows: &[(&str, i64)]) -> Standings {
+    fn standings(rows: &[(&str, i128)]) -> Standings {
         let mut standings = Standings::default();
         for (product, points) in rows {
             standings.add(&id(product), Points::from_millionths(*points));
@@ -179,6 +208,21 @@ mod tests {
         assert_eq!(board.len(), 2);
         assert_eq!(board.points(&id("a")), None);
         assert_eq!(shown(&board.rows(&PageStart::Rank(1), 10)), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_lies_beyond_ranks_by_id_and_keeps_its_points() {
+        let max = i128::from(Points::RANKED_MAX);
+        let board = standings(&[("a", 1 << 100), ("b", max), ("c", max - 1), ("d", -max - 1), ("e", -(1 << 100))]);
+        let order = [("b", max), ("a", 1 << 100), ("c", max - 1), ("e", -(1 << 100)), ("d", -max - 1)];
+        let order = order.map(|(product, points)| place(product, points));
+        assert_eq!(board.iter().collect::<Vec<_>>(), order);
+        assert_eq!(best_first(board.to_vec()), order);
+        assert_eq!(board.rows(&PageStart::Rank(1), 9).places, order);
+        assert_eq!(board.entry(&id("a")), Some((2, Points::from_millionths(1 << 100))));
+        // A cursor tells what a place ranks by, however far beyond that its points were.
+        assert_eq!(board.rows(&PageStart::After(place("a", max)), 9).places, order[2..]);
+        assert_eq!(board.rows(&PageStart::After(place("e", -max)), 9).places, order[4..]);
     }
 
     #[test]

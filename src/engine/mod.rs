@@ -413,7 +413,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Adds the deltas and moves the cursors, if the generation exists and every partition's cursor is still where its
     /// move begins; else does nothing and says false.
-    /// A product whose points come to zero leaves the board; points stop at [`Points::MAX`].
+    /// A product whose points come to zero leaves the board; points are exact at any size.
     async fn apply(&self, batch: &Apply) -> Result<bool>;
 
     /// Shows a generation that is being built and drops the one shown before. False where it is no longer being built.

@@ -10,7 +10,7 @@ use crate::domain::{Place, Points, ProductId, Timestamp};
 /// Where a page ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cursor {
-    /// In a ranking.
+    /// In a ranking, by what its points rank as.
     Place(Place),
     /// In what a viewer likes.
     Like(Timestamp, ProductId),
@@ -27,7 +27,7 @@ pub enum Cursor {
 impl Cursor {
     pub fn encode(&self) -> String {
         opaque(&match self {
-            Self::Place(place) => format!("p:{}:{}", place.points.millionths(), place.product),
+            Self::Place(place) => format!("p:{}:{}", place.points.ranked(), place.product),
             Self::Like(at, product) => format!("l:{}:{product}", at.as_ms()),
             Self::Rule(version) => format!("w:{version}"),
             Self::Audit(id) => format!("a:{id}"),
@@ -46,8 +46,8 @@ impl Cursor {
         match kind {
             "p" => {
                 let (millionths, product) = number_and_product()?;
-                let points = Points::from_millionths(millionths);
-                (Points::MIN..=Points::MAX).contains(&points).then_some(Self::Place(Place { product, points }))
+                let points = Points::from_millionths(millionths.into());
+                (points.ranked() == millionths).then_some(Self::Place(Place { product, points }))
             }
             "l" => number_and_product().map(|(ms, product)| Self::Like(Timestamp::from_ms(ms), product)),
             "w" => rest.parse().ok().map(Self::Rule),

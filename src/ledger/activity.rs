@@ -166,6 +166,7 @@ impl Tally {
             if self.sums.len() <= place {
                 self.sums.resize(self.products.len(), Default::default());
             }
+            // Nine million million events of the largest count would fill it.
             let sum = &mut self.sums[place][signal as usize];
             *sum = sum.saturating_add(count);
         } else {

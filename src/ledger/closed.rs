@@ -12,6 +12,7 @@ use diesel_async::RunQueryDsl;
 use super::db::{in_snapshot, unsigned, with_conn};
 use super::error::Result;
 use super::instant::At;
+use super::results::stored_points;
 use super::schema::{closed_periods, period_results, products};
 use super::statement::Statement;
 use super::{KeysetPage, Ledger};
@@ -161,7 +162,7 @@ impl Ledger {
         start: &PageStart,
         count: u64,
     ) -> Result<Option<(ClosedPeriod, Option<Rows>)>> {
-        type Read = Option<(Header, Option<(i64, Vec<(String, i64)>)>)>;
+        type Read = Option<(Header, Option<(i64, Vec<(String, i64, Option<String>)>)>)>;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let read: Read = in_snapshot!(&*self.db, |conn| {
             let header = closed_periods::table.find((board.as_str(), period)).select(Header::as_select());
@@ -172,7 +173,7 @@ impl Ledger {
             let first_rank = match start {
                 PageStart::Rank(rank) => i64::try_from(*rank).unwrap_or(i64::MAX).max(1),
                 PageStart::After(place) => {
-                    let (points, product) = (place.points.millionths(), place.product.as_str());
+                    let (points, product) = (place.points.ranked(), place.product.as_str());
                     let equal = period_results::points.eq(points).and(period_results::product_id.ge(product));
                     let above = of_period.filter(period_results::points.gt(points).or(equal));
                     above.count().get_result::<i64>(conn).await? + 1
@@ -193,21 +194,20 @@ impl Ledger {
                 .filter(period_results::rank.ge(first_rank))
                 .filter(period_results::rank.lt(end))
                 .order(period_results::rank);
-            let rows = page.select((period_results::product_id, period_results::points)).load(conn).await?;
+            let columns = (period_results::product_id, period_results::points, period_results::exact);
+            let rows = page.select(columns).load(conn).await?;
             Ok(Some((header, Some((first_rank, rows)))))
         })?;
         let Some((header, rows)) = read else { return Ok(None) };
         let total = unsigned(header.places);
-        let to_place = |(product, points)| Place {
-            product: ProductId::from_stored(product),
-            points: Points::from_millionths(points),
+        let to_place = |(product, points, exact): (String, i64, Option<String>)| {
+            Ok(Place { product: ProductId::from_stored(product), points: stored_points(points, exact.as_deref())? })
         };
-        let rows = rows.map(|(first_rank, rows)| Rows {
-            first_rank: unsigned(first_rank),
-            places: rows.into_iter().map(to_place).collect(),
-            total,
-        });
-        Ok(Some((header.into(), rows)))
+        let to_rows = |(first_rank, rows): (i64, Vec<_>)| {
+            let places = rows.into_iter().map(to_place).collect::<Result<_>>()?;
+            Ok(Rows { first_rank: unsigned(first_rank), places, total })
+        };
+        Ok(Some((header.into(), rows.map(to_rows).transpose()?)))
     }
 
     /// Places of products at a period's close, and what is stored about it, in one statement. `None` for a period that
@@ -219,26 +219,27 @@ impl Ledger {
         products: &[ProductId],
     ) -> Result<Option<(ClosedPeriod, StoredEntries)>> {
         let ids: Vec<&str> = products.iter().map(ProductId::as_str).collect();
-        type Entry = (String, i64, i64);
+        type Entry = (String, i64, i64, Option<String>);
         let rows: Vec<(Header, Option<Entry>)> = with_conn!(&*self.db, |conn| {
             let of_period = period_results::board
                 .eq(closed_periods::board)
                 .and(period_results::period.eq(closed_periods::period))
                 .and(period_results::product_id.eq_any(&ids));
-            let entry = (period_results::product_id, period_results::rank, period_results::points).nullable();
+            let columns =
+                (period_results::product_id, period_results::rank, period_results::points, period_results::exact);
             let entries = closed_periods::table
                 .left_join(period_results::table.on(of_period))
                 .filter(closed_periods::board.eq(board.as_str()))
                 .filter(closed_periods::period.eq(period))
-                .select((Header::as_select(), entry));
+                .select((Header::as_select(), columns.nullable()));
             Ok(entries.load(conn).await?)
         })?;
         let mut closed = None;
         let mut found = HashMap::new();
         for (header, entry) in rows {
             closed = Some(header.into());
-            if let Some((product, rank, points)) = entry {
-                found.insert(product, (unsigned(rank), Points::from_millionths(points)));
+            if let Some((product, rank, points, exact)) = entry {
+                found.insert(product, (unsigned(rank), stored_points(points, exact.as_deref())?));
             }
         }
         Ok(closed.map(|closed| (closed, ids.iter().map(|id| found.get(*id).copied()).collect())))

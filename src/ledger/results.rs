@@ -23,8 +23,8 @@ const CHUNK: usize = 5_000;
 macro_rules! insert {
     ($rows:literal) => {
         concat!(
-            "INSERT INTO period_results (board, period, rank, product_id, points)
-            SELECT {board}, {period}, CAST(value ->> 0 AS BIGINT), value ->> 1, CAST(value ->> 2 AS BIGINT)
+            "INSERT INTO period_results (board, period, rank, product_id, points, exact)
+            SELECT {board}, {period}, CAST(value ->> 0 AS BIGINT), value ->> 1, CAST(value ->> 2 AS BIGINT), value ->> 3
             FROM ",
             $rows
         )
@@ -135,23 +135,36 @@ pub(super) async fn write_results(
     })
 }
 
-/// `[[rank, product, points], …]`
+/// `[[rank, product, points as they rank, exact points or null], …]`
 fn to_json(places: &[Place], first_rank: usize) -> String {
-    let row = |(place, rank): (&Place, usize)| json!([rank, place.product, place.points.millionths()]);
+    let row = |(place, rank): (&Place, usize)| {
+        let (ranked, millionths) = (place.points.ranked(), place.points.millionths());
+        json!([rank, place.product, ranked, (millionths != ranked.into()).then(|| millionths.to_string())])
+    };
     serde_json::Value::Array(places.iter().zip(first_rank..).map(row).collect()).to_string()
+}
+
+/// Points as `period_results` has them: as they rank, and exact where they lie beyond. Only exact ones are ever added up.
+pub(super) fn stored_points(ranked: i64, exact: Option<&str>) -> Result<Points> {
+    let millionths = exact.map_or(Ok(ranked.into()), str::parse);
+    millionths.map(Points::from_millionths).map_err(|_| {
+        LedgerError::Internal(format!("results have points that are no whole number: {}", exact.unwrap_or_default()))
+    })
 }
 
 /// A closed period's results, best first.
 pub(super) async fn results(db: &Db, board: &BoardId, period: &str, first: u32) -> Result<Vec<Place>> {
-    let rows: Vec<(String, i64)> = with_conn!(db, |conn| {
+    let rows: Vec<(String, i64, Option<String>)> = with_conn!(db, |conn| {
         let best = period_results::table
             .filter(period_results::board.eq(board.as_str()))
             .filter(period_results::period.eq(period))
             .order(period_results::rank)
             .limit(i64::from(first));
-        Ok(best.select((period_results::product_id, period_results::points)).load(conn).await?)
+        let columns = (period_results::product_id, period_results::points, period_results::exact);
+        Ok(best.select(columns).load(conn).await?)
     })?;
-    let to_place =
-        |(product, points)| Place { product: ProductId::from_stored(product), points: Points::from_millionths(points) };
-    Ok(rows.into_iter().map(to_place).collect())
+    let to_place = |(product, points, exact): (String, i64, Option<String>)| {
+        Ok(Place { product: ProductId::from_stored(product), points: stored_points(points, exact.as_deref())? })
+    };
+    rows.into_iter().map(to_place).collect()
 }

@@ -144,6 +144,7 @@ tables! {
         rank -> BigInt,
         product_id -> Text,
         points -> BigInt,
+        exact -> Nullable<Text>,
     }
     dead_letters (id) {
         id -> Text,

@@ -8,6 +8,7 @@ use diesel_async::RunQueryDsl;
 use super::activity::{ReadsActivity, Run, Tally};
 use super::db::{Db, in_snapshot};
 use super::error::Result;
+use super::results::stored_points;
 use super::schema::{cursors, period_results, products};
 use super::state::to_cursors;
 use crate::domain::{Board, Count, Cursors, Points, ProductId, Segment, Signal};
@@ -68,7 +69,7 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
     let codes: Vec<_> = wanted.signals.iter().map(|signal| signal.code()).collect();
     let ids: Option<Vec<String>> = wanted.products.map(|ids| ids.iter().map(ToString::to_string).collect());
     let (scope, counts_max) = (&wanted.board.scope, wanted.counts_max);
-    type Read = (Vec<(i16, i64, i64)>, Tally, Vec<String>, Vec<(String, i64)>);
+    type Read = (Vec<(i16, i64, i64)>, Tally, Vec<String>, Vec<(String, i64, Option<String>)>);
     let (cursors, tally, members, at_close): Read = in_snapshot!(db, |conn| {
         let cursors = cursors::table.load(conn).await?;
         let mut tally = Tally::default();
@@ -99,7 +100,7 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
                     .filter(period_results::board.eq(wanted.board.id.as_str()))
                     .filter(period_results::period.eq(period))
                     .filter(period_results::product_id.eq_any(products::table.select(products::id)))
-                    .select((period_results::product_id, period_results::points))
+                    .select((period_results::product_id, period_results::points, period_results::exact))
                     .into_boxed();
                 if let Some(ids) = &ids {
                     results = results.filter(period_results::product_id.eq_any(ids));
@@ -111,11 +112,13 @@ pub(super) async fn snapshot(db: &Db, wanted: Wanted<'_>) -> Result<Snapshot> {
     })?;
     // Of a large board, some milliseconds during which this thread would serve nobody.
     let activity = tokio::task::spawn_blocking(|| tally.finish()).await.expect("it neither panics nor is it aborted");
-    let to_points = |(product, points)| (ProductId::from_stored(product), Points::from_millionths(points));
+    let to_points = |(product, points, exact): (String, i64, Option<String>)| {
+        Ok((ProductId::from_stored(product), stored_points(points, exact.as_deref())?))
+    };
     Ok(Snapshot {
         cursors: to_cursors(cursors),
         activity,
         members: members.into_iter().map(ProductId::from_stored).collect::<HashSet<_>>(),
-        at_close: at_close.into_iter().map(to_points).collect(),
+        at_close: at_close.into_iter().map(to_points).collect::<Result<_>>()?,
     })
 }

@@ -162,7 +162,7 @@ impl World {
             let definitions = app.definitions();
             let definition = definitions.board(&BoardId::new(id).unwrap()).unwrap();
             let before = definition.board.period_before(&definition.board.period_at(now)).unwrap();
-            let place = |n: usize| Place { product: nth(n), points: Points::from_millionths(7_000_001 - n as i64) };
+            let place = |n: usize| Place { product: nth(n), points: Points::from_millionths(7_000_001 - n as i128) };
             let places: Vec<_> = (0..3).map(place).collect();
             app.ledger().write_results(definition, &before, &places, Basis::default()).await.unwrap();
         }
@@ -375,7 +375,7 @@ impl World {
             for Place { product, points } in page.rows.places {
                 let explanation = tally.explain(&reading, &product, points);
                 let explanation = explanation.unwrap_or_else(|| panic!("{}: {product} at {points:?}", board.id));
-                let lines: i64 = explanation.lines.iter().map(|line| line.points.millionths()).sum();
+                let lines: i128 = explanation.lines.iter().map(|line| line.points.millionths()).sum();
                 let score = board.score(&reading.period, points, reading.freshness.as_of);
                 assert_eq!(lines, score.millionths(), "{}: {product}: {explanation:#?}", board.id);
             }
@@ -394,7 +394,7 @@ impl World {
             let before = present.moves.iter().filter(|step| step.rank_before.is_some());
             let mut before: Vec<_> =
                 before.map(|step| (step.rank_before, step.product.clone(), step.points_before)).collect();
-            before.sort();
+            before.sort_by_key(|(rank, ..)| *rank);
             let shown = self.shown(&board).await;
             let ranked = (1..).zip(shown).map(|(rank, (product, score))| (Some(rank), product, score));
             assert_eq!(before, ranked.collect::<Vec<_>>(), "{id}: the preview of what there is");

@@ -69,6 +69,7 @@ fn kind(key: &Key) -> (&'static str, &'static str) {
         Key::Board(_, BoardKey::Meta) => ("meta of a board", "hash"),
         Key::Board(_, BoardKey::Scores | BoardKey::NextScores) => ("scores", "zset"),
         Key::Board(_, BoardKey::Cursor | BoardKey::NextCursor) => ("cursor", "hash"),
+        Key::Board(_, BoardKey::Beyond | BoardKey::NextBeyond) => ("beyond", "hash"),
         Key::Board(_, BoardKey::Top) => ("top", "string"),
         Key::Board(_, BoardKey::Feed) => ("feed", "stream"),
         Key::Lease(_) => ("lease", "string"),
@@ -92,6 +93,12 @@ async fn every_key_of_a_server_at_work_is_of_one_kind() {
     let events = ["e1", "meta", "p0:journal"].map(|id| json!({ "id": id, "signal": "ORDER", "productId": "p1" }));
     let answer = server.graphql("shop", RECORD, json!({ "events": events })).await;
     assert_eq!(answer["recordEvents"]["recorded"], 3, "{answer}");
+    // More points than a sorted set holds.
+    let adjust = "mutation { adjustWeights(input: { weights: [{ signal: ORDER, weight: 1000 }], note: \"n\" }) { userErrors { message } } }";
+    assert_eq!(server.graphql("ada", adjust, json!({})).await["adjustWeights"]["userErrors"], json!([]));
+    let many = |n| json!({ "id": format!("many-{n}"), "signal": "ORDER", "productId": "p2", "count": 1_000_000 });
+    let answer = server.graphql("shop", RECORD, json!({ "events": (0..10).map(many).collect::<Vec<_>>() })).await;
+    assert_eq!(answer["recordEvents"]["recorded"], 10, "{answer}");
     let redis = stack.redis.as_ref().unwrap();
     let expected = BTreeSet::from([
         "owner",
@@ -104,6 +111,7 @@ async fn every_key_of_a_server_at_work_is_of_one_kind() {
         "meta of a board",
         "scores",
         "cursor",
+        "beyond",
         "top",
         "feed",
         "lease",

@@ -27,6 +27,7 @@ mod history;
 mod hostile;
 mod http;
 mod keys;
+mod large_scores;
 mod ledger;
 mod ledger_away;
 mod ledger_sessions;

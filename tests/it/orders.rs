@@ -115,7 +115,7 @@ async fn every_day_of_real_orders_equals_a_plain_sum(setup: Setup) {
     let day = async |key: &str| {
         let period: Period = daily.period_of_key(key).unwrap();
         let page = node.app.closed_page(&daily, &period, &PageStart::Rank(1), 5_000).await.unwrap();
-        let places = page.rows.places.iter().map(|place| (place.product.to_string(), place.points.millionths()));
+        let places = page.rows.places.iter().map(|place| (place.product.to_string(), place.points.ranked()));
         (page.reading.freshness.source, places.collect::<Vec<_>>())
     };
     // Nothing is stored of these days, so they are computed, each with all that carried over to it.

@@ -365,11 +365,14 @@ async fn two_projectors_at_the_roll_close_the_day_once_and_lose_nothing() {
     assert!(before > 0 && after > 0, "{before} before and {after} after midnight");
     let carry = before * 600_000 * 3 / 10;
     until("the new day has what carries over and its own events", LIMIT, async || {
-        shown().await == ("2026-11-23".to_owned(), carry + after * 600_000)
+        shown().await == ("2026-11-23".to_owned(), (carry + after * 600_000).into())
     })
     .await;
     let results = ledger.results(&BoardId::daily(), "2026-11-22", 10).await.unwrap();
-    assert_eq!(results.iter().map(|place| place.points.millionths()).collect::<Vec<_>>(), [before * 600_000]);
+    assert_eq!(
+        results.iter().map(|place| place.points.millionths()).collect::<Vec<_>>(),
+        [i128::from(before * 600_000)]
+    );
     assert_eq!(stack.count("SELECT count(*) FROM closed_periods WHERE board = 'daily'").await, 2);
     until("everything served equals the ledger", LIMIT, async || {
         node.verify(None).await.is_ok_and(|report| report.differing == 0)

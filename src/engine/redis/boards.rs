@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use super::exact::Exact;
 use super::keys::{BoardKey, Key};
 use super::link::{Args, BULK_LIMIT, STEP_LIMIT, limit_for};
 use super::reply::{self, flag, generation, parse, tuple, unexpected};
@@ -14,6 +15,20 @@ const LOAD_SCORES_MAX: usize = 5_000;
 
 /// A rank, or a count of places, beyond any board: what Lua's numbers hold exactly.
 const PLACES_MAX: u64 = 1 << 53;
+
+/// What a board shows.
+const SHOWN: [BoardKey; 4] = [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor, BoardKey::Beyond];
+
+/// What a board shows, and what is being built.
+const BOTH: [BoardKey; 7] = [
+    BoardKey::Meta,
+    BoardKey::Scores,
+    BoardKey::Cursor,
+    BoardKey::Beyond,
+    BoardKey::NextScores,
+    BoardKey::NextCursor,
+    BoardKey::NextBeyond,
+];
 
 impl RedisEngine {
     pub(super) fn board_keys<const N: usize>(&self, board: &BoardId, keys: [BoardKey; N]) -> [String; N] {
@@ -38,7 +53,8 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_begin_generation(&self, board: &BoardId, cursors: &Cursors) -> Result<u64> {
-        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores, BoardKey::NextCursor]);
+        let keys =
+            self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores, BoardKey::NextCursor, BoardKey::NextBeyond]);
         let mut args = Args::default();
         push_cursors(&mut args, cursors);
         parse(&self.link.eval(&script::BEGIN_GENERATION, &keys, &args, STEP_LIMIT).await?)
@@ -50,15 +66,16 @@ impl RedisEngine {
         generation: u64,
         scores: &[(ProductId, Points)],
     ) -> Result<bool> {
-        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores]);
+        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::NextScores, BoardKey::NextBeyond]);
         // At least one call, so that an empty chunk too says whether the generation is being built.
         let mut rest = scores;
         loop {
             let (chunk, later) = rest.split_at(rest.len().min(LOAD_SCORES_MAX));
             let mut args = Args::default();
-            args.push(generation);
+            let has_large = chunk.iter().any(|(_, points)| Exact(*points).is_large());
+            args.push(generation).push(u8::from(has_large));
             for (product, points) in chunk {
-                args.push(points.millionths()).push(product);
+                args.push(Exact(*points)).push(product);
             }
             let is_building = flag(&self.link.eval(&script::LOAD_SCORES, &keys, &args, BULK_LIMIT).await?)?;
             if !is_building || later.is_empty() {
@@ -77,26 +94,21 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_apply(&self, batch: &Apply) -> Result<bool> {
-        let keys = self.board_keys(
-            &batch.board,
-            [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor, BoardKey::NextScores, BoardKey::NextCursor],
-        );
+        let keys = self.board_keys(&batch.board, BOTH);
         let mut args = Args::default();
-        args.push(batch.generation).push(batch.moves.len());
+        let has_large = batch.deltas.iter().any(|(_, delta)| Exact(*delta).is_large());
+        args.push(batch.generation).push(u8::from(has_large)).push(batch.moves.len());
         for step in &batch.moves {
             args.push(step.partition).push(step.from).push(step.to);
         }
         for (product, delta) in &batch.deltas {
-            args.push(product).push(delta.millionths());
+            args.push(product).push(Exact(*delta));
         }
         flag(&self.link.eval(&script::APPLY, &keys, &args, limit_for(args.len())).await?)
     }
 
     pub(super) async fn do_switch(&self, board: &BoardId, generation: u64, build: &Build) -> Result<bool> {
-        let keys = self.board_keys(
-            board,
-            [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor, BoardKey::NextScores, BoardKey::NextCursor],
-        );
+        let keys = self.board_keys(board, BOTH);
         let mut args = Args::default();
         args.push(generation).push(build.epoch).push(&build.period).push(build.revision);
         args.push(build.basis.rules_version).push(build.basis.at.as_ms()).push(build.reason.name());
@@ -110,12 +122,12 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_page(&self, board: &BoardId, start: &PageStart, count: u64) -> Result<Option<Page>> {
-        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
+        let keys = self.board_keys(board, SHOWN);
         let mut args = Args::default();
         args.push(count.min(PLACES_MAX));
         match start {
             PageStart::Rank(rank) => args.push("rank").push(rank.min(&PLACES_MAX)),
-            PageStart::After(place) => args.push("after").push(place.points.millionths()).push(&place.product),
+            PageStart::After(place) => args.push("after").push(place.points.ranked()).push(&place.product),
             PageStart::Around { product, radius } => args.push("around").push(product).push(radius.min(&PLACES_MAX)),
         };
         let reply = self.link.eval(&script::PAGE, &keys, &args, limit_for(count.min(PLACES_MAX) as usize)).await?;
@@ -130,7 +142,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_entries(&self, board: &BoardId, products: &[ProductId]) -> Result<Option<Entries>> {
-        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
+        let keys = self.board_keys(board, SHOWN);
         let mut args = Args::default();
         products.iter().for_each(|product| {
             args.push(product);
@@ -154,7 +166,7 @@ impl RedisEngine {
     }
 
     pub(super) async fn do_whole(&self, board: &BoardId) -> Result<Option<(Generation, Cursors, Vec<Place>)>> {
-        let keys = self.board_keys(board, [BoardKey::Meta, BoardKey::Scores, BoardKey::Cursor]);
+        let keys = self.board_keys(board, SHOWN);
         let reply = self.link.eval(&script::WHOLE, &keys, &Args::default(), BULK_LIMIT).await?;
         if reply == Value::Nil {
             return Ok(None);

@@ -24,8 +24,10 @@
 //!                                       computed_at and next_computed_at, the cursors at which these two were computed
 //! acc:{b:<n>}:daily:scores      zset    product -> points in millionths, of what is shown
 //! acc:{b:<n>}:daily:cursor      hash    partition -> position, of what is shown
+//! acc:{b:<n>}:daily:beyond      hash    product -> points from 2^52 on, up or down, exact at any size: see `lua/exact.lua`
 //! acc:{b:<n>}:daily:next:scores zset    } the same of what is being built; to show it they are renamed, so that no key of an
 //! acc:{b:<n>}:daily:next:cursor hash    } abandoned generation is ever left behind
+//! acc:{b:<n>}:daily:next:beyond hash    }
 //! acc:{b:<n>}:daily:top         string  the last published state, as JSON
 //! acc:{b:<n>}:daily:feed        stream  the states of the last minute; the ids are <seq>-0
 //!
@@ -44,7 +46,7 @@
 //! dropped.
 //!
 //! The scripts are in `lua/`, named in [`script`]; the shared connection is [`link`], what each step sends and reads is in
-//! `likes`, `events`, `journal`, `boards` and `feed`. Points and times are whole numbers that a double holds exactly.
+//! `likes`, `events`, `journal`, `boards` and `feed`. Scores and times are whole numbers that a double holds exactly.
 //!
 //! Invariants: `open` loads a witness of the epoch, and a step runs only over a connection over which that was seen
 //! ([`script::Witness`]): a server without it was restarted, promoted or never opened, and may lack what the ledger has, so
@@ -53,6 +55,7 @@
 
 mod boards;
 mod events;
+mod exact;
 mod examine;
 mod feed;
 mod former;

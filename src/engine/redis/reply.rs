@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use redis::Value;
 
+use super::exact::Exact;
 use crate::domain::{Basis, Cursors, Place, Points, ProductId, Timestamp};
 use crate::engine::{Build, EngineError, Generation, Result};
 
@@ -85,9 +86,9 @@ pub fn places(reply: Value) -> Result<Vec<Place>> {
     })
 }
 
-/// A score of a sorted set; whole numbers up to 2^53 come without exponent.
+/// A score; whole numbers up to 2^53 come from a sorted set without exponent.
 pub fn points(reply: &Value) -> Result<Points> {
-    parse(reply).map(Points::from_millionths)
+    parse(reply).map(|Exact(points)| points)
 }
 
 /// The build that the scripts of boards begin their reply with.

@@ -5,7 +5,7 @@ use acclaim::engine::{Apply, BoardSurvey, Build, Generation, Move};
 
 use super::*;
 
-pub fn points(millionths: i64) -> Points {
+pub fn points(millionths: i128) -> Points {
     Points::from_millionths(millionths)
 }
 
@@ -19,11 +19,11 @@ pub fn build(epoch: u64) -> Build {
     }
 }
 
-pub fn scores(rows: &[(&str, i64)]) -> Vec<(ProductId, Points)> {
+pub fn scores(rows: &[(&str, i128)]) -> Vec<(ProductId, Points)> {
     rows.iter().map(|(id, millionths)| (product(id), points(*millionths))).collect()
 }
 
-pub fn places(rows: &[(&str, i64)]) -> Vec<Place> {
+pub fn places(rows: &[(&str, i128)]) -> Vec<Place> {
     scores(rows).into_iter().map(|(product, points)| Place { product, points }).collect()
 }
 
@@ -37,12 +37,12 @@ pub fn step(partition: u16, from: u64, to: u64) -> Move {
 }
 
 /// Partition 0 of `daily` from one sequence number to another.
-pub fn batch(generation: u64, from: u64, to: u64, deltas: &[(&str, i64)]) -> Apply {
+pub fn batch(generation: u64, from: u64, to: u64, deltas: &[(&str, i128)]) -> Apply {
     Apply { board: BoardId::daily(), generation, moves: vec![step(0, from, to)], deltas: scores(deltas) }
 }
 
 /// Shows a first generation of `daily`.
-pub async fn show(engine: &dyn Engine, rows: &[(&str, i64)]) -> u64 {
+pub async fn show(engine: &dyn Engine, rows: &[(&str, i128)]) -> u64 {
     let board = BoardId::daily();
     let generation = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
     assert!(engine.load_scores(&board, generation, &scores(rows)).await.unwrap());
@@ -188,19 +188,85 @@ pub async fn applies_to_both_generations(make: Make) {
     assert_eq!(rows(engine).await, places(&[("cup", 61)]));
 }
 
-pub async fn points_stop_and_vanish(make: Make) {
+/// The largest points that are told apart by rank.
+pub const MAX: i128 = Points::RANKED_MAX as i128;
+
+pub async fn points_that_come_to_nothing_vanish(make: Make) {
     let engine = &*opened(make, plain()).await;
-    let (max, min) = (Points::MAX.millionths(), Points::MIN.millionths());
-    let generation = show(engine, &[("cup", 5), ("jug", max - 1), ("none", 0), ("pot", min + 1)]).await;
-    assert_eq!(rows(engine).await, places(&[("jug", max - 1), ("cup", 5), ("pot", min + 1)]));
-    let deltas = [("cup", -5), ("jug", max), ("pot", min), ("tin", -2), ("zero", 0)];
+    let generation = show(engine, &[("cup", 5), ("jug", MAX - 1), ("none", 0), ("pot", -MAX + 1)]).await;
+    assert_eq!(rows(engine).await, places(&[("jug", MAX - 1), ("cup", 5), ("pot", -MAX + 1)]));
+    let deltas = [("cup", -5), ("jug", 1), ("pot", -1), ("tin", -2), ("zero", 0)];
     assert!(engine.apply(&batch(generation, 0, 1, &deltas)).await.unwrap());
-    assert_eq!(rows(engine).await, places(&[("jug", max), ("tin", -2), ("pot", min)]));
+    assert_eq!(rows(engine).await, places(&[("jug", MAX), ("tin", -2), ("pot", -MAX)]));
     // Exact to the last millionth.
     assert!(engine.apply(&batch(generation, 1, 2, &[("jug", -1), ("pot", 1), ("tin", 2), ("cup", 1)])).await.unwrap());
-    assert_eq!(rows(engine).await, places(&[("jug", max - 1), ("cup", 1), ("pot", min + 1)]));
-    assert!(engine.apply(&batch(generation, 2, 3, &[("jug", -max + 1), ("pot", max - 1)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("jug", MAX - 1), ("cup", 1), ("pot", -MAX + 1)]));
+    assert!(engine.apply(&batch(generation, 2, 3, &[("jug", -MAX + 1), ("pot", MAX - 1)])).await.unwrap());
     assert_eq!(rows(engine).await, places(&[("cup", 1)]));
+}
+
+/// Whatever is added and taken back, and however far beyond what ranks tell apart: the sum is right to the millionth.
+pub async fn points_are_exact_at_any_size(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let ids = ["a", "b", "c", "d", "e"];
+    let begin = [MAX, -MAX, MAX + 7, -(1_i128 << 100), 3];
+    let generation = show(engine, &ids.into_iter().zip(begin).collect::<Vec<_>>()).await;
+    let mut sums = begin;
+    let steps = [
+        [1, -1, MAX, 5, MAX - 3],
+        [MAX, -MAX, -1, 1 << 99, 1],
+        [-1, 1, -MAX, -(1 << 99), 1],
+        [1 << 110, -(1 << 110), -MAX - 8, 1 << 48, -2],
+        [(1 << 96) + (1 << 48) + 1, -(1 << 96) - (1 << 48) - 1, 1, -(1 << 48), MAX],
+        [-(1 << 110), 1 << 110, -1, (1 << 100) - 6, -MAX],
+        [-(1 << 96) - (1 << 48), (1 << 96) + (1 << 48), 0, 1, -MAX],
+        [-MAX, MAX, 0, -2 * MAX, MAX + 1],
+        [0, 0, MAX + 1, 2 * MAX + 1, 0],
+        [-1, 1, -MAX - 1, -1, 1 << 126],
+        [-MAX, MAX, 0, 0, -(1 << 126)],
+    ];
+    for (n, deltas) in (0..).zip(steps) {
+        assert!(
+            engine.apply(&batch(generation, n, n + 1, &ids.into_iter().zip(deltas).collect::<Vec<_>>())).await.unwrap()
+        );
+        sums.iter_mut().zip(deltas).for_each(|(sum, delta)| *sum += delta);
+        let mut expected: Vec<_> = ids.into_iter().zip(sums).filter(|(_, sum)| *sum != 0).collect();
+        expected.sort_by_key(|(id, sum)| std::cmp::Reverse(((*sum).clamp(-MAX, MAX), *id)));
+        assert_eq!(rows(engine).await, places(&expected), "after step {n}");
+        let listed = engine.entries(&BoardId::daily(), &ids.map(product)).await.unwrap().unwrap().entries;
+        let listed = listed.into_iter().map(|entry| entry.map_or(0, |(_, points)| points.millionths()));
+        assert_eq!(listed.collect::<Vec<_>>(), sums, "after step {n}");
+    }
+}
+
+/// What lies beyond belongs to its generation, and to its board.
+pub async fn points_beyond_go_with_their_generation(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let (board, other) = (BoardId::daily(), BoardId::likes());
+    let shown = show(engine, &[("cup", MAX + 5), ("jug", -MAX - 5)]).await;
+    let beside = engine.begin_generation(&other, &cursors([0, 0])).await.unwrap();
+    assert!(engine.load_scores(&other, beside, &scores(&[("cup", MAX + 9)])).await.unwrap());
+    assert!(engine.switch(&other, beside, &build(1)).await.unwrap());
+    // One that is never shown leaves nothing to the next, and a product that is loaded again has what came last.
+    let never = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
+    assert!(engine.load_scores(&board, never, &scores(&[("cup", 1 << 70), ("tin", 1 << 80)])).await.unwrap());
+    let next = engine.begin_generation(&board, &cursors([0, 0])).await.unwrap();
+    assert!(engine.load_scores(&board, next, &scores(&[("cup", MAX), ("tin", MAX), ("jug", 1 << 90)])).await.unwrap());
+    assert!(
+        engine.load_scores(&board, next, &scores(&[("jug", MAX), ("pot", 1 << 60), ("pan", 1 << 60)])).await.unwrap()
+    );
+    assert!(engine.load_scores(&board, next, &scores(&[("pan", 0)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", MAX + 5), ("jug", -MAX - 5)]));
+    // Both are folded into meanwhile.
+    assert!(engine.apply(&batch(shown, 0, 1, &[("cup", -10), ("jug", -1)])).await.unwrap());
+    assert!(engine.apply(&batch(next, 0, 1, &[("pot", -1), ("cup", 1), ("tin", -1)])).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("cup", MAX - 5), ("jug", -MAX - 6)]));
+    assert!(engine.switch(&board, next, &build(1)).await.unwrap());
+    assert_eq!(rows(engine).await, places(&[("pot", (1 << 60) - 1), ("jug", MAX), ("cup", MAX + 1), ("tin", MAX - 1)]));
+    engine.drop_board(&board).await.unwrap();
+    show(engine, &[("pot", MAX), ("cup", MAX)]).await;
+    assert_eq!(rows(engine).await, places(&[("pot", MAX), ("cup", MAX)]));
+    assert_eq!(engine.whole(&other).await.unwrap().unwrap().2, places(&[("cup", MAX + 9)]), "of another board");
 }
 
 /// A build comes back as it was given, its time to the millisecond.

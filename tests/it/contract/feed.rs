@@ -12,7 +12,7 @@ use super::*;
 
 pub fn state(generation: u64, seq: u64) -> FeedState {
     let places = (0..FeedState::PLACES_MAX)
-        .map(|n| Place { product: product(&format!("\"é{n}\"")), points: points(9_007_199_254_740_991 - n as i64) })
+        .map(|n| Place { product: product(&format!("\"é{n}\"")), points: points((1 << 90) - i128::from(n)) })
         .collect();
     FeedState {
         board: BoardId::daily(),

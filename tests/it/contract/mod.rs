@@ -42,9 +42,9 @@ macro_rules! contract {
                     keeps_whose_it_is_and_what_was_announced,
                     numbers_each_partition, reads_in_pieces, waits_no_longer_than_asked, wakes_every_reader, loses_no_wake_up, trims, closes_and_opens;
                 boards: begins_empty, builds_and_switches, drops_what_was_never_shown, applies_once,
-                    applies_to_both_generations, points_stop_and_vanish, keeps_what_a_generation_was_built_under,
+                    applies_to_both_generations, points_that_come_to_nothing_vanish, points_are_exact_at_any_size, points_beyond_go_with_their_generation, keeps_what_a_generation_was_built_under,
                     drops_a_board, are_apart_from_partitions;
-                pages: follow_the_order, go_on_behind_places_that_moved, agree_with_standings, say_what_was_folded,
+                pages: follow_the_order, rank_what_lies_beyond_by_id, go_on_behind_places_that_moved, agree_with_standings, say_what_was_folded,
                     look_up_entries;
                 feed: publishes_in_sequence, tells_listeners, a_slow_listener_hears_the_end;
                 expiry: likes_stay_while_touched, answers_go_when_idle, events_are_forgotten, leases;

@@ -1,9 +1,9 @@
 //! Reading boards: pages by rank, behind a place and around a product, and entries.
 
-use acclaim::domain::{BoardId, Cursors, PageStart, Place, Points, Rows, Standings};
+use acclaim::domain::{BoardId, Cursors, PageStart, Place, Rows, Standings};
 use acclaim::engine::{Apply, Entries, Generation};
 
-use super::boards::{batch, build, cursors, places, points, show, step};
+use super::boards::{MAX, batch, build, cursors, places, points, show, step};
 use super::*;
 
 async fn page(engine: &dyn Engine, start: PageStart, count: u64) -> Rows {
@@ -12,7 +12,7 @@ async fn page(engine: &dyn Engine, start: PageStart, count: u64) -> Rows {
     page.rows
 }
 
-fn after(id: &str, millionths: i64) -> PageStart {
+fn after(id: &str, millionths: i128) -> PageStart {
     PageStart::After(Place { product: product(id), points: points(millionths) })
 }
 
@@ -41,6 +41,39 @@ pub async fn follow_the_order(make: Make) {
     assert_eq!(page(engine, around("x", 2), 5).await, Rows { first_rank: 8, places: vec![], total: 7 });
 }
 
+/// Beyond the bound of what ranks tell apart, up and down, products stand by id, and are told exactly.
+pub async fn rank_what_lies_beyond_by_id(make: Make) {
+    let engine = &*opened(make, plain()).await;
+    let order = [
+        ("d", MAX),
+        ("c", 1 << 100),
+        ("b", MAX + 1),
+        ("z", MAX - 1),
+        ("a", 1),
+        ("y", -MAX - 3),
+        ("x", -(1 << 80)),
+        ("w", -MAX),
+    ];
+    show(engine, &order).await;
+    let order = places(&order);
+    let rows =
+        |from: usize, to: usize| Rows { first_rank: from as u64 + 1, places: order[from..to].to_vec(), total: 8 };
+    assert_eq!(page(engine, PageStart::Rank(1), 100).await, rows(0, 8));
+    for from in 0..8 {
+        for to in from..=8 {
+            assert_eq!(page(engine, PageStart::Rank(from as u64 + 1), (to - from) as u64).await, rows(from, to));
+        }
+        // A cursor tells how its place ranks, and so where the next page begins.
+        let ranked = Place { points: points(order[from].points.ranked().into()), ..order[from].clone() };
+        for place in [order[from].clone(), ranked] {
+            assert_eq!(page(engine, PageStart::After(place), 3).await, rows(from + 1, 8.min(from + 4)), "{from}");
+        }
+        assert_eq!(page(engine, around(order[from].product.as_str(), 0), 1).await, rows(from, from + 1));
+        let entries = engine.entries(&BoardId::daily(), &[order[from].product.clone()]).await.unwrap().unwrap().entries;
+        assert_eq!(entries, [Some((from as u64 + 1, order[from].points))]);
+    }
+}
+
 pub async fn go_on_behind_places_that_moved(make: Make) {
     let engine = &*opened(make, plain()).await;
     show(engine, &[("a", 50), ("b", 40), ("c", 40), ("d", 40), ("e", 30), ("f", 20)]).await;
@@ -62,7 +95,7 @@ pub async fn go_on_behind_places_that_moved(make: Make) {
 pub async fn agree_with_standings(make: Make) {
     let engine = &*opened(make, plain()).await;
     let mut standings = Standings::default();
-    let listed: Vec<_> = (0..300_i64).map(|n| (product(&format!("p{n}")), points(n * n % 23 - 5))).collect();
+    let listed: Vec<_> = (0..300_i64).map(|n| (product(&format!("p{n}")), points((n * n % 23 - 5).into()))).collect();
     listed.iter().for_each(|(product, points)| standings.set(product, *points));
     let board = BoardId::daily();
     let generation = engine.begin_generation(&board, &Cursors::new()).await.unwrap();
@@ -115,14 +148,13 @@ pub async fn say_what_was_folded(make: Make) {
 
 pub async fn look_up_entries(make: Make) {
     let engine = &*opened(make, plain()).await;
-    let max = Points::MAX.millionths();
-    show(engine, &[("a", 5), ("b", 5), ("c", max), ("d", -5)]).await;
+    show(engine, &[("a", 5), ("b", 5), ("c", MAX), ("d", -5)]).await;
     let ids = ["d", "x", "a", "c", "b", "a"].map(product);
     let found = engine.entries(&BoardId::daily(), &ids).await.unwrap().unwrap();
     let (generation, cursors) = (Generation { number: 1, build: build(1) }, cursors([0, 0]));
     assert_eq!((&found.generation, &found.cursors), (&generation, &cursors));
     let entry = |rank, millionths| Some((rank, points(millionths)));
-    assert_eq!(found.entries, [entry(4, -5), None, entry(3, 5), entry(1, max), entry(2, 5), entry(3, 5)]);
+    assert_eq!(found.entries, [entry(4, -5), None, entry(3, 5), entry(1, MAX), entry(2, 5), entry(3, 5)]);
     assert_eq!(
         engine.entries(&BoardId::daily(), &[]).await.unwrap(),
         Some(Entries { generation, cursors, entries: vec![] })

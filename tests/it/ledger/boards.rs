@@ -30,13 +30,13 @@ fn day(board: &Board, date: &str) -> Period {
     board.period_of_key(date).unwrap()
 }
 
-fn places(count: i64) -> Vec<Place> {
+fn places(count: i128) -> Vec<Place> {
     let place = |n| Place { product: product(&format!("p{n}")), points: Points::from_millionths(5_000_000 - n) };
     (0..count).map(place).collect()
 }
 
 /// Closes days of a board, each with so many places.
-async fn close(ledger: &Ledger, definition: &BoardDefinition, days: &[(&str, i64)]) {
+async fn close(ledger: &Ledger, definition: &BoardDefinition, days: &[(&str, i128)]) {
     for (date, count) in days {
         let period = day(&definition.board, date);
         assert!(ledger.write_results(definition, &period, &places(*count), Basis::default()).await.unwrap(), "{date}");

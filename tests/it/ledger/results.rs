@@ -5,7 +5,7 @@ use acclaim::ledger::{BoardDefinition, LedgerError};
 
 use super::*;
 
-fn places(count: i64) -> Vec<Place> {
+fn places(count: i128) -> Vec<Place> {
     (0..count)
         .map(|n| Place { product: product(&format!("p{n}")), points: Points::from_millionths(1_000_000 - n) })
         .collect()
@@ -68,7 +68,7 @@ over_both! {
         for (date, kept) in [("2026-11-19", 1_000), ("2026-11-20", 1_000), ("2026-11-21", 12_345)] {
             let results = ledger.results(&daily, date, 100_000).await.unwrap();
             assert_eq!(results.len(), kept, "{date}");
-            assert_eq!(results, places(kept as i64));
+            assert_eq!(results, places(kept as i128));
         }
         assert_eq!(ledger.results(&daily, "2026-11-21", 20).await.unwrap(), places(20));
     }
@@ -86,9 +86,9 @@ over_both! {
         // Ties among them: three products at each score, by id from high to low.
         let mut tied = places(30);
         for (index, place) in tied.iter_mut().enumerate() {
-            place.points = Points::from_millionths(-(index as i64 / 3));
+            place.points = Points::from_millionths(-(index as i128 / 3));
         }
-        tied.sort_by(|a, b| (b.points, &b.product).cmp(&(a.points, &a.product)));
+        tied.sort_by(|a, b| (b.points.ranked(), &b.product).cmp(&(a.points.ranked(), &a.product)));
         assert!(ledger.write_results(&definition, &period, &tied, BASIS).await.unwrap());
         let standings: acclaim::domain::Standings =
             tied.iter().filter(|place| place.points != Points::ZERO).map(|place| (place.product.clone(), place.points)).collect();

@@ -38,23 +38,36 @@ pub enum BoardKey {
     Meta,
     Scores,
     Cursor,
+    Beyond,
     NextScores,
     NextCursor,
+    NextBeyond,
     Top,
     Feed,
 }
 
 impl BoardKey {
-    pub const ALL: [Self; 7] =
-        [Self::Meta, Self::Scores, Self::Cursor, Self::NextScores, Self::NextCursor, Self::Top, Self::Feed];
+    pub const ALL: [Self; 9] = [
+        Self::Meta,
+        Self::Scores,
+        Self::Cursor,
+        Self::Beyond,
+        Self::NextScores,
+        Self::NextCursor,
+        Self::NextBeyond,
+        Self::Top,
+        Self::Feed,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
             Self::Scores => "scores",
             Self::Cursor => "cursor",
+            Self::Beyond => "beyond",
             Self::NextScores => "next:scores",
             Self::NextCursor => "next:cursor",
+            Self::NextBeyond => "next:beyond",
             Self::Top => "top",
             Self::Feed => "feed",
         }

@@ -1,6 +1,6 @@
 -- Reads a page of what a board shows.
--- KEYS  1 meta  2 scores  3 cursor
--- ARGV  1 count, then: rank N | after POINTS PRODUCT | around PRODUCT RADIUS
+-- KEYS  1 meta  2 scores  3 cursor  4 beyond
+-- ARGV  1 count, then: rank N | after POINTS PRODUCT (points as they rank) | around PRODUCT RADIUS
 -- Reply nil where nothing is shown, else: the build, its cursors, seq, places above the page, places on the board, product and
 --       points of each place. A build is generation, epoch, period, revision, rules_version, built_at,
 --       reason.
@@ -49,4 +49,5 @@ if count > 0 and skip < total then
   local last = math.min(skip + count, total) - 1
   places = redis.call('ZREVRANGE', scores, string.format('%.0f', skip), string.format('%.0f', last), 'WITHSCORES')
 end
-return {build, redis.call('HGETALL', KEYS[3]), redis.call('HGET', KEYS[1], 'seq') or '0', skip, total, places}
+local seq = redis.call('HGET', KEYS[1], 'seq') or '0'
+return {build, redis.call('HGETALL', KEYS[3]), seq, skip, total, told(places, KEYS[4])}

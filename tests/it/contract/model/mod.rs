@@ -104,7 +104,7 @@ fn board_of(n: u8) -> BoardId {
 }
 
 /// No product twice, as `apply` asks; the last one counts.
-fn scores_of(scores: &[(u8, i64)]) -> Vec<(ProductId, Points)> {
+fn scores_of(scores: &[(u8, i128)]) -> Vec<(ProductId, Points)> {
     let distinct: std::collections::BTreeMap<_, _> = scores.iter().copied().collect();
     distinct.into_iter().map(|(n, millionths)| (product_of(n), Points::from_millionths(millionths))).collect()
 }
@@ -362,7 +362,7 @@ impl Pair {
                     basis: Basis { rules_version: 2, at: self.now() },
                     cursors: generations.first().map(|(_, cursors)| cursors.clone()).unwrap_or_default(),
                     total: 3,
-                    places: vec![Place { product: product_of(4), points: Points::MAX }],
+                    places: vec![Place { product: product_of(4), points: Points::from_millionths(1 << 90) }],
                 };
                 both!(self, publish(&state))?;
             }

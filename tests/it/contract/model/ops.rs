@@ -59,7 +59,7 @@ pub enum Op {
     LoadScores {
         board: u8,
         generation: Drift,
-        scores: Vec<(u8, i64)>,
+        scores: Vec<(u8, i128)>,
     },
     SetCursors {
         board: u8,
@@ -71,7 +71,7 @@ pub enum Op {
         board: u8,
         moves: [Option<bool>; 2],
         is_newest: bool,
-        deltas: Vec<(u8, i64)>,
+        deltas: Vec<(u8, i128)>,
     },
     Switch {
         board: u8,
@@ -111,7 +111,7 @@ pub struct Recording {
 #[derive(Debug, Clone)]
 pub enum Start {
     Rank(u64),
-    After(u8, i64),
+    After(u8, i128),
     Around(u8, u64),
 }
 
@@ -127,9 +127,12 @@ fn back() -> impl Strategy<Value = [u64; 2]> {
     [0..6_u64, 0..6_u64]
 }
 
-/// Most scores are small, for ties; some reach the bounds.
-fn score() -> impl Strategy<Value = i64> {
-    prop_oneof![10 => -3..4_i64, 1 => Just(Points::MAX.millionths()), 1 => Just(Points::MIN.millionths())]
+/// Most scores are small, for ties; some reach the bounds of what ranks tell apart, and lie beyond.
+fn score() -> impl Strategy<Value = i128> {
+    let max = i128::from(Points::RANKED_MAX);
+    let large = prop::sample::select(vec![(1 << 52) - 1, 1 << 52, max, max + 1, 1 << 70, (1 << 97) + (1 << 49) + 1]);
+    let large = (large, any::<bool>()).prop_map(|(score, is_up)| if is_up { score } else { -score });
+    prop_oneof![10 => -3..4_i128, 3 => large]
 }
 
 fn recording() -> impl Strategy<Value = Recording> {
@@ -153,7 +156,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     let desired = prop_oneof![3 => Just(Desired::Toggled), 2 => any::<bool>().prop_map(Desired::Exactly)];
     let start = prop_oneof![
         (0..9_u64).prop_map(Start::Rank),
-        (0..8_u8, -4..5_i64).prop_map(|(product, points)| Start::After(product, points)),
+        (0..8_u8, score()).prop_map(|(product, points)| Start::After(product, points)),
         (0..8_u8, 0..4_u64).prop_map(|(product, radius)| Start::Around(product, radius)),
     ];
     let scores = || few((0..7_u8, score()));
