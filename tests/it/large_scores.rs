@@ -273,7 +273,8 @@ async fn what_carries_over_is_exact(setup: Setup) {
     let tally = node.app.tally(&reading, &ids, Moment::AsRead).await.unwrap().unwrap();
     for place in &page.rows.places {
         assert_eq!(tally.explain(&reading, &place.product, place.points).unwrap().total(), place.points);
-        let entries = node.app.closed_entries(&daily, &period, &[place.product.clone()]).await.unwrap().entries;
+        let entries =
+            node.app.closed_entries(&daily, &period, std::slice::from_ref(&place.product)).await.unwrap().entries;
         assert_eq!(entries[0].unwrap().1, place.points);
     }
 

@@ -59,18 +59,19 @@ pub async fn rank_what_lies_beyond_by_id(make: Make) {
     let rows =
         |from: usize, to: usize| Rows { first_rank: from as u64 + 1, places: order[from..to].to_vec(), total: 8 };
     assert_eq!(page(engine, PageStart::Rank(1), 100).await, rows(0, 8));
-    for from in 0..8 {
+    for (from, place) in order.iter().enumerate() {
         for to in from..=8 {
             assert_eq!(page(engine, PageStart::Rank(from as u64 + 1), (to - from) as u64).await, rows(from, to));
         }
         // A cursor tells how its place ranks, and so where the next page begins.
-        let ranked = Place { points: points(order[from].points.ranked().into()), ..order[from].clone() };
-        for place in [order[from].clone(), ranked] {
-            assert_eq!(page(engine, PageStart::After(place), 3).await, rows(from + 1, 8.min(from + 4)), "{from}");
+        let ranked = Place { points: points(place.points.ranked().into()), ..place.clone() };
+        for behind in [place.clone(), ranked] {
+            assert_eq!(page(engine, PageStart::After(behind), 3).await, rows(from + 1, 8.min(from + 4)), "{from}");
         }
-        assert_eq!(page(engine, around(order[from].product.as_str(), 0), 1).await, rows(from, from + 1));
-        let entries = engine.entries(&BoardId::daily(), &[order[from].product.clone()]).await.unwrap().unwrap().entries;
-        assert_eq!(entries, [Some((from as u64 + 1, order[from].points))]);
+        assert_eq!(page(engine, around(place.product.as_str(), 0), 1).await, rows(from, from + 1));
+        let ids = std::slice::from_ref(&place.product);
+        let entries = engine.entries(&BoardId::daily(), ids).await.unwrap().unwrap().entries;
+        assert_eq!(entries, [Some((from as u64 + 1, place.points))]);
     }
 }
 

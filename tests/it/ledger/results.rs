@@ -123,6 +123,26 @@ over_both! {
         assert_eq!(ledger.results_of(&daily, "2026-11-20", &ids).await.unwrap(), None);
     }
 
+    async fn points_are_kept_exact_at_any_size(ledger: Fresh) {
+        let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
+        let period = day(&ledger, "2026-11-21").await;
+        let max = i128::from(Points::RANKED_MAX);
+        let points = [1 << 100, max, max + 1, i128::from(i64::MAX) + 2, 7, -max - 1, -(1 << 100)];
+        let listed: Vec<_> = (0..).zip(points).map(|(n, points)| (product(&format!("p{n}")), Points::from_millionths(points))).collect();
+        let written = acclaim::domain::best_first(listed.clone());
+        assert!(ledger.write_results(&definition, &period, &written, BASIS).await.unwrap());
+        assert_eq!(ledger.results(&daily, &period.key, 100).await.unwrap(), written);
+        let standings: acclaim::domain::Standings = listed.iter().cloned().collect();
+        for place in &written {
+            let start = PageStart::After(place.clone());
+            let (_, rows) = ledger.results_page(&daily, &period.key, &start, 3).await.unwrap().unwrap();
+            assert_eq!(rows, Some(standings.rows(&start, 3)), "{place:?}");
+        }
+        let ids: Vec<_> = listed.iter().map(|(id, _)| id.clone()).collect();
+        let (_, entries) = ledger.results_of(&daily, &period.key, &ids).await.unwrap().unwrap();
+        assert_eq!(entries, ids.iter().map(|id| standings.entry(id)).collect::<Vec<_>>());
+    }
+
     async fn what_reaches_beyond_the_places_kept_is_not_answered(ledger: Fresh) {
         let (daily, definition) = (BoardId::daily(), daily(&ledger).await);
         for date in ["2026-11-20", "2026-11-21"] {
