@@ -39,6 +39,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 /// A bench signs a token for each call, which is answered or given up long before.
 const BENCH_TOKEN_VALID_FOR: Duration = Duration::from_secs(600);
+/// Bytes of a thread's stack: answering a document of the deepest kind takes some hundreds of KB where it is compiled for
+/// speed, and several times as many where it is not. What nobody uses is not taken from memory.
+const STACK_LEN: usize = 8 << 20;
 /// A server that has not stopped by then is cut off: orchestrators kill soon after, without a word.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,7 +49,8 @@ fn main() -> ExitCode {
     // Each socket is an open file, and many systems allow no more than 1,024 unless asked; where more can't be had, what is
     // allowed has to do.
     rlimit::increase_nofile_limit(u64::MAX).ok();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.enable_all().thread_stack_size(STACK_LEN).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("acclaim: can't start threads: {error}");
@@ -308,6 +312,10 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
         Bench::Rankings(settings) => {
             let target = settings.load.target(client(&settings.load.remote)?);
             bench::rankings::run(&target, &settings.settings(), &stop).await?
+        }
+        Bench::Hostile(settings) => {
+            let target = settings.load.target(client(&settings.load.remote)?);
+            bench::hostile::run(&target, &settings.settings(), &stop).await?
         }
         Bench::Likes(settings) => {
             let jwt = settings.jwt;

@@ -68,6 +68,8 @@ pub enum Caller {
     Token(String),
     /// A name, believed by a server that runs without auth settings.
     Name(String),
+    /// Nobody who is signed in.
+    Anonymous,
 }
 
 /// A client of one server. Cheap to clone; connections are shared.
@@ -77,6 +79,8 @@ pub struct Client {
     base: String,
     caller: Caller,
     timeout: Duration,
+    /// From where the call comes, as a proxy says it.
+    seen_from: Option<String>,
 }
 
 impl Client {
@@ -97,12 +101,22 @@ impl Client {
         {
             http = http.no_proxy();
         }
-        Ok(Self { http: http.build()?, base: base.to_owned(), caller, timeout: CALL_TIMEOUT })
+        Ok(Self { http: http.build()?, base: base.to_owned(), caller, timeout: CALL_TIMEOUT, seen_from: None })
     }
 
     /// The same server and connections, another caller.
     pub fn called_by(&self, caller: Caller) -> Self {
         Self { caller, ..self.clone() }
+    }
+
+    /// The same server and connections, and nobody who is signed in.
+    pub fn anonymous(&self) -> Self {
+        self.called_by(Caller::Anonymous)
+    }
+
+    /// The same, as if this machine were the proxy of somebody at an address.
+    pub fn seen_from(self, address: String) -> Self {
+        Self { seen_from: Some(address), ..self }
     }
 
     /// The same, with another limit on how long a call may take.
@@ -120,7 +134,9 @@ impl Client {
         let request = match &self.caller {
             Caller::Token(token) => request.bearer_auth(token),
             Caller::Name(name) => request.header("x-acclaim-user", name),
+            Caller::Anonymous => request,
         };
+        let request = self.seen_from.iter().fold(request, |request, from| request.header("x-forwarded-for", from));
         let body = serde_json::json!({ "query": operation, "variables": variables });
         let response = request.json(&body).send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status();

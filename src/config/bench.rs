@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acclaim::client::Client;
-use acclaim::client::bench::{self, fanout, rankings};
+use acclaim::client::bench::{self, fanout, hostile, rankings};
 use acclaim::domain::BoardId;
 use clap::{Args, Subcommand};
 
@@ -19,6 +19,16 @@ pub enum Bench {
         acclaim bench fanout --products 10\n  \
         acclaim bench fanout --idle --subscribers 5000 --seconds 10")]
     Fanout(Fanout),
+
+    /// Attack with the dearest documents that can be found, beside somebody who reads and somebody who likes
+    ///
+    /// The search makes and changes documents that the schema allows, and keeps those that take the most time, and the most
+    /// for each of their bytes. The attack sends them over one connection, then over many. Meanwhile the slowest pages of a
+    /// bystander may take three times as long as at rest, or 20 ms; likes must be COMMITTED; no document may take over
+    /// 100 ms of CPU. The server must take this machine for a proxy, so that attacker and bystander have budgets of their
+    /// own: start it with --trusted-proxy 127.0.0.1.
+    #[command(after_help = "Example:\n  acclaim bench hostile --seconds 10")]
+    Hostile(Hostile),
 
     /// Have many users toggle likes, and measure the answers
     ///
@@ -96,6 +106,22 @@ pub struct Fanout {
 }
 
 #[derive(Debug, Args)]
+pub struct Hostile {
+    #[command(flatten)]
+    pub load: Load,
+
+    /// Connections of the second attack
+    #[arg(long, env = "ACCLAIM_BENCH_CLIENTS", default_value_t = 100, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+
+    /// How long to look for dear documents, in seconds
+    #[arg(long, env = "ACCLAIM_BENCH_SEARCH_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub search_seconds: u64,
+}
+
+#[derive(Debug, Args)]
 pub struct Likes {
     #[command(flatten)]
     pub load: Load,
@@ -158,6 +184,7 @@ impl Bench {
                 }
                 Ok(())
             }
+            Self::Hostile(hostile) => hostile.load.remote.check(),
             Self::Rankings(rankings) => rankings.load.remote.check(),
         }
     }
@@ -186,6 +213,12 @@ impl Fanout {
             max_rate: self.max_rate,
             idle: self.idle,
         }
+    }
+}
+
+impl Hostile {
+    pub fn settings(&self) -> hostile::Settings {
+        hostile::Settings { clients: self.clients as usize, search: Duration::from_secs(self.search_seconds) }
     }
 }
 

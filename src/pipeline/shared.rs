@@ -32,7 +32,8 @@ impl<K: Hash + Eq + Clone, T: Clone> Shared<K, T> {
             let _turn = self.turns.acquire().await.expect("nobody closes it");
             Ok((Instant::now(), compute.await?))
         };
-        self.known.get_or_insert_async(&key, compute).await.map(|(_, answer)| answer)
+        // Apart, so that whoever asks for it is not as large as what computes it.
+        Box::pin(self.known.get_or_insert_async(&key, compute)).await.map(|(_, answer)| answer)
     }
 }
 

@@ -104,6 +104,20 @@ async fn pages_are_read_and_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attacker_has_a_budget_and_a_bystander_another() {
+    let mut stack = Stack::new(Setup::Embedded).await;
+    stack.arguments = ["--trusted-proxy", "127.0.0.1", "--budget-burst", "1000"].map(str::to_owned).to_vec();
+    let server = stack.serve().await;
+    let output = bench(&server.url, "hostile --products 30 --clients 5 --seconds 2 --search-seconds 3", None);
+    // How slow a page may be is for a machine that does nothing else.
+    let (table, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(table.starts_with("hostile: ") && table.contains(", 20 taken\n"), "{table}{faults}");
+    assert!(figure(&table, "many connections").contains("RATE_LIMITED "), "{table}");
+    assert!(figure(&table, "its text").starts_with("{a0:"), "{table}");
+    assert!(!faults.contains("refused") && !faults.contains("COMMITTED"), "{faults}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_prints_the_table_so_far() {
     let (_stack, server) = embedded().await;
     let arguments = "fanout --subscribers 3 --products 5 --seconds 600";

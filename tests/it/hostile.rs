@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::stack::{Server, Setup, Stack};
+use crate::support::until;
 
 /// Each is sent so often that the clock's ticks of 10 ms don't matter.
 const TIMES: u32 = 20;
@@ -182,4 +183,31 @@ async fn each_is_refused_by_name_and_costs_next_to_nothing() {
     assert!(!server.log().contains("panic"), "{}", server.log());
     let after = server.graphql("ann", "{ viewer { id } ranking { totalCount } }", json!({})).await;
     assert_eq!(after, json!({ "viewer": { "id": "ann" }, "ranking": { "totalCount": 0 } }));
+}
+
+/// Lists in the deepest places, with whatever takes several steps to resolve there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deepest_documents_fit_on_a_stack() {
+    let stack = Stack::new(Setup::Embedded).await;
+    let server = stack.serve().await;
+    server.with_products(30).await;
+    for product in 0..30 {
+        server.toggle("ann", &format!("p{product}"), None).await;
+    }
+    let row = "explanation { lines { note } } movement { places } product { like { viewerHasLiked } currentRank }";
+    for path in [
+        "ranking(first: 100) { period {",
+        "board { current { board { current {",
+        "product(id: \"p1\") { entry { product { entry { product { entry { product { entry { explanation { lines { note } } } } } } } } } board { current {",
+    ] {
+        let document = format!(
+            "{{ {path} around(productId: \"p1\", radius: 50) {{ {row} }} entries(first: 100) {{ nodes {{ {row} }} }} {} }}",
+            "}".repeat(path.matches('{').count() - path.matches('}').count())
+        );
+        until("the board shows what was liked", Duration::from_secs(20), async || {
+            let answer = send(&server, json!({ "query": document }).to_string().into_bytes()).await;
+            answer["errors"].is_null()
+        })
+        .await;
+    }
 }

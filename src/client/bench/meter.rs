@@ -71,13 +71,19 @@ pub fn memory(server: Option<Process>) -> String {
     server.and_then(Process::memory_bytes).map_or(NOT_LOCAL.to_owned(), |held| bytes(held as f64))
 }
 
+/// A bar of so many milliseconds; hidden where there is no terminal.
+pub fn bar(duration: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(duration.as_millis() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {msg}  [{elapsed}]");
+    bar.set_style(style.expect("the template is correct"));
+    bar
+}
+
 /// Lets the run go on for `duration`, or until it is stopped, and shows how far it is on standard error: a bar on a
 /// terminal, a line now and then anywhere else. `state` says what has been done so far.
 pub async fn pass(duration: Duration, stop: &CancellationToken, state: impl Fn() -> String) {
     let began = Instant::now();
-    let bar = ProgressBar::new(duration.as_millis() as u64);
-    let style = ProgressStyle::with_template("{bar:30} {msg}  [{elapsed}]");
-    bar.set_style(style.expect("the template is correct"));
+    let bar = bar(duration);
     let every = if bar.is_hidden() { LINE_EVERY } else { REDRAW_EVERY };
     let mut ticks = tokio::time::interval_at((began + every).into(), every);
     let end = tokio::time::sleep(duration);

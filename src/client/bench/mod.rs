@@ -9,6 +9,7 @@ mod crowd;
 mod drive;
 pub mod fanout;
 mod frame;
+pub mod hostile;
 pub mod likes;
 mod local;
 mod meter;

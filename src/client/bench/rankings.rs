@@ -86,7 +86,7 @@ pub async fn run(target: &Target, settings: &Settings, stop: &CancellationToken)
     for number in 0..settings.clients {
         // Several people, where the server believes names; all of them the token's holder otherwise.
         let client = match &target.client.caller {
-            Caller::Token(_) => target.client.clone(),
+            Caller::Token(_) | Caller::Anonymous => target.client.clone(),
             Caller::Name(_) => target.client.called_by(Caller::Name(format!("bench-reader-{number}"))),
         };
         let reading = reading.clone();

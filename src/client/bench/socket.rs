@@ -109,6 +109,7 @@ impl Door {
         let init = match &client.caller {
             Caller::Token(token) => json!({ "Authorization": format!("Bearer {token}") }),
             Caller::Name(name) => json!({ "x-acclaim-user": name }),
+            Caller::Anonymous => json!({}),
         };
         let init = json!({ "type": "connection_init", "payload": init }).to_string();
         Ok(Self { addresses, request, init })

@@ -82,8 +82,19 @@ impl Latencies {
         self.histogram().saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// What 99 of 100 stay within.
+    pub fn p99(&self) -> Duration {
+        Duration::from_micros(self.histogram().value_at_quantile(0.99))
+    }
+
     fn histogram(&self) -> MutexGuard<'_, Histogram<u64>> {
         self.0.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
