@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use acclaim::domain::{
-    Basis, Board, BoardId, Hours, PageStart, Place, Points, ProductId, Signal, Timestamp, UserId, Weight,
+    Basis, Board, BoardId, Event, Factor, Hours, PageStart, Place, Points, ProductId, Signal, Timestamp, UserId, Weight,
 };
 use acclaim::engine::memory::MemoryEngine;
 use acclaim::engine::{Desired, Engine, EngineLimits};
@@ -90,8 +90,12 @@ fn step() -> impl Strategy<Value = Step> {
     let any_signal = || prop::sample::select(Signal::ALL.to_vec());
     // Mostly of the last hours, some of earlier periods.
     let ago = prop_oneof![6 => 0..3 * HOUR_MS, 2 => 0..40 * HOUR_MS, 1 => 0..800 * HOUR_MS];
-    let event = (signal(), 0..PRODUCTS, 1..50_i64, ago);
-    let weight = (any_signal(), prop_oneof![Just(0), 1..3_000_000_i64]);
+    // A few as large as may be, which leads beyond what ranks tell apart.
+    let count = prop_oneof![8 => 1..50_i64, 1 => Just(Event::COUNT_MAX)];
+    let event = (signal(), 0..PRODUCTS, count, ago);
+    let weight = prop_oneof![4 => Just(0), 4 => 1..3_000_000_i64, 1 => Just(Weight::MAX.millionths())];
+    let weight = (any_signal(), weight);
+    let boost = prop_oneof![8 => 0..5_000_000_i64, 1 => Just(Factor::MAX.millionths())];
     let few_boards = || prop::option::of(0..BOARDS.len());
     let hours = prop::option::of(prop::collection::vec(0..24, 1..8));
     let offset = || prop::option::of(-30..30_i64);
@@ -102,7 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (few_boards(), prop::collection::vec(weight, 1..4), offset(), offset(), hours)
             .prop_map(|(board, weights, from, until, hours)| Step::Weigh(board, weights, from, until, hours)),
         1 => (0..4_usize).prop_map(Step::Cancel),
-        1 => (0..PRODUCTS, few_boards(), any::<bool>(), prop::option::of(0..5_000_000_i64), offset())
+        1 => (0..PRODUCTS, few_boards(), any::<bool>(), prop::option::of(boost), offset())
             .prop_map(|(product, board, excluded, boost, until)| Step::Lift(product, board, excluded, boost, until)),
         3 => Just(Step::Sync),
         3 => Just(Step::Project),
