@@ -175,6 +175,18 @@ pub async fn fill(server: &Server) {
         let recorded = server.graphql("shop", record, input).await;
         assert_eq!(recorded["recordEvents"]["rejected"], 0);
     }
+    // Closed hours, with their results.
+    let from = (now - jiff::SignedDuration::from_hours(40)).strftime("%Y-%m-%dT%HZ").to_string();
+    let rebuild =
+        "mutation($input: RebuildBoardInput!) { rebuildBoard(input: $input) { fromPeriod userErrors { message } } }";
+    let rebuilt = server.graphql("admin", rebuild, json!({ "input": { "id": "hourly", "fromPeriod": from } })).await;
+    assert_eq!(rebuilt["rebuildBoard"]["userErrors"], json!([]));
+    let closed = "{ board(id: \"hourly\") { isCurrent periods { nodes { key } } } }";
+    super::support::until("hours have results", std::time::Duration::from_secs(60), async || {
+        let board = server.graphql("reader", closed, json!({})).await;
+        board["board"]["isCurrent"] == true && board["board"]["periods"]["nodes"].as_array().unwrap().len() == 20
+    })
+    .await;
     for number in 0..500 {
         let like = "mutation($id: ID!) { setLike(input: { productId: $id, liked: true }) { liked } }";
         let user = format!("asker-{}-{number}", number % 4);

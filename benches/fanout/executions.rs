@@ -80,7 +80,7 @@ async fn count(subscribers: usize) -> (u64, u64) {
 }
 
 async fn subscribe(api: &Api) -> BoxStream<'static, acclaim::graphql::LiveEvent> {
-    match api.operate(api.prepare(Request::new(SUBSCRIPTION)), Caller::default(), "bench").await {
+    match api.operate(api.prepare(Request::new(SUBSCRIPTION)), Caller::default(), None, "bench").await {
         Outcome::Subscribed(member) => member.into_stream(),
         Outcome::Answered(answer) => panic!("{:?}", answer.refusal),
     }

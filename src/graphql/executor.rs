@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use super::answer::{Answer, Writer};
 use super::document::{Documents, Prepared, Request, Step};
 use super::errors::{self, Failure};
-use super::groups::{Groups, Key, Member, OpenSubscriptions};
+use super::groups::{Execution, Groups, Key, Member, OpenSubscriptions, Toll};
 use super::guards::{Audience, Caller};
 use super::limits::DocumentLimits;
 use super::{Schema, schema, sharing};
@@ -109,11 +109,11 @@ impl Api {
         answer
     }
 
-    /// Runs an operation of any kind.
-    pub async fn operate(&self, operation: Operation, caller: Caller, request_id: &str) -> Outcome {
+    /// Runs an operation of any kind. What a subscription for its viewer alone executes is charged to `toll`.
+    pub async fn operate(&self, operation: Operation, caller: Caller, toll: Option<Toll>, request_id: &str) -> Outcome {
         let outcome = match operation.prepared {
             Ok(prepared) if prepared.form.kind == OperationType::Subscription => {
-                let subscribed = self.subscribe(prepared, caller, request_id).await;
+                let subscribed = self.subscribe(prepared, caller, toll, request_id).await;
                 subscribed.map_or_else(|refused| Outcome::Answered(refused.into()), Outcome::Subscribed)
             }
             Ok(prepared) => Outcome::Answered(self.answer(&prepared, caller, request_id).await),
@@ -127,8 +127,14 @@ impl Api {
         outcome
     }
 
-    async fn subscribe(&self, prepared: Prepared, caller: Caller, request_id: &str) -> Result<Member, Response> {
-        let Prepared { form, variables, .. } = prepared;
+    async fn subscribe(
+        &self,
+        prepared: Prepared,
+        caller: Caller,
+        toll: Option<Toll>,
+        request_id: &str,
+    ) -> Result<Member, Response> {
+        let Prepared { form, variables, cost } = prepared;
         let held = sharing::resume(&form, &variables).map_err(|failure| {
             let field = &form.root.fields[0];
             errors::failed_at(failure, field.pos, &field.key, request_id)
@@ -137,7 +143,10 @@ impl Api {
         let mut shared = variables;
         shared.retain(|name, _| form.variables.contains(name));
         let key = Key::of(&form, &shared, audience.clone());
-        self.groups.join(key, || (form, shared, audience), held).await
+        // What all of a kind share, nobody pays for alone.
+        let toll = toll.filter(|_| matches!(&audience, Audience::One(Caller { user: Some(_), .. })));
+        let execution = || Execution { form, variables: shared, audience, cost, toll };
+        self.groups.join(key, execution, held).await
     }
 
     /// Executes a query or mutation, step by step.

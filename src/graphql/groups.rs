@@ -25,7 +25,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, unfold};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::answer::{Answer, Writer};
 use super::delivery::{Delivery, Frame, LiveEvent, Outlet, Seat, Teller};
@@ -50,6 +50,8 @@ const ASKED_MAX: usize = 64;
 const EXECUTE_TIME_MAX: Duration = Duration::from_secs(15);
 /// When a member may try again whose position can't be looked up.
 const RETRY_AFTER_MS: u64 = 1_000;
+/// How long whoever has spent a budget waits for the next event. Whoever joins meanwhile waits too.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What makes subscriptions the same: who asks, and a hash of what is asked. Each key is kept for as long as its group is, and
 /// variables may be long.
@@ -69,8 +71,18 @@ impl Key {
     }
 }
 
+/// Takes units of 10 µs from somebody's budget for what was done, and says for how long to pause.
+pub type Toll = Arc<dyn Fn(u64) -> Option<Duration> + Send + Sync>;
+
 /// What a group executes.
-type Execution = (Arc<NormalForm>, Variables, Audience);
+pub struct Execution {
+    pub form: Arc<NormalForm>,
+    pub variables: Variables,
+    pub audience: Audience,
+    /// Units of each execution, and who pays for them where it is one viewer's alone.
+    pub cost: u64,
+    pub toll: Option<Toll>,
+}
 
 /// How many members there are. Cheap to clone.
 #[derive(Clone, Default)]
@@ -202,6 +214,8 @@ struct Running<'a> {
     form: Arc<NormalForm>,
     sequence: Sequence,
     resume_with: ResumeWith,
+    cost: u64,
+    toll: Option<Toll>,
     updates: mpsc::Sender<Update>,
     responses: BoxStream<'static, Response>,
     request_id: String,
@@ -213,7 +227,8 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    async fn start(groups: &'a Groups, (form, variables, audience): Execution) -> Result<Self, Response> {
+    async fn start(groups: &'a Groups, execution: Execution) -> Result<Self, Response> {
+        let Execution { form, variables, audience, cost, toll } = execution;
         let (tap, opened) = Tap::new();
         let request_id = new_request_id();
         if let [Field { source: Source::Invalid(failure), pos, key, .. }] = &form.root.fields[..] {
@@ -243,6 +258,8 @@ impl<'a> Running<'a> {
             form,
             sequence,
             resume_with,
+            cost,
+            toll,
             updates,
             responses,
             request_id,
@@ -268,7 +285,13 @@ impl<'a> Running<'a> {
                 },
                 Some((ask, reached)) = reaching.next() => self.answer(ask, reached, &teller).await,
                 updates = self.sequence.next() => match updates {
-                    Some(updates) => self.advance(updates, &teller).await,
+                    Some(updates) => {
+                        let done = self.advance(updates, &teller).await;
+                        if let Some(pause) = self.toll.as_ref().and_then(|toll| toll(self.cost)) {
+                            sleep(pause.min(PAUSE_MAX)).await;
+                        }
+                        done
+                    }
                     None => return self.end(&teller).await,
                 },
             };

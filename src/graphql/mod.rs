@@ -34,7 +34,7 @@ pub use answer::Answer;
 pub use delivery::{LiveEvent, Outlet, Put};
 pub use document::Request;
 pub use executor::{Api, Operation, Outcome, Payload, new_request_id};
-pub use groups::{Member, OpenSubscriptions};
+pub use groups::{Member, OpenSubscriptions, Toll};
 pub use limits::DocumentLimits;
 
 use crate::pipeline::App;

@@ -48,8 +48,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::graphql::Api;
 use crate::graphql::errors::Failure;
+use crate::graphql::{Api, Toll};
 use crate::live::Hub;
 use crate::pipeline::App;
 use admission::Admission;
@@ -98,7 +98,7 @@ struct Site {
     /// Whether it was said that a proxy is not named.
     lacks_proxies: Once,
     admission: Arc<Admission>,
-    budgets: Budgets,
+    budgets: Arc<Budgets>,
     capacity: Arc<Capacity>,
     /// The open connections, and the sockets that some of them have become.
     tasks: TaskTracker,
@@ -120,7 +120,8 @@ impl Site {
             Auth::Tokens(_) => Admission::new(&limits),
         };
         let capacity = Capacity::new(&limits, proxies.clone(), api.metrics().clone());
-        let (persisted, metrics, budgets) = (Persisted::new(), Scrapes::for_readers(metrics), Budgets::new(&limits));
+        let (persisted, metrics, budgets) =
+            (Persisted::new(), Scrapes::for_readers(metrics), Arc::new(Budgets::new(&limits)));
         let tasks = TaskTracker::new();
         Arc::new(Self {
             api,
@@ -157,6 +158,12 @@ impl Site {
         // In open mode a name proves nothing.
         let is_proved = matches!(self.auth, Auth::Tokens(_));
         Payer::of(identity, is_proved, address, &self.proxies)
+    }
+
+    /// Charges a caller for what goes on for it alone.
+    fn toll(&self, payer: Option<&Payer>) -> Option<Toll> {
+        let (budgets, payer) = (self.budgets.clone(), payer?.clone());
+        Some(Arc::new(move |units| budgets.owe(Some(&payer), units)))
     }
 
     /// Takes units of 10 µs from a caller's budget.

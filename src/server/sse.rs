@@ -116,8 +116,9 @@ async fn open(
         admitted.sign_in(user).map_err(too_many)?;
     }
     writes.look_at(&operation);
+    let toll = site.toll(site.payer(&identity, address).as_ref());
     let (expires_at, revoked) = (identity.expires_at, site.auth.until_revoked(&identity));
-    let answers = match site.api.operate(operation, identity.caller, id).await {
+    let answers = match site.api.operate(operation, identity.caller, toll, id).await {
         Outcome::Answered(answer) => one(answer.payload),
         Outcome::Subscribed(member) => match begun(member, held, &admitted, id).await {
             Ok((member, following)) => {

@@ -83,7 +83,7 @@ impl Site {
     }
 
     pub async fn payloads(&self, query: &str, variables: Value, caller: Caller) -> BoxStream<'static, Payload> {
-        match self.api.operate(self.api.prepare(Self::request(query, variables)), caller, "test").await {
+        match self.api.operate(self.api.prepare(Self::request(query, variables)), caller, None, "test").await {
             Outcome::Answered(answer) => stream::once(future::ready(answer.payload)).boxed(),
             Outcome::Subscribed(member) => member.into_stream().map(|event| event.payload).boxed(),
         }

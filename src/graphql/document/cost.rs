@@ -83,11 +83,11 @@ fn price(object: &str, field: &str) -> Price {
         ("Period", "around") => (0.0, 50.0, Around),
         ("RankingEntry" | "RankMove" | "RankChange" | "LikePayload" | "LikeEvent", "product") => (15.0, 0.5, One),
         ("RankingEntry", "movement") => (60.0, 4.0, One),
-        ("RankingEntry", "explanation") => (600.0, 45.0, One),
+        ("RankingEntry", "explanation") => (600.0, 110.0, One),
         ("RankChange", "entry") => (0.0, 0.5, One),
         ("Explanation", "lines") => (0.0, 0.0, About(LINES)),
-        ("LikeState", "count") => (30.0, 1.5, One),
-        ("LikeState", "viewerHasLiked" | "viewerLikedAt") => (30.0, 1.5, One),
+        ("LikeState", "count") => (30.0, 1.0, One),
+        ("LikeState", "viewerHasLiked" | "viewerLikedAt") => (30.0, 1.0, One),
         ("Product", "currentRank" | "entry") => (40.0, 2.0, One),
         ("WeightRule", "weights") => (0.0, 0.0, About(3.0)),
         ("WeightRule", "hours") => (0.0, 0.0, About(1.0)),
@@ -103,8 +103,8 @@ fn price(object: &str, field: &str) -> Price {
         ("Admin", "weightRules" | "auditLog" | "deadLetters") => (120.0, 0.0, Number("first")),
         ("Admin", "productRules") => (20.0, 0.0, About(PRODUCT_RULES)),
         ("Admin", "system") => (600.0, 0.0, One),
-        // What it reads of the ledger is counted when it has been read.
-        ("Admin", "weightPreview") => (3_000.0, 0.0, Number("top")),
+        // A board of some thousand products, computed twice. How large it is, nobody knows before: one is computed at a time.
+        ("Admin", "weightPreview") => (8_000.0, 0.0, Number("top")),
         ("WeightPreview", "boards") => (0.0, 0.0, Boards),
         // It runs once for all who ask, apart from all else.
         ("Admin", "verify") => (10_000.0, 0.0, One),

@@ -297,7 +297,7 @@ impl Connection {
         if let Err(failure) = self.site.charge(self.payer.as_ref(), prepared.cost()) {
             return self.refuse(&operation, failure).await;
         }
-        let site = self.site.clone();
+        let (site, toll) = (self.site.clone(), self.site.toll(self.payer.as_ref()));
         let outcome = async move {
             let (id, most, writes) = (new_request_id(), site.limits.request_timeout, Writes::default());
             writes.look_at(&prepared);
@@ -310,7 +310,7 @@ impl Connection {
                 Ok(place) => place,
                 Err(failure) => return Outcome::Answered(errors::failed(failure, &id).into()),
             };
-            let outcome = timeout(most, site.api.operate(prepared, caller, &id)).await;
+            let outcome = timeout(most, site.api.operate(prepared, caller, toll, &id)).await;
             outcome.unwrap_or_else(|_| Outcome::Answered(late(&site, &writes, &id)))
         };
         let begun = Running::Begun(outcome.boxed(), self.admitted.follows());
