@@ -51,7 +51,7 @@ const EXECUTE_TIME_MAX: Duration = Duration::from_secs(15);
 /// When a member may try again whose position can't be looked up.
 const RETRY_AFTER_MS: u64 = 1_000;
 /// How long whoever has spent a budget waits for the next event. Whoever joins meanwhile waits too.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What makes subscriptions the same: who asks, and a hash of what is asked. Each key is kept for as long as its group is, and
 /// variables may be long.

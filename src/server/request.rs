@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_graphql as gql;
 use async_graphql::parser::types::OperationType;
@@ -90,7 +91,7 @@ struct Written {
 pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Asked, Refusal> {
     let identity = identify(site, address, request.headers()).await?;
     let payer = site.payer(&identity, address);
-    site.charge(payer.as_ref(), budget::REQUEST).map_err(Refusal::limited)?;
+    pay(site, payer.as_ref(), budget::REQUEST).await?;
     let mut room = site.capacity.body(identity.caller.roles.is_empty());
     let only_reads = match *request.method() {
         Method::GET | Method::HEAD => true,
@@ -111,12 +112,24 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
     operation.variables = parameters.variables.unwrap_or_default();
     operation.operation_name = parameters.operation_name;
     let operation = site.api.prepare(operation);
-    site.charge(payer.as_ref(), operation.cost()).map_err(Refusal::limited)?;
+    pay(site, payer.as_ref(), operation.cost()).await?;
     // One that can't be run is refused as on any other way.
     if only_reads && operation.kind() == Some(OperationType::Mutation) {
         return Err(Refusal::method("POST", "a mutation is sent by POST"));
     }
     Ok(Asked { identity, operation, _room: room })
+}
+
+/// How long whoever is over budget waits to be told so: over a connection that is kept, refusals would else follow each other
+/// as fast as they can be written.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+
+async fn pay(site: &Site, payer: Option<&Payer>, units: u64) -> Result<(), Refusal> {
+    let Err(failure) = site.charge(payer, units) else { return Ok(()) };
+    if let Failure::OverBudget { retry_after_ms } = failure {
+        tokio::time::sleep(Duration::from_millis(retry_after_ms).min(REFUSED_PAUSE)).await;
+    }
+    Err(Refusal::limited(failure))
 }
 
 /// Charges what is no operation: a page costs as much as a request does.
@@ -129,8 +142,8 @@ pub async fn charge_pages(
 ) -> Response {
     if !request.uri().path().starts_with("/graphql") {
         let payer = site.payer(&Identity::default(), site.address(peer.ip(), request.headers()));
-        if let Err(failure) = site.charge(payer.as_ref(), budget::REQUEST) {
-            return refuse(Refusal::limited(failure), Format::Json, &id.0);
+        if let Err(refusal) = pay(&site, payer.as_ref(), budget::REQUEST).await {
+            return refuse(refusal, Format::Json, &id.0);
         }
     }
     next.run(request).await
@@ -138,14 +151,16 @@ pub async fn charge_pages(
 
 /// Who calls. To find out that a token is none is paid for by whoever brings it.
 pub async fn identify(site: &Site, address: IpAddr, headers: &HeaderMap) -> Result<Identity, Refusal> {
-    site.auth.of_headers(headers).await.and_then(Identity::may_operate).or_else(|failure| {
-        site.charge(site.payer(&Identity::default(), address).as_ref(), budget::REQUEST).map_err(Refusal::limited)?;
-        let status = match failure {
-            Failure::Forbidden(_) => StatusCode::FORBIDDEN,
-            _ => StatusCode::UNAUTHORIZED,
-        };
-        Err(Refusal::new(status, failure))
-    })
+    let failure = match site.auth.of_headers(headers).await.and_then(Identity::may_operate) {
+        Ok(identity) => return Ok(identity),
+        Err(failure) => failure,
+    };
+    pay(site, site.payer(&Identity::default(), address).as_ref(), budget::REQUEST).await?;
+    let status = match failure {
+        Failure::Forbidden(_) => StatusCode::FORBIDDEN,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    Err(Refusal::new(status, failure))
 }
 
 fn in_address(uri: &Uri) -> Result<Parameters, Refusal> {
@@ -180,7 +195,7 @@ async fn in_body(
     let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let body = whole(request.into_body(), stated.unwrap_or(0), site.limits.body_len, room).await?;
     // Whatever it turns out to be, reading it takes as long.
-    site.charge(payer, budget::of_bytes(body.len())).map_err(Refusal::limited)?;
+    pay(site, payer, budget::of_bytes(body.len())).await?;
     // Serde would take a list for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));

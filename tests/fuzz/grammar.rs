@@ -73,10 +73,12 @@ fn bare<T>(all: Vec<Positioned<T>>) -> Vec<T> {
 }
 
 impl Grammar {
-    pub fn new(schema: &str) -> anyhow::Result<Self> {
+    /// Of a schema, and of what describes it.
+    pub fn new(schema: &str, introspection: &str) -> anyhow::Result<Self> {
         let mut shapes = HashMap::new();
         let mut implements: HashMap<String, Vec<String>> = HashMap::new();
-        for definition in parse_schema(schema)?.definitions {
+        let described = "type Described { __schema: __Schema! __type(name: String!): __Type }";
+        for definition in parse_schema(format!("{schema} {introspection} {described}"))?.definitions {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
             let name = definition.node.name.node.to_string();
             let shape = match definition.node.kind {
@@ -102,6 +104,12 @@ impl Grammar {
             if let Some(Shape::Fields { of, .. }) = shapes.get_mut(&interface) {
                 *of = members;
             }
+        }
+        // Each type is asked for a field as often as for another, so that these come up now and then.
+        if let Some(Shape::Fields { fields: described, .. }) = shapes.remove("Described")
+            && let Some(Shape::Fields { fields, .. }) = shapes.get_mut("Query")
+        {
+            fields.extend(described);
         }
         Ok(Self { shapes, given: Mutex::default() })
     }
@@ -162,7 +170,13 @@ impl Grammar {
             _ => format!("{keyword} {}{declared} ", name.as_deref().unwrap_or_default()),
         };
         let document = format!("{head}{selection}{fragments}");
-        let variables = variables.into_iter().map(|(name, _, value)| (Name::new(name), value)).collect();
+        let mut variables: async_graphql::indexmap::IndexMap<_, _> =
+            variables.into_iter().map(|(name, _, value)| (Name::new(name), value)).collect();
+        if rng.random_ratio(1, 30) {
+            // What nobody has declared; some of it is more than anybody may send.
+            let len = [1, 1_000, 100_000].choose(rng).copied().unwrap_or(1);
+            variables.insert(Name::new("nobody"), Value::List(vec![Value::from("x"); len]));
+        }
         Operation { document, variables: Value::Object(variables), name }
     }
 }
@@ -197,6 +211,10 @@ impl Writer<'_> {
                 }
             }
             Shape::Enum(_) | Shape::Input(_) | Shape::Scalar => {}
+        }
+        if ty != "Subscription" && self.rng.random_bool(0.08) {
+            // The same again, as fragments bring it together.
+            parts.extend(parts.choose(self.rng).cloned());
         }
         // A subscription has one field at its root and no other.
         if parts.is_empty() || (ty != "Subscription" && self.rng.random_bool(0.1)) {
@@ -252,6 +270,18 @@ impl Writer<'_> {
         if may_be_left_out && self.rng.random_bool(0.5) {
             return None;
         }
+        if self.soundness.is_wild(0.01, self.rng) {
+            return Some("$undeclared".to_owned());
+        }
+        let of_type = ty.to_string();
+        let known: Vec<_> =
+            self.variables.iter().filter(|(_, known, _)| *known == of_type).map(|(name, ..)| name).collect();
+        // One that is named again and again.
+        if let Some(variable) = known.choose(self.rng)
+            && self.rng.random_bool(0.5)
+        {
+            return Some(format!("${variable}"));
+        }
         let value = self.value(name, ty);
         if !self.rng.random_bool(0.35) {
             return Some(value.to_string());
@@ -267,7 +297,10 @@ impl Writer<'_> {
         }
         let base = match &ty.base {
             BaseType::List(of) => {
-                let longest = if self.soundness.is_wild(0.02, self.rng) { 600 } else { 4 };
+                let longest = match self.soundness.is_wild(0.02, self.rng) {
+                    true => [600, 600, 600, 20_000].choose(self.rng).copied().unwrap_or(600),
+                    false => 4,
+                };
                 let len = self.rng.random_range(0..=longest);
                 return Value::List((0..len).map(|_| self.value(name, of)).collect());
             }

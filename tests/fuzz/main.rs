@@ -56,6 +56,14 @@ struct Options {
     #[arg(long, default_value_t = 24)]
     connections: usize,
 
+    /// The ledger, an empty one; SQLite in a folder of its own where it is not given
+    #[arg(long)]
+    database_url: Option<String>,
+
+    /// The engine, an empty Redis; the server's memory where it is not given
+    #[arg(long)]
+    redis_url: Option<String>,
+
     /// The server's program; the one beside this program where it is not given
     #[arg(long)]
     acclaim: Option<PathBuf>,
@@ -107,15 +115,21 @@ async fn fuzz(options: Options) -> anyhow::Result<bool> {
     let folder = tempfile::Builder::new().prefix("acclaim-fuzz-").tempdir()?;
     let log = options.log.clone().unwrap_or_else(|| folder.path().join("server.log"));
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-    let server = Process::start(&log, &serve(&program, address, folder.path()), |command| {
+    let server = Process::start(&log, &serve(&program, address), |command| {
         // Nothing of whoever runs this: a server of theirs must not be met.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ACCLAIM_JWT_SECRET", SECRET);
+        let file = || format!("sqlite://{}/fuzz.db", folder.path().display());
+        command.env("DATABASE_URL", options.database_url.clone().unwrap_or_else(file));
+        command.envs(options.redis_url.as_ref().map(|url| ("REDIS_URL", url)));
         command.envs(std::env::var_os("ACCLAIM_LOG").map(|filter| ("ACCLAIM_LOG", filter)));
     })?;
     let world = World {
         address,
-        grammar: Grammar::new(include_str!("../../schema.graphql"))?,
+        grammar: Grammar::new(
+            include_str!("../../schema.graphql"),
+            include_str!("../../src/graphql/document/introspection.graphql"),
+        )?,
         tokens: tokens()?,
         findings: Findings::default(),
     };
@@ -177,8 +191,7 @@ async fn fuzz(options: Options) -> anyhow::Result<bool> {
     Ok(count == 0)
 }
 
-fn serve(program: &std::path::Path, address: SocketAddr, folder: &std::path::Path) -> Vec<String> {
-    let ledger = format!("sqlite://{}/fuzz.db", folder.display());
+fn serve(program: &std::path::Path, address: SocketAddr) -> Vec<String> {
     let address = address.to_string();
     let program = program.display().to_string();
     // All come from one address, and a few users send all that a server can take.
@@ -187,8 +200,6 @@ fn serve(program: &std::path::Path, address: SocketAddr, folder: &std::path::Pat
         "serve",
         "--listen",
         &address,
-        "--database-url",
-        &ledger,
         "--connections-per-address",
         "0",
         "--connections-per-user",
@@ -199,6 +210,19 @@ fn serve(program: &std::path::Path, address: SocketAddr, folder: &std::path::Pat
         "60",
     ];
     arguments.map(ToString::to_string).to_vec()
+}
+
+/// A token that expires within two seconds.
+pub fn short_token() -> anyhow::Result<String> {
+    let now = u64::try_from(jiff::Timestamp::now().as_second())?;
+    let claims = Claims {
+        sub: "u1".to_owned(),
+        iat: Some(now),
+        exp: now + 2,
+        roles: vec!["USER".to_owned()],
+        ..Claims::default()
+    };
+    Ok(sign(SECRET, &claims)?)
 }
 
 fn tokens() -> anyhow::Result<Vec<String>> {

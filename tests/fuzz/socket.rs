@@ -72,6 +72,8 @@ struct Connection {
     /// Ids given so far.
     ids: u32,
     pings: u32,
+    /// Whether its token is about to expire, which ends it however busy it is.
+    expires: bool,
 }
 
 impl Connection {
@@ -113,9 +115,13 @@ impl Connection {
             return Ok(None);
         }
         read.drain(..end);
-        let mut connection = Self { socket, read, ids: 0, pings: 0 };
+        let mut connection = Self { socket, read, ids: 0, pings: 0, expires: rng.random_ratio(1, 20) };
         let mut burst = Burst::default();
-        let token = world.tokens.choose(rng).cloned().unwrap_or_default();
+        let token = match connection.expires {
+            true => crate::short_token()?,
+            false => world.tokens.choose(rng).cloned().unwrap_or_default(),
+        };
+        burst.may_end = connection.expires;
         match rng.random_range(0..20) {
             // An anonymous one, one with a token that is none, and one that says nothing before it asks.
             0 => burst.text(json!({ "type": "connection_init" }).to_string().as_bytes(), rng),
@@ -145,6 +151,14 @@ impl Connection {
     fn burst(&mut self, world: &World, most: usize, rng: &mut StdRng) -> Burst {
         let mut burst = Burst::default();
         let wanted = rng.random_range(1..=BURST_MAX).min(most);
+        if self.expires && rng.random_ratio(1, 4) {
+            burst.may_end = true;
+            // More than the server reads at once.
+            while burst.frames < most.min(2_000) {
+                burst.text(br#"{"type":"ping"}"#, rng);
+            }
+            return burst;
+        }
         while burst.frames < wanted {
             match rng.random_range(0..1_000) {
                 0..620 => {
@@ -190,6 +204,7 @@ impl Connection {
                 break;
             }
         }
+        burst.may_end |= self.expires;
         burst
     }
 

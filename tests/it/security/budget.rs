@@ -151,6 +151,58 @@ async fn slow_bodies_hold_a_part_of_the_memory() {
     until("what they held is given back", LIMIT, async || metric(&server, "acclaim_bodies_bytes").await == 0.0).await;
 }
 
+/// What is the same for everybody is nobody's to pay for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_for_a_viewer_alone_is_paid_for() {
+    let (stack, server) = guarded_with(&["--budget", "60", "--budget-burst", "400"]).await;
+    let shop = token(&stack, "shop", &["ingest"]);
+    let call = async |query: String| {
+        let request = server.http.post(format!("{}/graphql", server.url)).bearer_auth(&shop);
+        let answer = request.json(&json!({ "query": query })).send().await.unwrap().json::<Value>().await.unwrap();
+        assert!(answer["errors"].is_null(), "{answer}");
+    };
+    call("mutation { upsertProducts(input: { products: [{ id: \"p\", name: \"P\" }] }) { upserted } }".to_owned())
+        .await;
+    let view = |n: u32| {
+        call(format!(
+            "mutation {{ recordEvents(input: {{ events: [{{ id: \"e{n}\", signal: VIEW, productId: \"p\" }}] }}) {{ recorded }} }}"
+        ))
+    };
+    view(0).await;
+    let mut socket = Socket::connect(&server.url, bearer(Some(&token(&stack, "ann", &["user"])))).await;
+    for (id, of_product) in [("own", "product { like { viewerHasLiked } }"), ("all", "product { name }")] {
+        let query = format!(
+            "subscription {{ boardChanges(top: 100, maxRate: 100) {{ ... on BoardSnapshot {{ entries {{ score {of_product} }} }} \
+             ... on BoardDelta {{ changes {{ score {of_product} }} }} }} }}"
+        );
+        socket.send(json!({ "id": id, "type": "subscribe", "payload": { "query": query } })).await;
+    }
+    let (mut own, mut all, mut last_own) = (0, 0, 0.0);
+    let moving = async {
+        for n in 1..=40 {
+            view(n).await;
+            // Longer than it takes to publish a state.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let hearing = async {
+        // 41 views of 0.1 each: whoever is told less often is told the same in the end.
+        while last_own < 4.05 {
+            let message = socket.receive().await;
+            let changed = &message["payload"]["data"]["boardChanges"];
+            let score =
+                [&changed["changes"][0]["score"], &changed["entries"][0]["score"]].into_iter().find_map(Value::as_f64);
+            match message["id"].as_str() {
+                Some("own") => (own, last_own) = (own + 1, score.unwrap_or(last_own)),
+                Some("all") => all += 1,
+                _ => {}
+            }
+        }
+    };
+    timeout(LIMIT, async { tokio::join!(moving, hearing) }).await.expect("all is told in the end");
+    assert!(own < all * 2 / 3 && all > 10, "{own} of {all}");
+}
+
 async fn open(arguments: &[&str]) -> (Stack, Server) {
     let mut stack = Stack::new(Setup::Embedded).await;
     stack.arguments = arguments.iter().map(ToString::to_string).collect();
