@@ -24,7 +24,13 @@ pub async fn run() {
     let engine = Arc::new(RedisEngine::connect(&server.url(), "acc", limits).await.unwrap());
     engine.open(1, 7, "a ledger").await.unwrap();
     let users: Vec<_> = (0..USERS)
-        .map(|n| UserLikes { user: user(n), likes: Vec::new(), unliked: Vec::new(), answers: Vec::new() })
+        .map(|n| UserLikes {
+            as_of: acclaim::domain::Position::default(),
+            user: user(n),
+            likes: Vec::new(),
+            unliked: Vec::new(),
+            answers: Vec::new(),
+        })
         .collect();
     engine.load_likes(1, &users, Timestamp::now()).await.unwrap();
     let command = what_a_like_sends(&server, &engine).await;
@@ -50,6 +56,7 @@ fn user(n: u64) -> UserId {
 
 async fn like(engine: &RedisEngine, n: u64) -> LikeOutcome {
     let request = LikeRequest {
+        is_key_new: false,
         user: user(rand::random_range(0..USERS)),
         product: ProductId::new("product-1").unwrap(),
         key: IdempotencyKey::new(&format!("{n:012}")).unwrap(),

@@ -93,12 +93,18 @@ pub async fn fill(engine: &dyn Engine, epoch: u64, count: usize) {
         if n % LIKE_EVERY == 0 {
             let user = UserId::new(&format!("user-{}", n / LIKE_EVERY / 10)).unwrap();
             if (n / LIKE_EVERY).is_multiple_of(10) {
-                let loaded =
-                    UserLikes { user: user.clone(), likes: Vec::new(), unliked: Vec::new(), answers: Vec::new() };
+                let loaded = UserLikes {
+                    as_of: acclaim::domain::Position::default(),
+                    user: user.clone(),
+                    likes: Vec::new(),
+                    unliked: Vec::new(),
+                    answers: Vec::new(),
+                };
                 engine.load_likes(epoch, &[loaded], now).await.unwrap();
             }
             let key = IdempotencyKey::new(&format!("key-{n}")).unwrap();
-            let request = LikeRequest { user, product: product(n), key, desired: Desired::Toggled, at: now };
+            let request =
+                LikeRequest { is_key_new: false, user, product: product(n), key, desired: Desired::Toggled, at: now };
             let outcome = engine.like(epoch, &request).await.unwrap();
             assert!(matches!(outcome, LikeOutcome::Done(_)), "{outcome:?}");
             continue;

@@ -29,6 +29,9 @@ pub struct Event {
     pub recorded_at: Timestamp,
     /// The event it takes back, for a producer's reversal.
     pub reverses: Option<EventId>,
+    /// Of a like, whether the ledger has nothing that it repeats or contradicts, as far as the engine can know: the server made
+    /// its key, and all that the user's likes rest on is committed, or as certain.
+    pub is_new: bool,
 }
 
 impl Event {
@@ -69,6 +72,11 @@ impl Event {
         Ok(())
     }
 
+    /// Whether boards count it only once the ledger has it: only the ledger can tell whether a key that was sent is new.
+    pub fn waits_for_commit(&self) -> bool {
+        self.id.is_of_like() && !self.is_new
+    }
+
     /// Whether this is one like or unlike of the user that its id names.
     fn is_like(&self) -> bool {
         let is_own = self.user.as_ref().is_some_and(|user| self.id.like_of(user).is_some());
@@ -90,6 +98,8 @@ impl Event {
             occurred_at: Timestamp::from_ms(number("occurred_at")?),
             recorded_at: Timestamp::from_ms(number("recorded_at")?),
             reverses: optional("reverses")?.map(EventId::new).transpose().map_err(invalid)?,
+            // Earlier versions do not write it.
+            is_new: field("new") == Ok("1"),
         };
         event.validate().map_err(|invalid| invalid.reason)?;
         Ok(event)

@@ -76,6 +76,8 @@ pub struct LikeRequest {
     pub product: ProductId,
     /// Made by the node where the client gave none.
     pub key: IdempotencyKey,
+    /// Whether the key can't have been sent before: the node made it, and sends it for the first time.
+    pub is_key_new: bool,
     pub desired: Desired,
     pub at: Timestamp,
 }
@@ -118,6 +120,8 @@ pub enum LikeOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserLikes {
     pub user: UserId,
+    /// What the ledger had committed of the user's partition, or more, before this was read.
+    pub as_of: Position,
     pub likes: Vec<(ProductId, Timestamp)>,
     /// What the user has unliked of late, oldest first, each with when the like had occurred that was taken back. A product may
     /// be here more than once, and among the likes.
@@ -308,6 +312,9 @@ pub trait Engine: Send + Sync + 'static {
     /// the engine knows that; the oldest go first. A like that is done starts the idle time of the user's likes and answers again; the last
     /// [`EngineLimits::ANSWERS_MAX`] answers are kept.
     ///
+    /// The event [is new](crate::domain::Event::is_new) where the key is, the ledger was announced to have passed the last like of
+    /// the partition that is not, and the user was not loaded too early, as [`Self::forget_likes`] says.
+    ///
     /// The rate limit is GCRA (ITU-T I.371): `like_burst` at once, then `like_rate` a second; a request that changes
     /// nothing counts as well. In whole microseconds: interval = 1,000,000 / `like_rate`, rounded down; the time stored
     /// (`at`, where there is none) is taken for no less than `at`, and, where it is more than burst * interval after it,
@@ -341,8 +348,9 @@ pub trait Engine: Send + Sync + 'static {
     /// than a whole burst after `at`.
     async fn charge_likes(&self, user: &UserId, likes: u32, at: Timestamp) -> Result<()>;
 
-    /// Forgets users' likes and answers, because the ledger knows better; they load again at the next touch.
-    async fn forget_likes(&self, users: &[UserId]) -> Result<()>;
+    /// Forgets users' likes and answers, because the ledger knows better; they load again at the next touch. Who is loaded as of
+    /// less than the journal holds by now may lack some of it: such a user's likes are not new.
+    async fn forget_likes(&self, users: &[UserId], at: Timestamp) -> Result<()>;
 
     // ------------------------------------------------------------ events
 

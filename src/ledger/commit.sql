@@ -30,9 +30,9 @@ sent AS MATERIALIZED (
     SELECT *
     FROM UNNEST(
         {ids}, {partitions}, {epochs}, {seqs}, {signals}, {products}, {users}, {counts}, {occurred}, {recorded},
-        {reverses}, {as_sent}
+        {reverses}, {as_sent}, {counted}
     ) AS sent (
-        id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses, as_sent
+        id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses, as_sent, counted
     )
     WHERE (SELECT is_open FROM gate)
 ),
@@ -108,17 +108,18 @@ dead_lettered AS (
 -- What was rejected or dead-lettered stands in the engine as if it had been committed, until somebody corrects that.
 noted AS (
     INSERT INTO rejections
-        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at)
+        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at, counted)
     SELECT
         sent.partition, sent.epoch, sent.seq, sent.id, sent.user_id, sent.reverses, sent.signal, sent.product_id,
-        sent.count, sent.occurred_at
+        sent.count, sent.occurred_at, sent.counted
     FROM sent
     WHERE (SELECT COUNT(*) FROM kept) < (SELECT events FROM gate)
         AND (sent.partition, sent.epoch, sent.seq) NOT IN (SELECT partition, epoch, seq FROM kept)
     UNION ALL
     SELECT letter.*
     FROM UNNEST(
-        {partitions}, {epochs}, {seqs}, {ids}, {users}, {reverses}, {signals}, {products}, {counts}, {occurred}
+        {partitions}, {epochs}, {seqs}, {ids}, {users}, {reverses}, {signals}, {products}, {counts}, {occurred},
+        {counted}
     ) AS letter
     WHERE (SELECT is_open FROM gate)
     ON CONFLICT DO NOTHING

@@ -117,6 +117,7 @@ fn event_of(entry: &str) -> Result<Event, String> {
                 occurred_at: Timestamp::from_ms(described.occurred_at_ms),
                 recorded_at: Timestamp::from_ms(described.recorded_at_ms),
                 reverses: described.reverses.as_deref().map(EventId::new).transpose().map_err(|it| invalid(&it))?,
+                is_new: false,
             }
         }
     };

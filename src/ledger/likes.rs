@@ -112,8 +112,14 @@ pub(super) async fn user_likes(db: &Db, users: &[UserId], since: Timestamp, like
             .bind::<BigInt, _>(likes_max);
         Ok(query.load(conn).await?)
     })?;
-    let empty =
-        |user: &UserId| UserLikes { user: user.clone(), likes: Vec::new(), unliked: Vec::new(), answers: Vec::new() };
+    let empty = |user: &UserId| UserLikes {
+        user: user.clone(),
+        // The caller knows.
+        as_of: Position::default(),
+        likes: Vec::new(),
+        unliked: Vec::new(),
+        answers: Vec::new(),
+    };
     let mut unliked: HashMap<String, Vec<_>> = HashMap::new();
     let mut by_user: HashMap<&str, UserLikes> = users.iter().map(|user| (user.as_str(), empty(user))).collect();
     for row in rows {

@@ -24,8 +24,8 @@ pub struct Rejection {
     pub event: EventId,
     pub user: Option<UserId>,
     pub reverses: Option<EventId>,
-    /// What takes it back on boards: not for likes, which boards count only once they are committed, nor for what an older
-    /// version has noted.
+    /// What takes it back on boards: not for likes that boards count only once they are committed, nor for what an older version
+    /// has noted without saying what it counted.
     pub undo: Option<Undo>,
 }
 
@@ -41,8 +41,10 @@ pub enum EventState {
 /// Rows read at once: as many as a commit rejects at most, so that nearly always one look is enough.
 const PENDING_MAX: i64 = 4_000;
 
-type Row =
-    ((i16, i64, i64, String, Option<String>, Option<String>), (Option<i16>, Option<String>, Option<i64>, Option<At>));
+type Row = (
+    (i16, i64, i64, String, Option<String>, Option<String>),
+    (Option<i16>, Option<String>, Option<i64>, Option<At>, Option<bool>),
+);
 
 /// The oldest ones.
 pub(super) async fn pending(db: &Db) -> Result<Vec<Rejection>> {
@@ -55,13 +57,16 @@ pub(super) async fn pending(db: &Db) -> Result<Vec<Rejection>> {
         rejections::user_id,
         rejections::reverses,
     );
-    let counted = (rejections::signal, rejections::product_id, rejections::count, rejections::occurred_at);
+    let counted =
+        (rejections::signal, rejections::product_id, rejections::count, rejections::occurred_at, rejections::counted);
     let oldest = rejections::table.order(order).select((entry, counted)).limit(PENDING_MAX);
     let rows: Vec<Row> = with_conn!(db, |conn| Ok(oldest.load(conn).await?))?;
     let rejection = |((code, epoch, seq, event, user, reverses), counted): Row| {
         let (position, event) = (Position::new(unsigned(epoch), unsigned(seq)), EventId::from_stored(event));
         let undo = match counted {
-            (Some(signal), Some(product), Some(count), Some(occurred_at)) if !event.is_of_like() => {
+            (Some(signal), Some(product), Some(count), Some(occurred_at), is_counted)
+                if is_counted.unwrap_or(!event.is_of_like()) =>
+            {
                 Signal::from_code(signal).map(|signal| Undo {
                     refused: position,
                     signal,

@@ -166,6 +166,7 @@ tables! {
         product_id -> Nullable<Text>,
         count -> Nullable<BigInt>,
         occurred_at -> Nullable<Instant>,
+        counted -> Nullable<Bool>,
     }
 }
 

@@ -108,6 +108,7 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<Nullable<Text>>, _>(
             events().map(|(.., event)| event.id.as_sent().map(|id| id.to_string())).collect::<Vec<_>>(),
         )
+        .bind::<Array<Bool>, _>(events().map(|(.., event)| !event.waits_for_commit()).collect::<Vec<_>>())
         // dead_lettered
         .bind::<Instant, _>(At(Timestamp::now()))
         .bind::<Array<Text>, _>(letters().map(|(_, letter)| letter.id.as_str()).collect::<Vec<_>>())
@@ -137,4 +138,5 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<Text>, _>(dead_lettered().map(|(.., event)| storable(event.product.as_str())).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(dead_lettered().map(|(.., event)| event.count).collect::<Vec<_>>())
         .bind::<Array<Instant>, _>(dead_lettered().map(|(.., event)| At(event.occurred_at)).collect::<Vec<_>>())
+        .bind::<Array<Bool>, _>(dead_lettered().map(|(.., event)| !event.waits_for_commit()).collect::<Vec<_>>())
 }

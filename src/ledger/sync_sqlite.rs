@@ -67,9 +67,9 @@ const DEAD_LETTERS: &str = "
 
 const REJECTIONS: &str = "
     INSERT INTO rejections
-        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at)
+        (partition, epoch, seq, event_id, user_id, reverses, signal, product_id, count, occurred_at, counted)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-        value ->> 8, value ->> 9
+        value ->> 8, value ->> 9, value ->> 10
     FROM json_each({rows})
     WHERE true
     ON CONFLICT DO NOTHING";
@@ -123,6 +123,7 @@ fn rejection((partition, at, event): (u16, Position, &Event)) -> Value {
         event.product,
         event.count,
         microseconds(event.occurred_at),
+        !event.waits_for_commit(),
     ])
 }
 

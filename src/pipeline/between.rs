@@ -76,12 +76,12 @@ impl App {
     ) -> Result<Option<Vec<Counted>>, Fault> {
         let Some(entries) = entries_between(reader, from, upto, entries_max).await? else { return Ok(None) };
         let is_ledgers = ledger_at == LedgerAt::Later;
-        // Boards count no like that was refused; the ledger counts nothing that was.
+        // Boards count no like that waited and was refused; the ledger counts nothing that was refused.
         let mut refused = std::collections::HashSet::new();
         let mut asked = Vec::new();
         for (partition, Entry { position, body }) in &entries {
             if let EntryBody::Event(event) = body
-                && (is_ledgers || event.id.is_of_like())
+                && (is_ledgers || event.waits_for_commit())
             {
                 match self.waits.verdict(*partition, *position) {
                     Some(End::Passed) => {}

@@ -159,7 +159,7 @@ impl App {
         if !replayed.users.is_empty() {
             // The ledger knows better now what they like. Should the engine not hear of it, the ledger refuses what it
             // takes for a change and is none, and the users are forgotten then.
-            if let Err(error) = self.engine.forget_likes(&replayed.users).await {
+            if let Err(error) = self.engine.forget_likes(&replayed.users, self.now()).await {
                 tracing::warn!("users of replayed likes keep what they had loaded: {error}");
             }
         }

@@ -100,10 +100,12 @@ impl App {
         }
         #[cfg(feature = "planted-bugs")]
         let key = key.filter(|_| !Bug::NoIdempotencyCheck.is_planted());
+        let is_key_new = key.is_none();
         let key = key.unwrap_or_else(|| {
             IdempotencyKey::new(&format!("{:032x}", rand::random::<u128>())).expect("32 digits make a key")
         });
-        let request = LikeRequest { user: user.clone(), product: product.clone(), key, desired, at: self.now() };
+        let (user, product, at) = (user.clone(), product.clone(), self.now());
+        let mut request = LikeRequest { user, product, key, is_key_new, desired, at };
         #[cfg(feature = "planted-bugs")]
         if Bug::AckBeforeAppend.is_planted() {
             return self.acknowledge_first(request).await;
@@ -111,7 +113,7 @@ impl App {
         let mut doubt = Doubt::new();
         loop {
             match self.like_and_wait(&request, &mut doubt).await {
-                Err(failure) if doubt.asks_again(&failure).await => {}
+                Err(failure) if doubt.asks_again(&failure).await => request.is_key_new = false,
                 result => return result.map_err(|failure| doubt.told(failure, Some(&request.key))),
             }
         }
@@ -157,7 +159,7 @@ impl App {
                 Ok(InLedger::Own) => (answer, is_replay, Durability::Committed),
                 Ok(other) => {
                     // Whoever committed it may have died before this.
-                    let forgotten = self.engine.forget_likes(std::slice::from_ref(user)).await;
+                    let forgotten = self.engine.forget_likes(std::slice::from_ref(user), self.now()).await;
                     forgotten.map_err(|error| self.engine_error(answer.position.epoch, error))?;
                     match other {
                         InLedger::Own | InLedger::Nothing => {

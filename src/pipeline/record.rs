@@ -86,6 +86,7 @@ impl NewEvent {
             occurred_at: self.occurred_at.unwrap_or(now),
             recorded_at: now,
             reverses: self.reverses.clone(),
+            is_new: false,
         }
     }
 }

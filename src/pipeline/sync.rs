@@ -133,7 +133,7 @@ pub(super) async fn correct(app: &App) -> Result<(), Fault> {
             app.engine.charge_likes(user, *likes, app.now()).await?;
         }
         if !users.is_empty() {
-            app.engine.forget_likes(&Vec::from_iter(users.into_keys())).await?;
+            app.engine.forget_likes(&Vec::from_iter(users.into_keys()), app.now()).await?;
         }
         // A reversal would take back what the engine took, perhaps of another quarter of an hour than what the ledger
         // counted; and what a refused reversal took back is there still.

@@ -1,9 +1,9 @@
 //! The journal as the projector has it before it: read ahead, and of each entry whether boards may count it.
 //!
-//! A like counts once the ledger has committed it. Whether its key is new, only the ledger can tell, since the engine forgets
-//! keys: a like that the ledger refuses never shows on a board. Everything behind a like that waits for its commit waits with
-//! it, so that a cursor says what is counted. Other events count at once; what the ledger refuses of them is taken back by
-//! an [`crate::domain::Undo`] in the journal.
+//! A like counts once the ledger has committed it, unless it [is new](crate::domain::Event::is_new). Whether a key that a client
+//! sent is new, only the ledger can tell, since the engine forgets keys: a like that the ledger refuses because of it never shows
+//! on a board. Everything behind a like that waits for its commit waits with it, so that a cursor says what is counted. New likes
+//! and other events count at once; what the ledger refuses of them is taken back by an [`crate::domain::Undo`] in the journal.
 //!
 //! Invariant: an entry is settled only when it counts for certain, or is certain never to count.
 
@@ -167,7 +167,7 @@ impl Tail {
             let mut end = line.settled;
             for entry in &line.entries[line.settled..] {
                 if let EntryBody::Event(event) = &entry.body
-                    && event.id.is_of_like()
+                    && event.waits_for_commit()
                 {
                     match app.waits.verdict(partition, entry.position) {
                         Some(End::Passed) => {}

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::{before_write, in_time};
 use super::{App, AppError, Result};
-use crate::domain::{ProductId, Timestamp, UserId};
+use crate::domain::{Cursors, ProductId, Timestamp, UserId, partition_of};
 use crate::engine::{EngineLimits, UserLikes};
 
 /// Asked for in one question: bounds its query, and the step that answers it.
@@ -92,9 +92,12 @@ impl App {
         now.minus_ms(limits.answers_idle_ms.max(limits.like_again_ms))
     }
 
-    fn forget_old_answers(&self, known: &mut UserLikes, now: Timestamp) {
-        let since = now.minus_ms(self.engine.limits().answers_idle_ms);
+    /// Makes what was read of a user ready for the engine; `as_of` was known before that.
+    fn prepare(&self, known: &mut UserLikes, as_of: &Cursors, now: Timestamp) {
+        let limits = self.engine.limits();
+        let since = now.minus_ms(limits.answers_idle_ms);
         known.answers.retain(|(.., answer)| answer.at >= since);
+        known.as_of = as_of[&partition_of(known.user.as_str(), limits.partitions)];
     }
 
     /// Loads a user's likes into the engine.
@@ -110,9 +113,10 @@ impl App {
 pub async fn load_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<Loaded>> {
     let epoch = app.epoch()?;
     let now = app.now();
+    let as_of = app.known_in_ledger();
     let known = app.ledger.first_user_likes(&users, app.remembers_since(now), LIGHT_LIKES_MAX + 1);
     let mut known = before_write(&app, known).await?;
-    known.iter_mut().for_each(|known| app.forget_old_answers(known, now));
+    known.iter_mut().for_each(|known| app.prepare(known, &as_of, now));
     let is_light = |known: &UserLikes| known.likes.len().max(known.unliked.len()) <= LIGHT_LIKES_MAX;
     let loaded = known.iter().map(|known| if is_light(known) { Loaded::Done } else { Loaded::Heavy }).collect();
     let light: Vec<_> = known.into_iter().filter(is_light).collect();
@@ -127,10 +131,10 @@ pub async fn load_heavy_users(app: Arc<App>, users: Vec<UserId>) -> Result<Vec<(
         let known = app.engine.viewer_likes(epoch, user, &[], now).await;
         // Whoever asked before for the same user has had it loaded.
         if known.map_err(|error| app.engine_error(epoch, error))?.is_none() {
-            let since = app.remembers_since(now);
+            let (since, as_of) = (app.remembers_since(now), app.known_in_ledger());
             let likes = app.ledger.first_user_likes(std::slice::from_ref(user), since, HEAVY_LIKES_MAX);
             let mut likes = in_time(likes).await?;
-            likes.iter_mut().for_each(|known| app.forget_old_answers(known, now));
+            likes.iter_mut().for_each(|known| app.prepare(known, &as_of, now));
             app.engine.load_likes(epoch, &likes, now).await.map_err(|error| app.engine_error(epoch, error))?;
         }
     }

@@ -44,7 +44,7 @@ impl App {
         let mut repaired = self.ledger.repair(author).await?;
         // Should the engine not hear of it, the ledger refuses what it takes for a change and is none.
         if !repaired.users.is_empty()
-            && let Err(error) = self.engine.forget_likes(&repaired.users).await
+            && let Err(error) = self.engine.forget_likes(&repaired.users, self.now()).await
         {
             tracing::warn!("users of repaired likes keep what they had loaded: {error}");
         }

@@ -53,7 +53,7 @@ impl App {
                 held.check.rows.extend(differing.into_iter().take(room));
                 users.dedup();
                 if forgets {
-                    self.engine.forget_likes(&users).await.map_err(Fault::from)?;
+                    self.engine.forget_likes(&users, self.now()).await.map_err(Fault::from)?;
                 }
                 held.users.extend(users);
             }

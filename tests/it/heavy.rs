@@ -90,6 +90,7 @@ async fn others_are_loaded_while_a_heavy_user_is() {
             occurred_at: Timestamp::from_ms(1_700_000_000_000),
             recorded_at: Timestamp::from_ms(1_700_000_000_000),
             reverses: None,
+            is_new: false,
         };
         (Position::new(0, n), event)
     };

@@ -162,6 +162,7 @@ fn event(id: &str, signal: Signal, of: &str, count: i64, ms: i64) -> Event {
         occurred_at: at(ms),
         recorded_at: at(ms),
         reverses: None,
+        is_new: false,
     }
 }
 

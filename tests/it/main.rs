@@ -2,6 +2,7 @@
 
 mod support;
 
+mod at_once;
 mod auth;
 mod bench;
 mod changes;

@@ -43,12 +43,12 @@ fn product(id: &str) -> ProductId {
 /// A toggle by ann, whose partition is 0.
 fn request(key: &str) -> LikeRequest {
     let key = IdempotencyKey::new(key).unwrap();
-    LikeRequest { user: ann(), product: product("cup"), key, desired: Desired::Toggled, at: AT }
+    LikeRequest { is_key_new: false, user: ann(), product: product("cup"), key, desired: Desired::Toggled, at: AT }
 }
 
 async fn open(engine: &RedisEngine, epoch: u64) {
     engine.open(epoch, 7, LEDGER).await.unwrap();
-    let loaded = UserLikes { user: ann(), likes: vec![], unliked: vec![], answers: vec![] };
+    let loaded = UserLikes { as_of: Position::default(), user: ann(), likes: vec![], unliked: vec![], answers: vec![] };
     engine.load_likes(epoch, &[loaded], AT).await.unwrap();
 }
 
@@ -483,8 +483,14 @@ async fn large_users_boards_and_batches_pass() {
     engine.open(1, 7, LEDGER).await.unwrap();
     let products: Vec<_> = (0..20_001).map(|n| product(&format!("p{n:05}"))).collect();
     let likes = products.iter().map(|product| (product.clone(), AT)).collect();
-    let small = UserLikes { user: UserId::new("small").unwrap(), likes: vec![], unliked: vec![], answers: vec![] };
-    let large = UserLikes { user: ann(), likes, unliked: vec![], answers: vec![] };
+    let small = UserLikes {
+        as_of: Position::default(),
+        user: UserId::new("small").unwrap(),
+        likes: vec![],
+        unliked: vec![],
+        answers: vec![],
+    };
+    let large = UserLikes { as_of: Position::default(), user: ann(), likes, unliked: vec![], answers: vec![] };
     engine.load_likes(1, &[small.clone(), large, small], AT).await.unwrap();
     let viewer = engine.viewer_likes(1, &ann(), &products, AT).await.unwrap().unwrap();
     assert!(viewer.len() == products.len() && viewer.iter().all(|at| *at == Some(AT)));

@@ -46,6 +46,7 @@ impl Partition {
             occurred_at,
             recorded_at: at,
             reverses: reversal.as_ref().map(|(id, _)| id.clone()),
+            is_new: false,
         }));
         if let Some((id, original)) = reversal {
             self.remember(id, Original { reversed: true, ..original }, at);

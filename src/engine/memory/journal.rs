@@ -104,6 +104,11 @@ impl Journal {
         self.entries.drain(..self.entries.partition_point(|entry| entry.position <= upto));
     }
 
+    /// Whether the ledger was announced to have passed a position of this epoch.
+    pub fn is_committed(&self, position: Position) -> bool {
+        self.committed >= Some(position)
+    }
+
     pub fn commit(&mut self, position: Position) {
         if self.epoch == Some(position.epoch) {
             self.committed = self.committed.max(Some(position));

@@ -44,12 +44,17 @@ pub struct Likes {
     liked: HashMap<ProductId, Timestamp>,
     /// When the like occurred that was taken back.
     unliked: HashMap<ProductId, Timestamp>,
+    /// Whether they may lack what was in the journal when they were read.
+    is_early: bool,
 }
 
 impl Likes {
-    fn of(loaded: &UserLikes) -> Self {
-        let mut likes =
-            Self { liked: loaded.likes.iter().cloned().collect(), unliked: loaded.unliked.iter().cloned().collect() };
+    fn of(loaded: &UserLikes, is_early: bool) -> Self {
+        let mut likes = Self {
+            liked: loaded.likes.iter().cloned().collect(),
+            unliked: loaded.unliked.iter().cloned().collect(),
+            is_early,
+        };
         likes.unliked.retain(|product, _| !likes.liked.contains_key(product));
         likes
     }
@@ -105,7 +110,7 @@ fn spend(limits: &EngineLimits, stored: Option<i64>, at: Timestamp) -> std::resu
 
 impl Partition {
     pub fn like(&mut self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
-        let LikeRequest { user, product, key, desired, at } = request;
+        let LikeRequest { user, product, key, is_key_new, desired, at } = request;
         let (limits, at) = (self.limits, *at);
         self.journal.expect_epoch(epoch)?;
         if let Some((of, answer)) = self.answers.get(user, at).and_then(|answers| answers.of(key)) {
@@ -139,6 +144,8 @@ impl Partition {
                     liked_at
                 }
             };
+            let is_settled = self.uncertain.is_none_or(|position| self.journal.is_committed(position));
+            let is_new = *is_key_new && is_settled && !likes.is_early;
             let position = self.journal.append(EntryBody::Event(Event {
                 id: EventId::of_like(user, key),
                 signal: Signal::Like,
@@ -148,7 +155,11 @@ impl Partition {
                 occurred_at,
                 recorded_at: at,
                 reverses: None,
+                is_new,
             }));
+            if !is_new {
+                self.uncertain = Some(position);
+            }
             LikeAnswer { liked, changed: true, at, position }
         };
         if let Some(arrival) = rate {
@@ -166,7 +177,10 @@ impl Partition {
         self.journal.expect_epoch(epoch)?;
         let user = &loaded.user;
         if self.likes.get(user, at).is_none() {
-            self.likes.put(user.clone(), Likes::of(loaded), at, at.plus_ms(self.limits.likes_idle_ms));
+            let as_of = Some(loaded.as_of).filter(|as_of| as_of.epoch == epoch).map_or(0, |as_of| as_of.seq);
+            let is_early = self.forgotten.get(user, at).is_some_and(|held| as_of < held.seq);
+            self.forgotten.take_if(user, |_| true);
+            self.likes.put(user.clone(), Likes::of(loaded, is_early), at, at.plus_ms(self.limits.likes_idle_ms));
         }
         self.change_answers(user, at, |answers| answers.add_older(&loaded.answers));
         Ok(())
@@ -197,9 +211,12 @@ impl Partition {
         self.rates.put(user.clone(), arrival, at, Timestamp::from_ms(arrival / 1_000 + 1));
     }
 
-    pub fn forget_likes(&mut self, user: &UserId) {
+    pub fn forget_likes(&mut self, user: &UserId, at: Timestamp) {
         self.likes.take_if(user, |_| true);
         self.answers.take_if(user, |_| true);
+        if let Some(last) = self.journal.survey().last {
+            self.forgotten.put(user.clone(), last, at, at.plus_ms(self.limits.likes_idle_ms));
+        }
     }
 
     /// Changes a user's answers; where that saved any, their idle time starts again.

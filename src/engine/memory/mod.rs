@@ -214,10 +214,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
+    async fn forget_likes(&self, users: &[UserId], at: Timestamp) -> Result<()> {
         let mut state = self.state();
         for user in users {
-            state.partition_of(user)?.forget_likes(user);
+            state.partition_of(user)?.forget_likes(user, at);
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ pub fn like_settings(limits: &EngineLimits) -> String {
 
 impl RedisEngine {
     pub(super) async fn do_like(&self, epoch: u64, request: &LikeRequest) -> Result<LikeOutcome> {
-        let LikeRequest { user, product, key, desired, at } = request;
+        let LikeRequest { user, product, key, is_key_new, desired, at } = request;
         let partition = self.partition_of_user(user);
         let keys = [
             Key::Meta(partition),
@@ -65,7 +65,7 @@ impl RedisEngine {
         };
         let mut args = Args::default();
         args.push(epoch).push(user).push(product).push(key).push(EventId::of_like(user, key)).push(desired);
-        args.push(at.as_ms()).push(&self.like_settings);
+        args.push(at.as_ms()).push(&self.like_settings).push(u8::from(*is_key_new));
         let reply = self.link.eval(&script::LIKE, &keys, &args, STEP_LIMIT).await?;
         match list(reply)?.as_slice() {
             [kind] => match text(kind)? {
@@ -131,9 +131,10 @@ impl RedisEngine {
         let mut keys = vec![self.keys.name(&Key::Meta(partition))];
         let mut args = Args::default();
         args.push(epoch).push(ttl_ms(limits.likes_idle_ms)).push(ttl_ms(limits.answers_idle_ms));
-        args.push(EngineLimits::ANSWERS_MAX);
+        let as_of = users.iter().map(|user| user.as_of).min().unwrap_or_default();
+        args.push(EngineLimits::ANSWERS_MAX).push(as_of);
         for loaded in users {
-            let UserLikes { user, likes, unliked, answers } = loaded;
+            let UserLikes { user, likes, unliked, answers, .. } = loaded;
             keys.push(self.keys.name(&Key::Likes(partition, user.clone())));
             keys.push(self.keys.name(&Key::Answers(partition, user.clone())));
             args.push(likes.len() + unliked.len()).push(answers.len());
@@ -192,10 +193,12 @@ impl RedisEngine {
     pub(super) async fn do_forget_likes(&self, users: &[UserId]) -> Result<()> {
         for user in users {
             let partition = self.partition_of_user(user);
-            let mut cmd = redis::cmd("UNLINK");
-            cmd.arg(self.keys.name(&Key::Likes(partition, user.clone())));
-            cmd.arg(self.keys.name(&Key::Answers(partition, user.clone())));
-            self.link.call(&cmd, STEP_LIMIT).await?;
+            let keys =
+                [Key::Journal(partition), Key::Likes(partition, user.clone()), Key::Answers(partition, user.clone())]
+                    .map(|key| self.keys.name(&key));
+            let mut args = Args::default();
+            args.push(ttl_ms(self.limits.likes_idle_ms));
+            self.link.eval(&script::FORGET_LIKES, &keys, &args, STEP_LIMIT).await?;
         }
         Ok(())
     }

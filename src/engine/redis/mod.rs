@@ -9,11 +9,14 @@
 //! acc:{p:<n>}:3:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
 //!                                      since, a time before which no entry was recorded that the ledger does not have;
 //!                                      ledger, as above, and history, its number of this beginning of the epoch;
-//!                                      undone, the seq of the last refused entry that was undone
+//!                                      undone, the seq of the last refused entry that was undone;
+//!                                      uncertain, the seq of the last like that is not new
 //! acc:{p:<n>}:3:journal        stream  the ids are positions, <epoch>-<seq>; `open` leaves it empty, with <epoch>-0 as the
 //!                                      last id, since XADD <epoch>-* begins a new stream at 0, where no cursor can stand
 //! acc:{p:<n>}:3:likes:<user>   zset    product -> liked_at in ms, or, where it was unliked of late, minus the time of the like that
-//!                                      was taken back; the member "" -> the epoch in which they were loaded, so that another epoch's likes count as not loaded; expires when idle
+//!                                      was taken back; the member "" -> the epoch in which they were loaded, so that another epoch's likes count as not loaded; half an
+//!                                      epoch more where they were loaded too early; expires when idle. Of a user who was forgotten:
+//!                                      "" -> minus a seq, epoch -> its epoch, which the journal had come to
 //! acc:{p:<n>}:3:staged:<call>:<user> zset  likes of a user who has very many, on their way; renamed, or expires
 //! acc:{p:<n>}:3:ops:<user>     list    the last 16 answers, oldest first: <key> TAB <liked> <changed> <at> <position> <product>
 //! acc:{p:<n>}:3:rate:<user>    string  when the next like of a steady stream would be due, in µs
@@ -300,7 +303,7 @@ impl Engine for RedisEngine {
         self.do_charge_likes(user, likes, at).await
     }
 
-    async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
+    async fn forget_likes(&self, users: &[UserId], _at: Timestamp) -> Result<()> {
         self.do_forget_likes(users).await
     }
 

@@ -30,6 +30,7 @@ pub static LIKE: Script = Script::new(concat!(include_str!("lua/age.lua"), inclu
 pub static LOAD_LIKES: Script = Script::new(include_str!("lua/load_likes.lua"));
 pub static VIEWER_LIKES: Script = Script::new(include_str!("lua/viewer_likes.lua"));
 pub static HELD_LIKES: Script = Script::new(include_str!("lua/held_likes.lua"));
+pub static FORGET_LIKES: Script = Script::new(include_str!("lua/forget_likes.lua"));
 pub static CHARGE: Script = Script::new(include_str!("lua/charge.lua"));
 pub static RECORD: Script = Script::new(concat!(include_str!("lua/age.lua"), include_str!("lua/record.lua")));
 pub static CLAIM: Script = Script::new(include_str!("lua/claim.lua"));
@@ -70,11 +71,12 @@ impl Witness {
 }
 
 /// All steps, which `open` and `join` load.
-pub static ALL: [&Script; 23] = [
+pub static ALL: [&Script; 24] = [
     &LIKE,
     &LOAD_LIKES,
     &VIEWER_LIKES,
     &HELD_LIKES,
+    &FORGET_LIKES,
     &CHARGE,
     &RECORD,
     &CLAIM,

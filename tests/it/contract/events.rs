@@ -56,6 +56,7 @@ pub async fn records_in_order(make: Make) {
         occurred_at: at(occurred),
         recorded_at: at(recorded),
         reverses: None,
+        is_new: false,
     };
     let view = Event {
         signal: Signal::View,

@@ -39,7 +39,8 @@ pub async fn likes_stay_while_touched(make: Make) {
     unhurried(async |n| {
         let who = user(&format!("user{n}"));
         let likes = vec![(product("cup"), at(-1))];
-        let loaded = UserLikes { user: who.clone(), likes, unliked: vec![], answers: vec![] };
+        let loaded =
+            UserLikes { as_of: Position::default(), user: who.clone(), likes, unliked: vec![], answers: vec![] };
         let is_loaded = async || {
             let likes = engine.viewer_likes(1, &who, &[product("cup")], Timestamp::now()).await.unwrap();
             likes.inspect(|likes| assert_eq!(likes, &[Some(at(-1))])).is_some()
@@ -57,6 +58,7 @@ pub async fn likes_stay_while_touched(make: Make) {
         }
         tokio::time::sleep(PART).await;
         let request = LikeRequest {
+            is_key_new: false,
             user: who.clone(),
             product: product("jug"),
             key: key("k"),
@@ -83,10 +85,12 @@ pub async fn likes_stay_while_touched(make: Make) {
 pub async fn answers_go_when_idle(make: Make) {
     let engine = &*make(EngineLimits { answers_idle_ms: SPAN_MS, ..plain() }).await;
     engine.open(1, 7, LEDGER).await.unwrap();
-    let ann = UserLikes { user: user("ann"), likes: vec![], unliked: vec![], answers: vec![] };
+    let ann =
+        UserLikes { as_of: Position::default(), user: user("ann"), likes: vec![], unliked: vec![], answers: vec![] };
     engine.load_likes(1, &[ann], Timestamp::now()).await.unwrap();
     unhurried(async |n| {
         let request = |id: &str| LikeRequest {
+            is_key_new: false,
             user: user("ann"),
             product: product("cup"),
             key: key(&format!("{id}{n}")),

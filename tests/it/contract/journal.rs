@@ -101,9 +101,21 @@ pub async fn belongs_to_one_ledger(make: Make) {
 
 pub async fn fences_epochs(make: Make) {
     let engine = &*make(plain()).await;
-    let request =
-        LikeRequest { user: user("ann"), product: product("cup"), key: key("k"), desired: Desired::Toggled, at: at(0) };
-    let ann = UserLikes { user: user("ann"), likes: vec![(product("jug"), at(-1))], unliked: vec![], answers: vec![] };
+    let request = LikeRequest {
+        is_key_new: false,
+        user: user("ann"),
+        product: product("cup"),
+        key: key("k"),
+        desired: Desired::Toggled,
+        at: at(0),
+    };
+    let ann = UserLikes {
+        as_of: Position::default(),
+        user: user("ann"),
+        likes: vec![(product("jug"), at(-1))],
+        unliked: vec![],
+        answers: vec![],
+    };
     let all_lost = async |epoch| {
         is_lost(engine.like(epoch, &request).await)
             && is_lost(engine.load_likes(epoch, std::slice::from_ref(&ann), at(0)).await)
@@ -277,6 +289,7 @@ pub async fn closes_and_opens(make: Make) {
     assert_eq!(entries(engine, 0).await, []);
     load(engine, 5, "ann", &[]).await;
     let request = LikeRequest {
+        is_key_new: false,
         user: user("ann"),
         product: product("cup"),
         key: key("k"),

@@ -37,6 +37,7 @@ pub async fn writes_an_event(make: Make) {
         occurred_at: at(occurred),
         recorded_at: at(recorded),
         reverses: None,
+        is_new: false,
     };
     // What takes a like back occurred when the like did.
     let expected = [
@@ -101,7 +102,11 @@ pub async fn refuses_a_key_of_another_product(make: Make) {
     let answer = LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, 9) };
     let answers = vec![(key("old"), product("a cup"), answer)];
     engine
-        .load_likes(1, &[UserLikes { user: user("cat"), likes: vec![], unliked: vec![], answers }], at(0))
+        .load_likes(
+            1,
+            &[UserLikes { as_of: Position::default(), user: user("cat"), likes: vec![], unliked: vec![], answers }],
+            at(0),
+        )
         .await
         .unwrap();
     assert_eq!(toggle(engine, "cat", "a jug", "old", 1).await, LikeOutcome::Conflict);
@@ -120,6 +125,7 @@ pub async fn replays_before_anything_else(make: Make) {
     // Answers outlive the epoch, likes do not.
     engine.open(2, 7, LEDGER).await.unwrap();
     let again = |id| LikeRequest {
+        is_key_new: false,
         user: user("ann"),
         product: product("cup"),
         key: key(id),
@@ -208,7 +214,13 @@ pub async fn likes_again_at_the_time_of_the_first(make: Make) {
     assert_eq!(click("jug", "again jug", 6_304).await, (1, 6_304), "forgotten");
     // The ledger knows it too. Of a product that comes twice the last counts, and a like counts before any.
     let unliked = vec![(product("cup"), at(7_000)), (product("jug"), at(6_900)), (product("cup"), at(7_100))];
-    let bob = UserLikes { user: user("cat"), likes: vec![(product("jug"), at(6_950))], unliked, answers: vec![] };
+    let bob = UserLikes {
+        as_of: Position::default(),
+        user: user("cat"),
+        likes: vec![(product("jug"), at(6_950))],
+        unliked,
+        answers: vec![],
+    };
     engine.load_likes(1, &[bob], at(7_200)).await.unwrap();
     assert!(matches!(
         toggle(engine, "cat", "cup", "k1", 7_200).await,
@@ -256,7 +268,7 @@ pub async fn refusals_write_nothing(make: Make) {
     assert_eq!(toggle(engine, "bob", "cup", "k3", 0).await, LikeOutcome::Busy);
     // The rate is looked at before the user and the journal.
     assert_eq!(toggle(engine, "ann", "cup", "k4", 0).await, LikeOutcome::RateLimited { retry_after_ms: 1_000 });
-    engine.forget_likes(&[user("ann")]).await.unwrap();
+    engine.forget_likes(&[user("ann")], at(1)).await.unwrap();
     assert_eq!(toggle(engine, "ann", "cup", "k4", 0).await, LikeOutcome::RateLimited { retry_after_ms: 1_000 });
     assert_eq!(toggle(engine, "ann", "cup", "k4", 1_000).await, LikeOutcome::NotLoaded);
     engine.trim(0, Position::new(1, 2)).await.unwrap();
@@ -279,7 +291,8 @@ pub async fn loads_answers_as_older(make: Make) {
     let answer = |seq| LikeAnswer { liked: true, changed: true, at: at(-100), position: Position::new(1, seq) };
     let stored = |n| (key(&format!("old{n}")), product("cup"), answer(n));
     let load_answers = async |answers: Vec<_>| {
-        let loaded = UserLikes { user: user("ann"), likes: vec![], unliked: vec![], answers };
+        let loaded =
+            UserLikes { as_of: Position::default(), user: user("ann"), likes: vec![], unliked: vec![], answers };
         engine.load_likes(1, &[loaded], at(0)).await.unwrap();
     };
     let known = toggle(engine, "ann", "cup", "k", 1).await;
@@ -344,6 +357,7 @@ pub async fn busy_by_age(make: Make) {
     engine.open(2, 7, LEDGER).await.unwrap();
     load(engine, 2, "ann", &[]).await;
     let late = LikeRequest {
+        is_key_new: false,
         user: user("ann"),
         product: product("cup"),
         key: key("k6"),
@@ -429,7 +443,7 @@ pub async fn forgets(make: Make) {
     let engine = &*opened(make, plain()).await;
     toggle(engine, "ann", "cup", "k1", 1).await;
     toggle(engine, "bob", "cup", "k1", 2).await;
-    engine.forget_likes(&[user("ann"), user("nobody")]).await.unwrap();
+    engine.forget_likes(&[user("ann"), user("nobody")], at(2)).await.unwrap();
     assert_eq!(engine.viewer_likes(1, &user("ann"), &[product("cup")], at(3)).await.unwrap(), None);
     assert_eq!(toggle(engine, "ann", "cup", "k1", 3).await, LikeOutcome::NotLoaded);
     assert_eq!(toggle(engine, "bob", "cup", "k1", 3).await, replayed(&done(true, true, 2, 2)));
@@ -493,7 +507,7 @@ pub async fn loads_very_many(make: Make) {
     let likes: Vec<_> = (0..25_000).map(|n| (product(&format!("p{n}")), at(n))).collect();
     let answer = LikeAnswer { liked: true, changed: true, at: at(5), position: Position::new(1, 0) };
     let answers = vec![(key("k1"), product("p5"), answer)];
-    let heavy = UserLikes { user: user("eve"), likes, unliked: vec![], answers };
+    let heavy = UserLikes { as_of: Position::default(), user: user("eve"), likes, unliked: vec![], answers };
     for _ in 0..2 {
         engine.load_likes(1, std::slice::from_ref(&heavy), at(0)).await.unwrap();
         let asked = ["p0", "p24999", "p25000"].map(product);

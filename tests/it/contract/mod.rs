@@ -11,6 +11,7 @@ mod feed;
 mod journal;
 mod likes;
 mod model;
+mod new_likes;
 mod pages;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ macro_rules! contract {
                     replays_before_anything_else, keeps_sixteen_answers, limits_the_rate, charges_after_the_fact, rate_survives_a_clock_set_back,
                     refusals_write_nothing, loads_once, loads_answers_as_older, busy_by_length, busy_by_age,
                     shows_a_viewer_their_likes, shows_what_it_holds, stops_at_the_most, loads_very_many, forgets, many_at_once_alternate;
+                new_likes: rest_on_nothing_uncertain, need_a_user_who_was_not_loaded_too_early;
                 events: records_in_order, knows_duplicates, reverses_once, reverses_what_is_given,
                     refuses_what_it_can_not_reverse, remembers_across_epochs, remembers_what_the_ledger_has,
                     forgets_what_the_ledger_has_not, undoes_once,
@@ -113,14 +115,19 @@ fn event_id(id: &str) -> EventId {
 async fn load(engine: &dyn Engine, epoch: u64, id: &str, likes: &[(&str, i64)]) {
     let likes = likes.iter().map(|(id, ms)| (product(id), at(*ms))).collect();
     engine
-        .load_likes(epoch, &[UserLikes { user: user(id), likes, unliked: vec![], answers: vec![] }], at(0))
+        .load_likes(
+            epoch,
+            &[UserLikes { as_of: Position::default(), user: user(id), likes, unliked: vec![], answers: vec![] }],
+            at(0),
+        )
         .await
         .unwrap();
 }
 
 /// A like in epoch 1.
 async fn like(engine: &dyn Engine, who: &str, what: &str, id: &str, desired: Desired, ms: i64) -> LikeOutcome {
-    let request = LikeRequest { user: user(who), product: product(what), key: key(id), desired, at: at(ms) };
+    let request =
+        LikeRequest { is_key_new: false, user: user(who), product: product(what), key: key(id), desired, at: at(ms) };
     engine.like(1, &request).await.unwrap()
 }
 

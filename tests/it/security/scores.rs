@@ -11,7 +11,7 @@ use acclaim::pipeline::LikeResult;
 use serde_json::{Value, json};
 
 use crate::support::node::{Node, order, product};
-use crate::support::stack::{Server, Setup, Stack};
+use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 
 crate::both_setups!(
@@ -25,7 +25,8 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 
 const SET: &str = "mutation($product: ID!, $liked: Boolean!, $key: String!) {
     setLike(input: { productId: $product, liked: $liked, idempotencyKey: $key }) { liked durability userErrors { code } } }";
-const SHOWN: &str = "{ products(ids: [\"p0\"]) { like { count } } ranking(first: 20) { nodes { productId score } } }";
+const SHOWN: &str =
+    "{ products(ids: [\"p0\", \"p5\"]) { like { count } } ranking(first: 20) { nodes { productId score } } }";
 const REASONS: [&str; 3] = ["RECOVERED", "REWEIGHTED", "ROLLED"];
 
 async fn set(server: &Server, liked: bool, key: &str) -> Value {
@@ -77,9 +78,20 @@ async fn old_keys_move_no_board(setup: Setup) {
                 assert_eq!(shown["products"][0]["like"]["count"], 0, "eve likes nothing: {shown}");
                 let nodes = shown["ranking"]["nodes"].as_array().unwrap();
                 assert!(nodes.iter().all(|node| node["productId"] != "p0"), "{shown}");
+                let others = &shown["products"][1]["like"]["count"];
+                assert!(*others == 1 || *others == 2, "a fan likes p5, and eve may: {shown}");
                 looks += 1;
             }
             looks
+        }
+    });
+    // What eve likes beside, without a key, counts at once, wherever it rests on nothing that is refused.
+    let beside = tokio::spawn({
+        let (server, is_over) = (server.clone(), is_over.clone());
+        async move {
+            while !is_over.load(Ordering::Relaxed) {
+                server.try_graphql(Some("eve"), TOGGLE, json!({ "product": "p5" })).await.unwrap();
+            }
         }
     });
     for n in 0..60 {
@@ -96,6 +108,7 @@ async fn old_keys_move_no_board(setup: Setup) {
     .await;
     is_over.store(true, Ordering::Relaxed);
     assert!(watch.await.unwrap() > 20, "somebody has looked meanwhile");
+    beside.await.unwrap();
     assert_eq!(rebuilds(&server).await, rebuilt, "nothing is computed anew for it");
     server.assert_verified().await;
 
@@ -199,7 +212,7 @@ async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
         node.set_clock(begins.plus_ms(hours * 3_600_000));
         set("eve", "p1", false).await;
         if is_forgotten {
-            node.app.engine().forget_likes(&[user("eve")]).await.unwrap();
+            node.app.engine().forget_likes(&[user("eve")], begins).await.unwrap();
         }
         set("eve", "p1", true).await;
         until("all is in the ledger", TIME_MAX, async || {
@@ -216,7 +229,7 @@ async fn a_like_that_comes_again_is_not_fresh(setup: Setup) {
         until("both likes have faded", TIME_MAX, async || faded(scores().await.0) && faded(scores().await.1)).await;
         set("eve", "p1", false).await;
         if is_forgotten {
-            node.app.engine().forget_likes(&[user("eve")]).await.unwrap();
+            node.app.engine().forget_likes(&[user("eve")], begins).await.unwrap();
         }
         set("eve", "p1", true).await;
         until("the like of another day counts at its own time", TIME_MAX, async || {

@@ -166,8 +166,8 @@ impl Engine for Counted {
         self.engine.charge_likes(user, likes, at).await
     }
 
-    async fn forget_likes(&self, users: &[UserId]) -> Result<()> {
-        self.engine.forget_likes(users).await
+    async fn forget_likes(&self, users: &[UserId], at: Timestamp) -> Result<()> {
+        self.engine.forget_likes(users, at).await
     }
 
     async fn record(

@@ -5,7 +5,8 @@
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return {'EPOCH'} end
 local reply, room = {'LIKES'}, tonumber(ARGV[2])
 for i = 2, #KEYS do
-  if redis.call('ZSCORE', KEYS[i], '') ~= ARGV[1] then
+  local held = redis.call('ZSCORE', KEYS[i], '')
+  if held ~= ARGV[1] and held ~= ARGV[1] .. '.5' then
     reply[i] = false
   else
     room = room - redis.call('ZCARD', KEYS[i])

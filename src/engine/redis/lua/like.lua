@@ -5,6 +5,7 @@
 --       8 settings, whole numbers with a space between: interval and burst of the rate in µs (interval 0: no limit),
 --         ms that the rate is kept beyond its use, journal_len_max, journal_age_ms_max, likes_idle_ms,
 --         answers_idle_ms, answers kept, likes_max, like_again_ms
+--       9 1 where the key can't have been sent before, else 0
 -- Reply EPOCH | REPLAYED answer | CONFLICT | LIMITED retry_after_ms | NOT_LOADED | BUSY | TOO_MANY | DONE answer
 --       An answer is "<liked> <changed> <at> <position>"; it is saved behind its key and a tab, and before its product.
 local epoch, user, product, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -14,7 +15,7 @@ local interval, burst, keep_ms, len_max, age_max, likes_idle, answers_idle, answ
 likes_max, again = tonumber(likes_max), tonumber(again)
 interval, burst = tonumber(interval), tonumber(burst)
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'committed', 'since')
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'committed', 'since', 'uncertain')
 if meta[1] ~= epoch then return {'EPOCH'} end
 
 local saved_as = key .. '\t'
@@ -41,7 +42,9 @@ if interval > 0 then
 end
 
 local scores = redis.call('ZMSCORE', KEYS[3], '', product)
-if scores[1] ~= epoch then return {'NOT_LOADED'} end
+-- Half an epoch more says that the user may have been loaded too early.
+local is_early = scores[1] == epoch .. '.5'
+if scores[1] ~= epoch and not is_early then return {'NOT_LOADED'} end
 
 if redis.call('XLEN', KEYS[2]) >= tonumber(len_max) then return {'BUSY'} end
 if is_too_old(KEYS[1], KEYS[2], meta[2], meta[3], now, tonumber(age_max)) then return {'BUSY'} end
@@ -67,9 +70,13 @@ if like == (liked_at ~= false) then
 else
   -- An unlike carries the time of the like that it takes back, and so does a like soon after that. Signal 1 is LIKE.
   local occurred_at = liked_at or first or ARGV[7]
+  local committed = tonumber(string.match(meta[2] or '0', '%d+$'))
+  local is_new = ARGV[9] == '1' and not is_early and committed >= tonumber(meta[4] or '0')
   local position = redis.call('XADD', KEYS[2], epoch .. '-*', 'id', ARGV[5], 'signal', '1', 'product', product,
     'user', user, 'count', like and '1' or '-1', 'occurred_at', occurred_at,
-    'recorded_at', ARGV[7], 'reverses', '')
+    'recorded_at', ARGV[7], 'reverses', '', 'new', is_new and '1' or '0')
+  -- The seq of the last like that only the ledger can judge.
+  if not is_new then redis.call('HSET', KEYS[1], 'uncertain', string.match(position, '%d+$')) end
   if not meta[3] then redis.call('HSET', KEYS[1], 'since', ARGV[7]) end
   if like then
     redis.call('ZADD', KEYS[3], occurred_at, product)

@@ -26,7 +26,8 @@ local function record(own_key, original_key, id, signal, product, user, count, o
   end
   if room <= 0 or too_old then return 'BUSY' end
   local position = redis.call('XADD', KEYS[2], ARGV[1] .. '-*', 'id', id, 'signal', signal, 'product', product,
-    'user', user, 'count', count, 'occurred_at', occurred_at, 'recorded_at', ARGV[2], 'reverses', reverses)
+    'user', user, 'count', count, 'occurred_at', occurred_at, 'recorded_at', ARGV[2], 'reverses', reverses,
+    'new', '0')
   room = room - 1
   if not since then
     since = ARGV[2]

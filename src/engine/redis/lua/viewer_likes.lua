@@ -3,7 +3,8 @@
 -- ARGV  1 epoch  2 likes_idle_ms, then the products
 -- Reply EPOCH | NOT_LOADED | LIKES, then liked_at or nil of each product
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return {'EPOCH'} end
-if redis.call('ZSCORE', KEYS[2], '') ~= ARGV[1] then return {'NOT_LOADED'} end
+local held = redis.call('ZSCORE', KEYS[2], '')
+if held ~= ARGV[1] and held ~= ARGV[1] .. '.5' then return {'NOT_LOADED'} end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local reply = {'LIKES'}
 -- In calls of 1,000, since Lua's stack holds some 8,000 values.

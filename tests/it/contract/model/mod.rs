@@ -175,8 +175,9 @@ impl Pair {
 
     async fn step_likes(&self, op: &Op) -> Result<(), String> {
         match op {
-            Op::Like { user, product, key: id, desired, epoch } => {
+            Op::Like { user, product, key: id, is_key_new, desired, epoch } => {
                 let request = LikeRequest {
+                    is_key_new: *is_key_new,
                     user: user_of(*user),
                     product: product_of(*product),
                     key: key(&format!("key{id}")),
@@ -187,7 +188,13 @@ impl Pair {
                 // What a node does: users load at the first touch.
                 if both!(self, like(epoch, &request))? == Some(LikeOutcome::NotLoaded) {
                     let likes = vec![(product_of(0), self.now().minus_ms(1_000))];
-                    let loaded = UserLikes { user: user_of(*user), likes, unliked: vec![], answers: vec![] };
+                    let loaded = UserLikes {
+                        as_of: Position::default(),
+                        user: user_of(*user),
+                        likes,
+                        unliked: vec![],
+                        answers: vec![],
+                    };
                     both!(self, load_likes(epoch, std::slice::from_ref(&loaded), self.now()))?;
                     both!(self, like(epoch, &request))?;
                 }
@@ -195,7 +202,8 @@ impl Pair {
             Op::Load { users, epoch } => {
                 let users: Vec<_> = users
                     .iter()
-                    .map(|(user, likes, keys)| UserLikes {
+                    .map(|(user, likes, keys, as_of)| UserLikes {
+                        as_of: Position::new(self.epoch, *as_of),
                         user: user_of(*user),
                         likes: likes.iter().map(|n| (product_of(*n), self.now().minus_ms(i64::from(*n)))).collect(),
                         unliked: likes
@@ -217,7 +225,7 @@ impl Pair {
             }
             Op::Forget { users } => {
                 let users: Vec<_> = users.iter().map(|n| user_of(*n)).collect();
-                both!(self, forget_likes(&users))?;
+                both!(self, forget_likes(&users, self.now()))?;
             }
             other => unreachable!("{other:?} is not about likes"),
         }

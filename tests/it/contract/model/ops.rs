@@ -17,11 +17,12 @@ pub enum Op {
         user: u8,
         product: u8,
         key: u8,
+        is_key_new: bool,
         desired: Desired,
         epoch: Drift,
     },
     Load {
-        users: Vec<(u8, Vec<u8>, Vec<u8>)>,
+        users: Vec<(u8, Vec<u8>, Vec<u8>, u64)>,
         epoch: Drift,
     },
     ViewerLikes {
@@ -164,9 +165,10 @@ pub fn op() -> impl Strategy<Value = Op> {
     let board = || prop_oneof![3 => Just(0_u8), 1 => Just(1_u8)];
     prop_oneof![
         14 => (0..500_i64).prop_map(|ms| Op::Advance { ms }),
-        30 => (0..4_u8, 0..3_u8, 0..24_u8, desired, drift())
-            .prop_map(|(user, product, key, desired, epoch)| Op::Like { user, product, key, desired, epoch }),
-        8 => (few((0..5_u8, few(0..3_u8), proptest::collection::vec(0..24_u8, 0..20))), drift()).prop_map(|(users, epoch)| Op::Load { users, epoch }),
+        30 => (0..4_u8, 0..3_u8, 0..24_u8, any::<bool>(), desired, drift()).prop_map(
+            |(user, product, key, is_key_new, desired, epoch)| Op::Like { user, product, key, is_key_new, desired, epoch }
+        ),
+        8 => (few((0..5_u8, few(0..3_u8), proptest::collection::vec(0..24_u8, 0..20), 0..6_u64)), drift()).prop_map(|(users, epoch)| Op::Load { users, epoch }),
         4 => (0..5_u8, drift()).prop_map(|(user, epoch)| Op::ViewerLikes { user, epoch }),
         1 => few(0..5_u8).prop_map(|users| Op::Forget { users }),
         10 => (partition(), few(recording()), drift())
