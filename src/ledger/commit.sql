@@ -36,18 +36,18 @@ sent AS MATERIALIZED (
     )
     WHERE (SELECT is_open FROM gate)
 ),
--- New likes, each with whether the one before it, or else the ledger, has the product liked already. Single values are
--- looked up one by one through the index; as joins they might be planned over whole tables.
+-- New likes, each with whether the one before it, or else the ledger, has the product liked already. Of an id that comes twice
+-- the first decides. Single values are looked up one by one through the index; as joins they might be planned over whole tables.
 steps AS MATERIALIZED (
     SELECT
-        partition, epoch, seq, count > 0 AS liked,
+        id, count > 0 AS liked,
         COALESCE(
             LAG(count > 0) OVER (PARTITION BY user_id, product_id ORDER BY epoch, seq),
             (SELECT likes.liked FROM likes WHERE likes.user_id = fresh.user_id AND likes.product_id = fresh.product_id),
             FALSE
         ) AS was
     FROM (
-        SELECT DISTINCT ON (id) id, partition, epoch, seq, user_id, product_id, count
+        SELECT DISTINCT ON (id) id, epoch, seq, user_id, product_id, count
         FROM sent
         WHERE signal = 1 AND STARTS_WITH(id, 'like:')
             AND (SELECT events.id FROM events WHERE events.id = sent.id) IS NULL
@@ -64,14 +64,10 @@ kept AS (
         sent.id, sent.partition, sent.epoch, sent.seq, sent.signal, sent.product_id, sent.user_id, sent.count,
         sent.occurred_at, sent.recorded_at, sent.reverses
     FROM sent
-    WHERE NOT EXISTS (
-        SELECT 1 FROM steps
-        WHERE steps.liked = steps.was
-            AND (steps.partition, steps.epoch, steps.seq) = (sent.partition, sent.epoch, sent.seq)
-    )
+    WHERE NOT EXISTS (SELECT 1 FROM steps WHERE steps.liked = steps.was AND steps.id = sent.id)
     AND (SELECT events.id FROM events WHERE events.id = sent.as_sent) IS NULL
     ON CONFLICT DO NOTHING
-    RETURNING id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at
+    RETURNING id, partition, epoch, seq, signal, product_id, user_id, count, occurred_at, recorded_at, reverses
 ),
 -- A bucket is a quarter of an hour since 1970, as in `Bucket::containing`.
 counted AS (
@@ -124,7 +120,21 @@ noted AS (
     WHERE (SELECT is_open FROM gate)
     ON CONFLICT DO NOTHING
 )
--- One row; or, only where some were rejected, one for each event that was kept.
-SELECT gate.is_open, (SELECT COUNT(*) FROM kept) AS kept_count, kept.partition, kept.epoch, kept.seq
+-- One row; or, only where some were rejected, one for each event that was kept. What was not kept, and nothing that the ledger has
+-- or was sent with it explains that, was dropped by a trigger, or for a constraint of somebody's own: then all of this fails, in a
+-- way that says of the rows that they can't be stored.
+SELECT
+    gate.is_open, (SELECT COUNT(*) FROM kept) AS kept_count, kept.partition, kept.epoch, kept.seq,
+    CASE WHEN (SELECT COUNT(*) FROM kept) < gate.events THEN (
+        SELECT CAST({dropped} || sent.id AS INTEGER)
+        FROM sent
+        WHERE (sent.partition, sent.epoch, sent.seq) NOT IN (SELECT partition, epoch, seq FROM kept)
+            AND NOT EXISTS (SELECT 1 FROM steps WHERE steps.liked = steps.was AND steps.id = sent.id)
+            AND sent.id NOT IN (SELECT id FROM kept)
+            AND NOT EXISTS (SELECT 1 FROM events WHERE events.id IN (sent.id, sent.as_sent))
+            AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.reverses = sent.reverses)
+            AND NOT EXISTS (SELECT 1 FROM events WHERE events.reverses = sent.reverses)
+        LIMIT 1
+    ) END AS dropped
 FROM gate
 LEFT JOIN kept ON (SELECT COUNT(*) FROM kept) < gate.events

@@ -106,7 +106,14 @@ impl Failure {
     }
 }
 
-/// What a SQLSTATE means for the caller (PostgreSQL 15, appendix A).
+/// The classes of SQLSTATEs that Postgres and the standard use (PostgreSQL 17, appendix A). All others are people's own.
+const CLASSES: [&str; 42] = [
+    "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24", "25",
+    "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58",
+    "72", "F0", "HV", "XX",
+];
+
+/// What a SQLSTATE means for the caller (PostgreSQL 17, appendix A).
 pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
     match sqlstate.get(..2) {
         Some("08" | "40" | "53" | "57" | "58") => LedgerError::Unavailable(message),
@@ -118,6 +125,7 @@ pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
         // What triggers raise (PL/pgSQL's errors, and those that people define), a view's check, a policy, and a row that is too
         // large for an index say of the rows that they can't be stored.
         Some("P0" | "44" | "45") => LedgerError::Rejected(message),
+        Some(class) if !CLASSES.contains(&class) => LedgerError::Rejected(message),
         _ if sqlstate == "54000" || sqlstate == "42501" && message.contains("row-level security") => {
             LedgerError::Rejected(message)
         }
@@ -130,20 +138,47 @@ pub(super) fn of_sqlstate(sqlstate: &str, message: String) -> LedgerError {
     }
 }
 
+/// What SQLite says when it is busy, locked, full or can't write.
+const SQLITE_AWAY: [&str; 9] = [
+    "database is locked",
+    "database table is locked",
+    "database or disk is full",
+    "database schema is locked",
+    "disk I/O error",
+    "unable to open database file",
+    "attempt to write a readonly database",
+    "locking protocol",
+    "out of memory",
+];
+
+/// What SQLite says of statements and files that are not as it needs them.
+const SQLITE_FAILS: [&str; 16] = [
+    "no such ",
+    "near \"",
+    "table ",
+    "ambiguous column name",
+    "SQL logic error",
+    "database ",
+    "malformed database schema",
+    "file is not a database",
+    "interrupted",
+    "unsafe use of ",
+    "not authorized",
+    "access permission denied",
+    "too many ",
+    "cannot ",
+    "unable to ",
+    "unknown error",
+];
+
+/// Whether SQLite itself says so, and no trigger that puts its text together.
+pub(super) fn is_of_sqlite(message: &str) -> bool {
+    SQLITE_AWAY.iter().chain(&SQLITE_FAILS).any(|text| message.starts_with(text))
+}
+
 /// SQLite's messages are part of its source and never translated (`sqlite3ErrStr`), so they can stand for its codes,
 /// which diesel does not pass on.
 fn of_sqlite(kind: DatabaseErrorKind, message: String) -> LedgerError {
-    const AWAY: [&str; 9] = [
-        "database is locked",
-        "database table is locked",
-        "database or disk is full",
-        "database schema is locked",
-        "disk I/O error",
-        "unable to open database file",
-        "attempt to write a readonly database",
-        "locking protocol",
-        "out of memory",
-    ];
     const REFUSED: [&str; 5] =
         ["datatype mismatch", "string or blob too big", "integer overflow", "malformed JSON", "cannot store"];
     use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
@@ -151,7 +186,7 @@ fn of_sqlite(kind: DatabaseErrorKind, message: String) -> LedgerError {
     match kind {
         UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation => LedgerError::Rejected(message),
         _ if begins(&REFUSED) || message.contains("constraint failed") => LedgerError::Rejected(message),
-        _ if begins(&AWAY) => LedgerError::Unavailable(message),
+        _ if begins(&SQLITE_AWAY) => LedgerError::Unavailable(message),
         _ => LedgerError::Internal(message),
     }
 }

@@ -1,6 +1,7 @@
 //! Taking the journal over: batches of entries into events, likes, activity and cursors, all or nothing.
 //!
-//! An event is committed, rejected (the ledger has it, or it changes nothing) or dead-lettered (it can't be stored).
+//! An event is committed, rejected (the ledger has it, or it changes nothing) or dead-lettered (it can't be stored: the database
+//! refuses it, or drops it without an error).
 //! Events that are not valid go to the dead letters before the database is asked, so that both refuse the same ones.
 //! Should one refuse rows all the same, the batch is halved, with a cursor in between, until the bad entry stands alone.
 //!
@@ -89,6 +90,9 @@ pub(super) enum Attempt<'a> {
 pub(super) trait TakesOver {
     async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure>;
 }
+
+/// What is said, before its id, of an event that was not inserted, for which nothing in the ledger is a reason.
+pub(super) const DROPPED: &str = "the database drops the event without an error: ";
 
 pub(super) async fn commit(db: &Db, batches: &[Batch]) -> Result<Commit> {
     let (mut all_rejected, mut dead_lettered) = (Vec::new(), Vec::new());

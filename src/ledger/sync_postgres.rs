@@ -7,12 +7,12 @@ use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::db::{Postgres, signed};
-use super::error::{Failure, Result};
+use super::error::{Failure, LedgerError, Result};
 use super::instant::{At, Instant};
 use super::lease;
 use super::state::{partition_code, partition_of_code};
 use super::statement::Statement;
-use super::sync::{Attempt, Run, TakesOver, storable};
+use super::sync::{Attempt, DROPPED, Run, TakesOver, storable};
 use crate::domain::{Event, Position, Timestamp};
 
 #[derive(diesel::QueryableByName)]
@@ -32,7 +32,14 @@ struct Answer {
 pub(super) async fn commit<'a>(postgres: &Postgres, runs: &[Run<'a>]) -> Result<Attempt<'a>> {
     let mut held = postgres.get().await?;
     let attempt = take_over(&mut held.diesel, runs, postgres.fence()).await;
-    held.finish(attempt)
+    held.finish(attempt).map_err(|error| match error {
+        // The statement has no way to fail but by a value that it can't read, which is quoted then.
+        LedgerError::Rejected(reason) => LedgerError::Rejected(match reason.find(DROPPED) {
+            Some(at) => reason[at..].trim_end_matches('"').to_owned(),
+            None => reason,
+        }),
+        error => error,
+    })
 }
 
 impl TakesOver for AsyncPgConnection {
@@ -139,4 +146,6 @@ fn statement<'a>(runs: &'a [Run<'_>], fence: i64) -> Statement<'a, Pg> {
         .bind::<Array<BigInt>, _>(dead_lettered().map(|(.., event)| event.count).collect::<Vec<_>>())
         .bind::<Array<Instant>, _>(dead_lettered().map(|(.., event)| At(event.occurred_at)).collect::<Vec<_>>())
         .bind::<Array<Bool>, _>(dead_lettered().map(|(.., event)| !event.waits_for_commit()).collect::<Vec<_>>())
+        // dropped
+        .bind::<Text, _>(DROPPED)
 }

@@ -6,18 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, SmallInt, Text};
 use diesel::sqlite::Sqlite as Backend;
 use serde_json::{Value, json};
 
 use super::db::{Sqlite, SqliteConn, signed};
-use super::error::{Failure, Result};
+use super::error::{Failure, Result, is_of_sqlite};
 use super::instant::microseconds;
 use super::schema::cursors;
 use super::state::partition_code;
 use super::statement::Statement;
-use super::sync::{Attempt, Placed, Run, TakesOver};
-use crate::domain::{Event, Position, Timestamp};
+use super::sync::{Attempt, DROPPED, Placed, Run, TakesOver};
+use crate::domain::{Event, EventId, Position, Timestamp};
 
 const EVENTS: &str = "
     INSERT INTO events
@@ -29,6 +30,11 @@ const EVENTS: &str = "
     ON CONFLICT DO NOTHING";
 
 const KNOWN: &str = "SELECT events.id FROM json_each({rows}) JOIN events ON events.id = value";
+
+const REVERSED: &str = "SELECT events.reverses AS id FROM json_each({rows}) JOIN events ON events.reverses = value";
+
+/// What raises errors by triggers, whichever table they are on.
+const RAISING: &str = "SELECT sql AS id FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%RAISE%'";
 
 const LIKED: &str = "
     SELECT user_id, product_id
@@ -96,7 +102,7 @@ pub(super) async fn commit<'a>(sqlite: &Sqlite, runs: &[Run<'a>]) -> Result<Atte
 impl TakesOver for SqliteConn {
     async fn take_over<'a>(&mut self, runs: &[Run<'a>]) -> Result<Attempt<'a>, Failure> {
         let rows = Rows::of(runs);
-        Ok(attempt(runs, self.spawn_blocking(move |conn| write(conn, &rows)).await?))
+        Ok(attempt(runs, self.spawn_blocking(move |conn| write_or_refuse(conn, &rows)).await?))
     }
 }
 
@@ -146,14 +152,43 @@ impl Rows {
 }
 
 fn transaction(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
-    let written = conn.immediate_transaction(|conn| match write(conn, rows)? {
-        None => Err(diesel::result::Error::RollbackTransaction),
-        written => Ok(written),
+    // Kept aside, since a rollback that finds nothing to roll back (a trigger has done so) would hide it.
+    let mut failed = Ok(None);
+    let written = conn.immediate_transaction(|conn| match write_or_refuse(conn, rows) {
+        Ok(Some(rejected)) => Ok(Some(rejected)),
+        not_written => {
+            failed = not_written;
+            Err(Error::RollbackTransaction)
+        }
     });
-    written.or_else(|error| match error {
-        diesel::result::Error::RollbackTransaction => Ok(None),
-        error => Err(error),
+    match (written, failed) {
+        (_, Err(error)) => Err(error),
+        (Err(Error::RollbackTransaction), Ok(_)) => Ok(None),
+        (written, Ok(_)) => written,
+    }
+}
+
+/// As [`write`], and tells what a trigger refuses from what the database can't do.
+fn write_or_refuse(conn: &mut SqliteConnection, rows: &Rows) -> QueryResult<Outcome> {
+    write(conn, rows).map_err(|error| match &error {
+        Error::DatabaseError(DatabaseErrorKind::Unknown, info) if is_raised(conn, info.message()) => {
+            refused(info.message().to_owned())
+        }
+        _ => error,
     })
+}
+
+/// Whether a trigger has raised an error: its text stands in the trigger, or, where that puts it together, is none of SQLite's.
+fn is_raised(conn: &mut SqliteConnection, message: &str) -> bool {
+    let triggers = Statement::<Backend>::new(RAISING).load::<Known>(conn).unwrap_or_default();
+    let literal = format!("'{}'", message.replace('\'', "''"));
+    let is_known = triggers.iter().any(|trigger| trigger.id.contains(&literal));
+    is_known || !triggers.is_empty() && !is_of_sqlite(message)
+}
+
+/// An error that says of the rows that they can't be stored.
+fn refused(reason: String) -> Error {
+    Error::SerializationError(reason.into())
 }
 
 /// Where it says that a cursor has moved, some of what it has done must be rolled back.
@@ -227,7 +262,27 @@ fn insert_events(conn: &mut SqliteConnection, events: &[(u16, Position, Event)])
     let is_rejected = |(partition, at, _): &(u16, Position, Event)| {
         !kept.contains(&(partition_code(*partition), signed(at.epoch), signed(at.seq)))
     };
-    Ok(events.iter().enumerate().filter(|(_, row)| is_rejected(row)).map(|(place, _)| place).collect())
+    let rejected: Vec<_> = events.iter().enumerate().filter(|(_, row)| is_rejected(row)).collect();
+    expect_explained(conn, rejected.iter().filter(|(place, _)| !idle.contains(place)).map(|(_, (.., event))| event))?;
+    Ok(rejected.into_iter().map(|(place, _)| place).collect())
+}
+
+/// Fails where events were not inserted, and the ledger has neither their ids nor another reversal of the same: they were
+/// dropped, by a trigger, or for a constraint of somebody's own.
+fn expect_explained<'e>(conn: &mut SqliteConnection, events: impl Iterator<Item = &'e Event>) -> QueryResult<()> {
+    let events: Vec<_> = events.collect();
+    let mut known = |text, ids: &[&EventId]| -> QueryResult<HashSet<String>> {
+        Ok(list(text, ids)?.load::<Known>(conn)?.into_iter().map(|row| row.id).collect())
+    };
+    let ids = known(KNOWN, &events.iter().map(|event| &event.id).collect::<Vec<_>>())?;
+    let reversed = known(REVERSED, &events.iter().filter_map(|event| event.reverses.as_ref()).collect::<Vec<_>>())?;
+    let is_explained = |event: &&Event| {
+        ids.contains(event.id.as_str()) || event.reverses.as_ref().is_some_and(|id| reversed.contains(id.as_str()))
+    };
+    match events.iter().find(|event| !is_explained(event)) {
+        None => Ok(()),
+        Some(event) => Err(refused(format!("{DROPPED}{}", event.id))),
+    }
 }
 
 /// New likes that change nothing, by their places in the list: the engine, having forgotten a key, may have taken the
@@ -247,15 +302,20 @@ fn idle_likes(conn: &mut SqliteConnection, events: &[(u16, Position, Event)]) ->
     let pairs: Vec<_> = likes.iter().map(|(_, event, user)| (user, &event.product)).collect();
     let liked = list(LIKED, &pairs)?.load::<Liked>(conn)?;
     let mut liked: HashSet<_> = liked.into_iter().map(|row| (row.user_id, row.product_id)).collect();
-    let mut idle = BTreeSet::new();
+    let (mut idle, mut idle_ids) = (BTreeSet::new(), HashSet::new());
     for (place, event, user) in likes {
         if !known.insert(event.id.to_string()) {
+            // Of an id that comes twice the first decides.
+            if idle_ids.contains(&event.id) {
+                idle.insert(place);
+            }
             continue;
         }
         let pair = (user.to_string(), event.product.to_string());
         let changes = if event.count > 0 { liked.insert(pair) } else { liked.remove(&pair) };
         if !changes {
             idle.insert(place);
+            idle_ids.insert(&event.id);
         }
     }
     Ok(idle)
@@ -339,6 +399,6 @@ fn run<R: serde::Serialize>(conn: &mut SqliteConnection, text: &'static str, row
 }
 
 fn list<R: serde::Serialize>(text: &'static str, rows: &[R]) -> QueryResult<Statement<'static, Backend>> {
-    let json = serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
+    let json = serde_json::to_string(rows).map_err(|error| Error::SerializationError(error.into()))?;
     Ok(Statement::new(text).bind::<Text, _>(json))
 }

@@ -12,6 +12,7 @@ use crate::support::until;
 
 crate::both_setups!(
     an_entry_that_can_not_be_stored_is_told_and_counts_nowhere,
+    whatever_a_trigger_does_to_keep_a_row_out_makes_a_dead_letter,
     a_server_killed_before_it_corrects_the_engine_leaves_that_to_the_next,
 );
 
@@ -164,6 +165,84 @@ async fn an_entry_that_can_not_be_stored_is_told_and_counts_nowhere(setup: Setup
     let again = toggle(&server, "ann", "p3", "key-1").await;
     assert_eq!((&again["liked"], &again["durability"]), (&json!(true), &json!("COMMITTED")), "{again}");
     assert_eq!(stack.count(events).await, 3);
+    until("verification finds nothing", TIME_MAX, async || server.verify().await["differing"] == 0).await;
+}
+
+/// What keeps p3 out of the table of events, with or without an error.
+fn triggers(setup: Setup) -> Vec<String> {
+    match setup {
+        Setup::Servers => ["RAISE 'p3 is not for sale'", "RAISE SQLSTATE 'AC001'", "RETURN NULL"]
+            .map(|refuses| {
+                format!(
+                    "CREATE FUNCTION no_p3() RETURNS trigger LANGUAGE plpgsql AS
+                     $$BEGIN IF NEW.product_id = 'p3' THEN {refuses}; END IF; RETURN NEW; END$$;
+                     CREATE TRIGGER no_p3 BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_p3()"
+                )
+            })
+            .to_vec(),
+        Setup::Embedded => [
+            "ABORT, 'p3 is not for sale'",
+            "FAIL, 'it''s not for sale'",
+            "ROLLBACK, 'no such product is for sale'",
+            "ABORT, 'database is locked'",
+            "ABORT, NEW.product_id || ' is not for sale'",
+            "IGNORE",
+        ]
+        .map(|refuses| {
+            format!(
+                "CREATE TRIGGER no_p3 BEFORE INSERT ON events WHEN NEW.product_id = 'p3'
+                 BEGIN SELECT RAISE({refuses}); END"
+            )
+        })
+        .to_vec(),
+    }
+}
+
+async fn whatever_a_trigger_does_to_keep_a_row_out_makes_a_dead_letter(setup: Setup) {
+    let stack = Stack::new(setup).await;
+    let server = stack.serve().await;
+    server.with_products(4).await;
+    let (_, allow) = rule(setup);
+    for (n, trigger) in triggers(setup).iter().enumerate() {
+        stack.sql(trigger).await;
+        let alone = record(&server, &[order(&format!("bad-{n}"), "p3")]).await;
+        assert_eq!((statuses(&alone), &alone["durability"]), (vec!["REJECTED"], &Value::Null), "{trigger}: {alone}");
+        assert_eq!(alone["results"][0]["error"]["code"], "INVALID", "{trigger}: {alone}");
+        for user in ["ann", "bob"] {
+            // Sent again, it is judged again.
+            for _ in 0..2 {
+                let liked = toggle(&server, user, "p3", &format!("key-{n}")).await;
+                assert_eq!(
+                    (&liked["liked"], &liked["userErrors"][0]["code"]),
+                    (&Value::Null, &json!("INVALID")),
+                    "{trigger}: {liked}"
+                );
+            }
+        }
+        let keyless = ask(&server, "cat", TOGGLE, json!({ "product": "p3" })).await;
+        assert_eq!(keyless["userErrors"][0]["code"], "INVALID", "{trigger}: {keyless}");
+        let events =
+            [order(&format!("good-{n}"), "p0"), order(&format!("worse-{n}"), "p3"), order(&format!("fine-{n}"), "p1")];
+        let mixed = record(&server, &events).await;
+        assert_eq!((statuses(&mixed)[1], &mixed["rejected"]), ("REJECTED", &json!(1)), "{trigger}: {mixed}");
+        assert_eq!(mixed["durability"], "COMMITTED", "of what was recorded");
+        // The same again is a duplicate, and no dead letter.
+        let again = record(&server, &events[..1]).await;
+        assert_eq!((statuses(&again), &again["durability"]), (vec!["DUPLICATE"], &json!("COMMITTED")), "{again}");
+        until_nowhere(&server, "ann").await;
+        stack.sql(allow).await;
+    }
+    assert_eq!(stack.count("SELECT COUNT(*) FROM events WHERE product_id = 'p3'").await, 0);
+    assert_eq!(stack.count("SELECT COUNT(*) FROM rejections").await, 0);
+    let letters = "SELECT COUNT(*) FROM dead_letters";
+    let (each, all) = (7, stack.count(letters).await);
+    assert!(all >= each * triggers(setup).len() as u64, "two orders and five likes each: {all}");
+    let replay = "mutation { replayDeadLetters(input: {}) { replayed userErrors { message } } }";
+    server.graphql("admin", replay, json!({})).await;
+    until("ann, bob and cat like it", TIME_MAX, async || {
+        shown(&server, "ann").await["products"][0]["like"] == json!({ "count": 3, "viewerHasLiked": true })
+    })
+    .await;
     until("verification finds nothing", TIME_MAX, async || server.verify().await["differing"] == 0).await;
 }
 

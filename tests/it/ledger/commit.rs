@@ -97,6 +97,18 @@ over_both! {
             .await;
         assert_eq!(ids(refused), ["k1", "k7", "k2"]);
         assert_eq!(activity(&ledger).await, [("mug".into(), Signal::Like, 2)]);
+        // So does a key that comes twice before the ledger has it: the first decides.
+        let refused = ledger
+            .push(0, vec![
+                like("ann", "k8", "mug", 10),
+                like("ann", "k8", "mug", 11),
+                unlike("cat", "k1", "mug", 11, 10),
+                like("cat", "k1", "mug", 12),
+                unlike("cat", "k1", "mug", 13, 12),
+            ])
+            .await;
+        assert_eq!(ids(refused), ["k8", "k8", "k1", "k1", "k1"]);
+        assert_eq!(activity(&ledger).await, [("mug".into(), Signal::Like, 2)]);
         ledger.assert_sound().await;
     }
 

@@ -36,6 +36,7 @@ over_both! {
             "2026-11-22-000000_first", "2026-11-25-000000_windows_and_rules", "2026-11-26-000000_beats",
             "2026-11-27-000000_ledger_id", "2026-11-30-000001_history", "2026-11-30-000002_lease",
             "2026-11-30-000003_rejections", "2026-11-30-000011_undo", "2026-11-30-000012_exact_results",
+            "2026-11-30-000013_counted",
         ]);
         assert_eq!(ids.len(), 1, "whoever came first has named it");
     }
