@@ -121,13 +121,14 @@ impl App {
 
     async fn like_and_wait(&self, request: &LikeRequest, doubt: &mut Doubt) -> Result<LikeResult> {
         let LikeRequest { user, product, .. } = request;
+        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
+        let corrected = self.waits.corrected(partition);
         let Some((answer, is_replay)) = self.like_once_loaded(request).await? else {
             return Ok(LikeResult::KeyConflict);
         };
         // Recovery has taken an older epoch's journal over, and with it the entry that this answer was saved beside; it tells
         // nobody what was refused.
         let is_settled = is_replay && self.epoch().map_err(unknown)? > answer.position.epoch;
-        let partition = partition_of(user.as_str(), self.engine.limits().partitions);
         let deadline = doubt.answer_by(self.settings.ack_timeout);
         // Side by side: the count of likes is there well before the ledger.
         let committed = async {
@@ -136,7 +137,9 @@ impl App {
                 true => Ok(Acknowledged::Committed),
                 false => match self.until_committed(partition, answer.position, deadline).await? {
                     // What it found there already may be what the ledger refused.
-                    Acknowledged::Committed if !answer.changed && self.waits.has_refused(partition) => {
+                    Acknowledged::Committed
+                        if !answer.changed && self.waits.has_refused_since(partition, corrected) =>
+                    {
                         Ok(self.untold())
                     }
                     acknowledged => Ok(acknowledged),

@@ -41,7 +41,7 @@ mod together;
 mod verify;
 mod verify_held;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -231,6 +231,8 @@ pub struct App {
     waits: Waits,
     /// Whether the last commit failed, so that nobody waits for the next.
     sync_failing: AtomicBool,
+    /// Sync tasks of this node whose last attempt the ledger has failed.
+    failing_syncs: AtomicUsize,
     /// Whether the ledger did not answer this node's last look: another node may be the one that commits.
     ledger_silent: AtomicBool,
     /// Users on their first touch, to be loaded into the engine.
@@ -307,6 +309,7 @@ impl App {
             epoch_began_at_ms: AtomicI64::new(i64::MAX),
             definitions: watch::Sender::new(Arc::new(definitions)),
             sync_failing: AtomicBool::new(false),
+            failing_syncs: AtomicUsize::new(0),
             ledger_silent: AtomicBool::new(false),
             loads,
             heavy_loads,
@@ -348,6 +351,11 @@ impl App {
             tracing::warn!("the journal could not be synced in time; the next start takes it over");
         }
         alone::release(&self.ledger, self.lease.as_ref()).await;
+    }
+
+    /// Whether this node commits, as far as it does so. A ledger that is only read (no rights, no space) takes nothing.
+    pub fn commits(&self) -> bool {
+        self.failing_syncs.load(Ordering::Relaxed) == 0
     }
 
     /// Whether engine and ledger answer within a limit, each by itself.

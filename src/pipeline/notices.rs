@@ -59,7 +59,7 @@ pub async fn listen(app: Arc<App>) {
 /// Reads how far ledger and count of likes have come: nobody tells it again while nothing happens.
 async fn catch_up(app: &App) -> Result<(), Fault> {
     for (partition, position) in app.ledger.state(app.engine.limits().partitions).await?.cursors {
-        app.waits.reach(Progress::Ledger { partition, from: position, position });
+        app.waits.catch_up(partition, position);
     }
     let survey = app.engine.board(&BoardId::likes()).await?;
     let Some(shown) = survey.shown else { return Ok(()) };

@@ -49,7 +49,11 @@ impl Waits {
         let Some(line) = lines.get(usize::from(partition)) else { return };
         match progress {
             Progress::Refused { position, .. } => line.refuse(position),
-            Progress::Ledger { from, position, .. } => line.reach(from, position),
+            Progress::Ledger { from, position, .. } => {
+                line.reach(from, position);
+                // Whoever tells this has corrected the engine before.
+                line.lock().correct(position);
+            }
             // Nothing is ever refused there.
             Progress::Likes { position, .. } => line.reach(Position::default(), position),
         }
@@ -70,10 +74,24 @@ impl Waits {
         self.ledger[usize::from(partition)].lock().verdict(position)
     }
 
-    /// Whether the ledger is known to have refused any entry of a partition. What the engine said of another entry may rest
-    /// on it.
-    pub fn has_refused(&self, partition: u16) -> bool {
-        !self.ledger[usize::from(partition)].lock().refused.is_empty()
+    /// Takes note of how far the ledger has come, as it was read there: what was refused on the way is told by others, and the
+    /// engine may have yet to be corrected of it.
+    pub fn catch_up(&self, partition: u16, position: Position) {
+        if let Some(line) = self.ledger.get(usize::from(partition)) {
+            line.reach(position, position);
+        }
+    }
+
+    /// Up to where the engine was corrected of what the ledger has refused.
+    pub fn corrected(&self, partition: u16) -> Position {
+        self.ledger[usize::from(partition)].lock().corrected
+    }
+
+    /// Whether the ledger has refused, or may have, an entry of a partition behind what was corrected when the engine said
+    /// something of it, which may rest on that entry.
+    pub fn has_refused_since(&self, partition: u16, corrected: Position) -> bool {
+        let line = self.ledger[usize::from(partition)].lock();
+        line.untold > corrected || line.refused.last().is_some_and(|last| *last > corrected)
     }
 
     /// Ends once the count of likes has passed the position.
@@ -88,6 +106,7 @@ struct Line(Mutex<LineState>);
 #[derive(Default)]
 struct LineState {
     reached: Position,
+    corrected: Position,
     /// Up to here something was passed by a commit that nothing was heard of, or was refused and is forgotten.
     untold: Position,
     /// In order of position, so that progress wakes only those it concerns.
@@ -98,6 +117,10 @@ struct LineState {
 }
 
 impl LineState {
+    fn correct(&mut self, position: Position) {
+        self.corrected = position.max(self.corrected);
+    }
+
     fn verdict(&self, position: Position) -> Option<End> {
         if self.reached.epoch > position.epoch {
             return Some(End::Unknown);
@@ -245,6 +268,24 @@ mod tests {
         line.reached = at(1, last);
         let ends = [1, REFUSED_MAX as u64, REFUSED_MAX as u64 + 1].map(|seq| line.verdict(at(1, seq)));
         assert_eq!(ends, [Some(End::Untold), Some(End::Untold), Some(End::Refused)]);
+    }
+
+    #[test]
+    fn a_refusal_casts_doubt_until_the_engine_is_corrected() {
+        let waits = Waits::new(1);
+        let told = |from, position| Progress::Ledger { partition: 0, from: at(1, from), position: at(1, position) };
+        waits.reach(told(0, 3));
+        let before = waits.corrected(0);
+        assert!(!waits.has_refused_since(0, before));
+        waits.reach(Progress::Refused { partition: 0, position: at(1, 5) });
+        assert!(waits.has_refused_since(0, waits.corrected(0)), "it is not corrected yet");
+        waits.reach(told(3, 6));
+        assert!(waits.has_refused_since(0, before), "what was said before rests on it");
+        assert!(!waits.has_refused_since(0, waits.corrected(0)), "and nothing that is said from now on");
+        waits.catch_up(0, at(1, 9));
+        assert!(waits.has_refused_since(0, waits.corrected(0)), "nobody has told what was refused up to there");
+        waits.reach(told(6, 9));
+        assert!(!waits.has_refused_since(0, waits.corrected(0)));
     }
 
     #[tokio::test]

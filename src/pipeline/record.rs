@@ -3,7 +3,7 @@
 //! Invariant: an event that is answered as recorded, with COMMITTED, is in the ledger. One that the ledger has passed and not
 //! taken is a duplicate or a dead letter, and is answered as that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::doubt::{Doubt, unknown};
 use super::fault::before_write;
@@ -71,6 +71,10 @@ struct Recording<'a> {
     results: Vec<EventResult>,
     /// Where each one that was recorded stands.
     entries: Vec<Option<(u16, Position)>>,
+    /// Up to where the engine was corrected when it was asked first, by partition.
+    corrected: BTreeMap<u16, Position>,
+    /// Partitions of which the ledger has all that was there by then.
+    passed: BTreeSet<u16>,
     doubt: Doubt,
 }
 
@@ -149,6 +153,8 @@ impl App {
             events,
             results: vec![EventResult::UnknownProduct; events.len()],
             entries: vec![None; events.len()],
+            corrected: BTreeMap::new(),
+            passed: BTreeSet::new(),
             doubt: Doubt::new(),
         };
         let mut requests: BTreeMap<u16, Vec<(usize, RecordRequest)>> = BTreeMap::new();
@@ -194,6 +200,8 @@ impl App {
         let waits = positions.iter().map(|(partition, last)| self.until_committed(*partition, *last, deadline));
         let ends = futures_util::future::try_join_all(waits).await?;
         let is_accepted = ends.iter().any(|end| matches!(end, Acknowledged::Accepted));
+        let passed = positions.iter().zip(&ends).filter(|(_, end)| !matches!(end, Acknowledged::Accepted));
+        recording.passed = passed.map(|((partition, _), _)| *partition).collect();
         let is_accepted = self.look_up_refused(&mut recording).await? || is_accepted;
         let is_in = |result: &EventResult| matches!(result, EventResult::Recorded | EventResult::Duplicate);
         let durability = recording.results.iter().any(is_in).then_some(match is_accepted {
@@ -235,13 +243,15 @@ impl App {
         Ok(false)
     }
 
-    /// Where the ledger has refused anything, the event that the engine remembers may be one of it: then it is about to be
-    /// forgotten, and what is sent again is judged anew.
+    /// Where the ledger has refused anything since the engine was asked, the event that the engine remembered may be one of it:
+    /// then it is forgotten, and what is sent again is judged anew. Of what the ledger has yet to pass, nobody knows.
     async fn expect_duplicates(&self, recording: &Recording<'_>) -> Result<()> {
         let partitions = self.engine.limits().partitions;
         let doubtful = |event: &&NewEvent| {
             let home = event.reverses.as_ref().unwrap_or(&event.id);
-            self.waits.has_refused(partition_of(home.as_str(), partitions))
+            let partition = partition_of(home.as_str(), partitions);
+            let corrected = recording.corrected.get(&partition).filter(|_| recording.passed.contains(&partition));
+            corrected.is_some_and(|corrected| self.waits.has_refused_since(partition, *corrected))
         };
         let duplicates = recording.events.iter().zip(&recording.results);
         let duplicates = duplicates.filter(|(_, result)| **result == EventResult::Duplicate).map(|(event, _)| event);
@@ -280,6 +290,7 @@ impl App {
         recording: &mut Recording<'_>,
     ) -> Result<Option<Position>> {
         let epoch = self.epoch()?;
+        recording.corrected.entry(partition).or_insert_with(|| self.waits.corrected(partition));
         let places: Vec<_> = indexed.iter().map(|(index, _)| *index).collect();
         let mut indexed = indexed.to_vec();
         let mut last = None;

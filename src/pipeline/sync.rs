@@ -26,19 +26,54 @@ const READ_COUNT: usize = 4_000;
 /// stay behind in the connection.
 const READ_WAIT: Duration = Duration::from_millis(200);
 
+/// What a sync task knows of its last attempts. While they fail, the node says that the ledger is down, however well it may be read.
+struct Attempts<'a> {
+    app: &'a App,
+    backoff: Backoff,
+    is_failing: bool,
+}
+
+impl Attempts<'_> {
+    fn set_failing(&mut self, is_failing: bool) {
+        match (std::mem::replace(&mut self.is_failing, is_failing), is_failing) {
+            (false, true) => drop(self.app.failing_syncs.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.app.failing_syncs.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.set_failing(false);
+        self.app.sync_failing.store(false, Ordering::Relaxed);
+        self.backoff.reset();
+    }
+
+    fn ledger_failed(&mut self) {
+        self.set_failing(true);
+        self.app.metrics.commit_failed();
+        self.app.sync_failing.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whoever does not sync any more knows nothing of it.
+impl Drop for Attempts<'_> {
+    fn drop(&mut self) {
+        self.set_failing(false);
+    }
+}
+
 /// Follows some partitions until `finish`, then until nothing is left in them. Returns an error only for a lost engine.
 pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> Result<(), Fault> {
-    let mut backoff = Backoff::default();
+    let mut attempts = Attempts { app, backoff: Backoff::default(), is_failing: false };
     loop {
-        match follow(app, partitions, finish, &mut backoff).await {
+        match follow(app, partitions, finish, &mut attempts).await {
             Ok(()) => return Ok(()),
             Err(fault) if fault.is_lost() => return Err(fault),
             Err(fault) => {
                 if matches!(fault, Fault::Ledger(_)) {
-                    app.metrics.commit_failed();
-                    app.sync_failing.store(true, Ordering::Relaxed);
+                    attempts.ledger_failed();
                 }
-                let wait = backoff.after_failure();
+                let wait = attempts.backoff.after_failure();
                 tracing::warn!(?partitions, wait_ms = wait.as_millis() as u64, "sync waits: {fault}");
                 if finish.is_cancelled() {
                     // The journal keeps what could not be committed; the next node to start takes it over.
@@ -50,7 +85,12 @@ pub async fn sync(app: &App, partitions: &[u16], finish: &CancellationToken) -> 
     }
 }
 
-async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backoff: &mut Backoff) -> Result<(), Fault> {
+async fn follow(
+    app: &App,
+    partitions: &[u16],
+    finish: &CancellationToken,
+    attempts: &mut Attempts<'_>,
+) -> Result<(), Fault> {
     let mut follower = Follower::from_ledger(app, partitions).await?;
     let mut reader = app.engine.journal_reader().await?;
     // Whoever committed what is before the cursors may have died in between.
@@ -77,8 +117,7 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
             Commit::Done { rejected, dead_lettered } => {
                 let entries = batches.iter().map(|batch| batch.events.len() + batch.dead_letters.len()).sum();
                 app.metrics.commit(entries, rejected.len(), dead_lettered.len(), began.elapsed());
-                app.sync_failing.store(false, Ordering::Relaxed);
-                backoff.reset();
+                attempts.succeeded();
                 progress.extend(rejected.iter().chain(&dead_lettered).map(Refused::progress));
                 // Before anything can fail, so that nobody takes them for committed.
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
@@ -97,6 +136,7 @@ async fn follow(app: &App, partitions: &[u16], finish: &CancellationToken, backo
                 progress.iter().for_each(|progress| app.waits.reach(*progress));
             }
             Commit::CursorMoved => {
+                attempts.succeeded();
                 // A half of the batch may have been committed before.
                 correct(app).await?;
                 follower = Follower::from_ledger(app, partitions).await?;

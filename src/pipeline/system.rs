@@ -36,6 +36,7 @@ pub struct EngineState {
 pub struct LedgerState {
     /// `sqlite` or `postgres`.
     pub kind: &'static str,
+    /// Whether it answers, and takes what this node commits, where that is this node's work.
     pub up: bool,
 }
 
@@ -115,7 +116,7 @@ impl App {
             timeout(ASK_LIMIT, dead_letters)
         );
         let (asked, state) = (asked.ok().and_then(Result::ok), state.ok().flatten());
-        let ledger = LedgerState { kind: self.ledger.kind().name(), up: state.is_some() };
+        let ledger = LedgerState { kind: self.ledger.kind().name(), up: state.is_some() && self.commits() };
         let known_epoch = self.epoch().ok();
         let engine = EngineState {
             kind: self.engine.kind(),

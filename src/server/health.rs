@@ -1,4 +1,4 @@
-//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, and the engine is not full, so that a load balancer may send clients. All
+//! `/healthz`: the process is alive. `/readyz`: engine and ledger answer, what this server commits is taken, and the engine is not full, so that a load balancer may send clients. All
 //! who ask within a second share one look at them. Whoever asks learns which one does not, and the log why: addresses and names of users are nobody else's business.
 
 use std::sync::Arc;
@@ -29,7 +29,11 @@ pub struct Health {
 
 pub async fn readyz(State(Health { app, found }): State<Health>) -> (StatusCode, Json<Value>) {
     let looked_at = app.clone();
-    let readiness = found.or_look(async move { looked_at.readiness(ANSWER_TIME_MAX).await }).await;
+    let mut readiness = found.or_look(async move { looked_at.readiness(ANSWER_TIME_MAX).await }).await;
+    // Known without a look.
+    if readiness.ledger.is_ok() && !app.commits() {
+        readiness.ledger = Err("what is committed is not taken".to_owned());
+    }
     let ledger_kind = match app.ledger().kind() {
         LedgerKind::Sqlite => "sqlite",
         LedgerKind::Postgres => "postgres",

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acclaim::domain::partition_of;
-use diesel::connection::SimpleConnection;
-use diesel::{Connection, SqliteConnection};
 use serde_json::{Value, json};
 
+use crate::support::hold::Hold;
 use crate::support::postgres::{self, Stop};
 use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 use crate::support::until;
@@ -22,7 +21,7 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// Keeps the ledger from committing anything, until `back`.
 enum Away {
     Stopped(Arc<postgres::Server>),
-    Locked(SqliteConnection),
+    Held(Hold),
 }
 
 impl Away {
@@ -33,18 +32,14 @@ impl Away {
                 tokio::task::spawn_blocking(move || stopping.stop(Stop::Fast)).await.unwrap();
                 Self::Stopped(postgres.clone())
             }
-            None => {
-                let mut other = SqliteConnection::establish(stack.sqlite_file().to_str().unwrap()).unwrap();
-                other.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").unwrap();
-                Self::Locked(other)
-            }
+            None => Self::Held(Hold::begin(stack).await),
         }
     }
 
     async fn back(self) {
         match self {
             Self::Stopped(postgres) => tokio::task::spawn_blocking(move || postgres.start_again()).await.unwrap(),
-            Self::Locked(mut other) => other.batch_execute("ROLLBACK").unwrap(),
+            Self::Held(hold) => hold.end().await,
         }
     }
 }

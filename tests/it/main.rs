@@ -54,3 +54,4 @@ mod system;
 mod takeover;
 mod tidy;
 mod two_ledgers;
+mod unwritable;

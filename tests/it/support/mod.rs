@@ -2,6 +2,7 @@
 
 pub mod counted;
 pub mod gate;
+pub mod hold;
 pub mod live;
 pub mod memory;
 pub mod node;
