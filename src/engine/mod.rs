@@ -28,7 +28,7 @@ mod survey;
 pub use backoff::Backoff;
 pub use events::{Original, RecordOutcome, RecordRequest};
 pub use limits::EngineLimits;
-pub use survey::{PartitionSurvey, Survey};
+pub use survey::{LeaderHeartbeat, PartitionSurvey, Survey};
 
 use std::time::Duration;
 
@@ -469,6 +469,17 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Gives a task back, if it is this owner's.
     async fn release(&self, name: &str, owner: &str) -> Result<()>;
+
+    /// Keeps how often the node that leads has counted in its ledger. An engine that one process has tells it nobody.
+    async fn tell_heartbeat(&self, told: &LeaderHeartbeat) -> Result<()> {
+        let _ = told;
+        Ok(())
+    }
+
+    /// What was told last.
+    async fn leader_heartbeat(&self) -> Result<Option<LeaderHeartbeat>> {
+        Ok(None)
+    }
 }
 
 /// Reads the journal.

@@ -30,3 +30,11 @@ pub struct Survey {
     /// By partition.
     pub partitions: Vec<PartitionSurvey>,
 }
+
+/// How far the node that leads, or has led, had counted in its ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHeartbeat {
+    pub epoch: u64,
+    pub node: String,
+    pub beats: i64,
+}

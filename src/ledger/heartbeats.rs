@@ -48,11 +48,13 @@ const GONE_SQLITE: &str =
 
 const BEAT_POSTGRES: &str = "
     UPDATE heartbeats SET engine = {engine}, epoch = {epoch}, beats = beats + 1, at = clock_timestamp()
-    WHERE node = {node}";
+    WHERE node = {node}
+    RETURNING beats";
 const BEAT_SQLITE: &str = "
     UPDATE heartbeats SET engine = {engine}, epoch = {epoch}, beats = beats + 1,
         at = CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)
-    WHERE node = {node}";
+    WHERE node = {node}
+    RETURNING beats";
 
 const JOIN_POSTGRES: &str = "
     INSERT INTO heartbeats (engine, epoch, node, beats, at)
@@ -83,8 +85,15 @@ struct Row {
     age_ms: i64,
 }
 
-/// Says that a server works in an epoch with an engine; false where the ledger is in another one, or another ledger.
-pub(super) async fn beat(db: &Db, node: &str, engine: &str, epoch: &Epoch) -> Result<bool> {
+#[derive(QueryableByName)]
+struct Counted {
+    #[diesel(sql_type = BigInt)]
+    beats: i64,
+}
+
+/// Says that a server works in an epoch with an engine, and how often it has by now; `None` where the ledger is in another one, or
+/// another ledger.
+pub(super) async fn beat(db: &Db, node: &str, engine: &str, epoch: &Epoch) -> Result<Option<i64>> {
     let (text, join, gone) = (
         db.either(BEAT_POSTGRES, BEAT_SQLITE),
         db.either(JOIN_POSTGRES, JOIN_SQLITE),
@@ -96,16 +105,18 @@ pub(super) async fn beat(db: &Db, node: &str, engine: &str, epoch: &Epoch) -> Re
             meta::table.select(columns).first(conn).await.optional()?;
         let wanted = (signed(epoch.number), Some(epoch.ledger.clone()), epoch.history.map(signed));
         if present != Some(wanted) {
-            return Ok(false);
+            return Ok(None);
         }
         let number = signed(epoch.number);
         let counted = Statement::new(text).bind::<Text, _>(engine).bind::<BigInt, _>(number).bind::<Text, _>(node);
-        if counted.execute(conn).await? == 0 {
-            Statement::new(gone).execute(conn).await?;
-            let joins = Statement::new(join).bind::<Text, _>(engine).bind::<BigInt, _>(number).bind::<Text, _>(node);
-            joins.execute(conn).await?;
+        let counted: Vec<Counted> = counted.load(conn).await?;
+        if let [Counted { beats }] = counted[..] {
+            return Ok(Some(beats));
         }
-        Ok(true)
+        Statement::new(gone).execute(conn).await?;
+        let joins = Statement::new(join).bind::<Text, _>(engine).bind::<BigInt, _>(number).bind::<Text, _>(node);
+        joins.execute(conn).await?;
+        Ok(Some(1))
     })
 }
 

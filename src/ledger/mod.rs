@@ -279,8 +279,8 @@ impl Ledger {
         to_the_end(async move { examine::examine(&db).await }).await
     }
 
-    /// Says that a node works in an epoch with an engine; false where the ledger is in another one, or another ledger.
-    pub async fn beat(&self, node: &str, engine: &str, epoch: &Epoch) -> Result<bool> {
+    /// Says that a node works in an epoch with an engine; how often by now, `None` where the ledger is in another one, or another.
+    pub async fn beat(&self, node: &str, engine: &str, epoch: &Epoch) -> Result<Option<i64>> {
         let db = Arc::clone(&self.lanes.watch);
         let (node, engine, epoch) = (node.to_owned(), engine.to_owned(), epoch.clone());
         to_the_end(async move { heartbeats::beat(&db, &node, &engine, &epoch).await }).await

@@ -78,6 +78,21 @@ fn is_elsewhere(engine: &dyn Engine, node: &str, its_node: &str, its_engine: &st
     its_node != node && !is_here && !is_before
 }
 
+/// Whether another server leads on this engine for another copy of the ledger, or for a later state of it: it has told the engine
+/// of more heartbeats than this ledger has of it. In one ledger that can't be, since it tells what it has counted, so nothing has
+/// to be watched; of two that have been at rest since the one was copied nothing else tells.
+pub async fn leads_elsewhere(engine: &dyn Engine, ledger: &Ledger, node: &str, epoch: u64) -> Result<bool, Fault> {
+    let Some(told) = engine.leader_heartbeat().await?.filter(|told| told.epoch == epoch && told.node != node) else {
+        return Ok(false);
+    };
+    // Rows of servers that are gone are removed some time.
+    if engine.lease_owner(LEASE, Timestamp::now()).await?.as_ref() != Some(&told.node) {
+        return Ok(false);
+    }
+    let known = ledger.heartbeats(epoch).await?.into_iter().find(|known| known.node == told.node);
+    Ok(known.is_none_or(|known| known.beats < told.beats))
+}
+
 /// Waits until nobody leads on this engine any more; false as soon as it is not as it was surveyed, since others of this ledger
 /// have recovered it meanwhile. Servers that go on work for another copy of the ledger: those of this one see in the ledger that
 /// they can't.

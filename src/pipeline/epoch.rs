@@ -6,7 +6,7 @@ use super::error::RETRY_AFTER_MS;
 use super::intake::FULL_RETRY_MS;
 use super::{App, AppError};
 use crate::domain::Timestamp;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, LeaderHeartbeat};
 use crate::ledger::{Epoch, LedgerError};
 
 impl App {
@@ -17,7 +17,13 @@ impl App {
 
     /// Says in the ledger that this node works; false where the ledger is in another epoch, or is another one.
     pub(super) async fn beat(&self, epoch: &Epoch) -> Result<bool, LedgerError> {
-        self.ledger.beat(&self.node, &self.engine.instance(), epoch).await
+        let Some(beats) = self.ledger.beat(&self.node, &self.engine.instance(), epoch).await? else { return Ok(false) };
+        if self.metrics.is_leading() {
+            let told = LeaderHeartbeat { epoch: epoch.number, node: self.node.clone(), beats };
+            // An engine that is away, or full, is told the next one.
+            self.engine.tell_heartbeat(&told).await.ok();
+        }
+        Ok(true)
     }
 
     /// Takes up an epoch.

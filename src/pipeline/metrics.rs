@@ -240,6 +240,10 @@ impl Metrics {
         Counted::in_gauge(&self.leading)
     }
 
+    pub fn is_leading(&self) -> bool {
+        self.leading.get() > 0
+    }
+
     pub fn rebuilt(&self, reason: &'static str, took: Duration) {
         self.rebuild_times.get_or_create(&Reason { reason }).observe(took.as_secs_f64());
     }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::agreement::disagreement;
+use super::alive::leads_elsewhere;
 use super::fault::{Fault, expect_ours};
 use crate::domain::{BoardId, Cursors};
 use crate::engine::{Backoff, EngineError, Notice, Progress};
@@ -110,6 +111,15 @@ pub async fn look(app: Arc<App>) {
         let cursors = state.filter(|state| state.present_epoch() == begun).map(|state| state.cursors);
         if let Some(why) = disagreement(&begun, &committed, &survey, cursors.as_ref()) {
             app.engine_error(epoch, EngineError::Lost(why));
+            continue;
+        }
+        if is_silent || app.metrics.is_leading() {
+            continue;
+        }
+        let elsewhere = leads_elsewhere(app.engine.as_ref(), &app.ledger, &app.node, epoch);
+        if let Ok(Ok(true)) = timeout(LOOK_EVERY, elsewhere).await {
+            let why = "who leads on it counts its heartbeats in another copy of the ledger";
+            app.engine_error(epoch, EngineError::Lost(why.to_owned()));
         }
     }
 }

@@ -40,9 +40,11 @@ pub async fn recover(engine: &dyn Engine, ledger: &Ledger, node: &str) -> Result
         let state = ledger.state(partitions).await?;
         expect_ours(engine, &survey, Some(&state.id))?;
         let present = state.present_epoch();
+        let is_others = former.is_none() && alive::leads_elsewhere(engine, ledger, node, present.number).await?;
         let why = match &former {
             Some(_) => "an earlier version has left it".to_owned(),
             None => match (disagreement(&present, &before, &survey, Some(&state.cursors)), present.history) {
+                (None, Some(_)) if is_others => "who leads on it counts its heartbeats elsewhere".to_owned(),
                 (None, Some(history)) => {
                     engine.join(present.number, history).await?;
                     return Ok(present);

@@ -134,3 +134,79 @@ async fn a_copy_of_the_ledger_does_not_take_the_engine_from_the_first() {
     takes_likes(&server, "cid").await;
     server.assert_verified().await;
 }
+
+/// How often servers have counted in a ledger by now.
+async fn beats(stack: &Stack) -> u64 {
+    stack.count("SELECT SUM(beats) FROM heartbeats").await
+}
+
+/// Nothing was committed since it was copied, so that the one is like the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_ledger_at_rest_is_told_from_it() {
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    takes_likes(&server, "ann").await;
+    until("it is committed", Duration::from_secs(30), async || stack.count("SELECT COUNT(*) FROM events").await == 1)
+        .await;
+    let url = stack.redis.as_ref().unwrap().url();
+    let mut copy = Stack::new(Setup::Servers).await;
+    copy.redis_url = Some(url.clone());
+    let backup = crate::support::postgres::backup(stack.postgres.as_ref().unwrap());
+    backup.restore(copy.postgres.as_ref().unwrap()).await;
+    let copied = beats(&copy).await;
+    until("the server goes on", Duration::from_secs(30), async || beats(&stack).await >= copied + 3).await;
+    let output = serve(&copy, Some(url.clone())).await;
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let told = said.lines().filter(|line| line.contains("another copy of this ledger")).count();
+    assert_eq!(told, 1, "{said}");
+    assert_eq!(beats(&copy).await, copied, "it was never at work");
+    assert!(!server.log().contains("must be recovered"), "it was disturbed:\n{}", server.log());
+    // One of the first ledger is let in at once, and stays.
+    let second = stack.serve().await;
+    assert!(!second.log().contains("waiting"), "{}", second.log());
+    takes_likes(&second, "bob").await;
+    let before = beats(&stack).await;
+    until("both look at each other some times", Duration::from_secs(30), async || beats(&stack).await >= before + 6)
+        .await;
+    for server in [&server, &second] {
+        assert!(!server.log().contains("must be recovered"), "{}", server.log());
+    }
+    // Who takes over is followed by the other.
+    drop(server);
+    takes_likes(&second, "cid").await;
+    until("all is committed", Duration::from_secs(30), async || stack.count("SELECT COUNT(*) FROM events").await == 3)
+        .await;
+    let third = stack.serve().await;
+    takes_likes(&third, "dan").await;
+    third.assert_verified().await;
+}
+
+/// The copy was made a moment ago, so that its server finds nothing at its start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_on_a_fresh_copy_stops_working_by_itself() {
+    let stack = Stack::new(Setup::Servers).await;
+    let server = stack.serve().await;
+    server.with_products(1).await;
+    takes_likes(&server, "ann").await;
+    until("it is committed", Duration::from_secs(30), async || stack.count("SELECT COUNT(*) FROM events").await == 1)
+        .await;
+    let mut copy = Stack::new(Setup::Servers).await;
+    copy.redis_url = Some(stack.redis.as_ref().unwrap().url());
+    crate::support::postgres::backup(stack.postgres.as_ref().unwrap()).restore(copy.postgres.as_ref().unwrap()).await;
+    // As if it had been copied just now.
+    let rows = "SELECT node || ' ' || CAST(beats + 2 AS TEXT) AS value FROM heartbeats";
+    let row = stack.column(rows).await.remove(0);
+    let (node, beats) = row.split_once(' ').unwrap();
+    copy.sql(&format!("UPDATE heartbeats SET beats = {beats} WHERE node = '{node}'")).await;
+    let other = copy.serve().await;
+    let refuses = async || {
+        let answer = other.try_graphql(Some("eve"), TOGGLE, json!({ "product": "p0" })).await.unwrap();
+        answer["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+    };
+    until("it takes nothing any more", Duration::from_secs(30), refuses).await;
+    until("it says why", Duration::from_secs(30), async || other.log().contains("another copy of this ledger")).await;
+    assert!(!server.log().contains("must be recovered"), "it was disturbed:\n{}", server.log());
+    takes_likes(&server, "bob").await;
+}

@@ -4,7 +4,8 @@
 //! they stay together in a Redis Cluster. Every key that a script touches is passed to it.
 //!
 //! ```text
-//! acc:{owner:}            hash    ledger, the id of the ledger that all these keys belong to
+//! acc:{owner:}            hash    ledger, the id of the ledger that all these keys belong to;
+//!                                 heartbeat, <epoch> <beats> <node>: how far the node that leads had counted in its ledger
 //!
 //! acc:{p:<n>}:3:meta           hash    epoch (absent while closed); committed, the position that the ledger has come to;
 //!                                      since, a time before which no entry was recorded that the ledger does not have;
@@ -87,8 +88,8 @@ use self::reply::flag;
 pub use self::settings::SettingsError;
 use super::{
     Apply, BoardSurvey, Build, Engine, EngineError, EngineLimits, EngineMemory, Entries, Generation, JournalReader,
-    LikeOutcome, LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey,
-    UserLikes,
+    LeaderHeartbeat, LikeOutcome, LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result,
+    Survey, UserLikes,
 };
 use crate::domain::{
     BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, Undo, UserId,
@@ -424,5 +425,25 @@ impl Engine for RedisEngine {
         let mut args = Args::default();
         args.push(owner);
         self.link.eval(&script::RELEASE, &[self.lease_key(name)], &args, STEP_LIMIT).await.map(drop)
+    }
+
+    async fn tell_heartbeat(&self, told: &LeaderHeartbeat) -> Result<()> {
+        let LeaderHeartbeat { epoch, node, beats } = told;
+        let mut cmd = redis::cmd("HSET");
+        cmd.arg(self.keys.name(&Key::Owner)).arg("heartbeat").arg(format!("{epoch} {beats} {node}"));
+        self.link.call(&cmd, STEP_LIMIT).await.map(drop)
+    }
+
+    async fn leader_heartbeat(&self) -> Result<Option<LeaderHeartbeat>> {
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(self.keys.name(&Key::Owner)).arg("heartbeat");
+        let told = self.link.call(&cmd, STEP_LIMIT).await?;
+        let Value::BulkString(_) = told else { return Ok(None) };
+        let mut words = reply::text(&told)?.splitn(3, ' ');
+        let mut read = || {
+            let (epoch, beats) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some(LeaderHeartbeat { epoch, beats, node: words.next()?.to_owned() })
+        };
+        Ok(read())
     }
 }

@@ -8,8 +8,9 @@ use acclaim::domain::{
     BoardId, Cursors, EventId, FeedState, PageStart, Place, Points, Position, ProductId, Timestamp, Undo, UserId,
 };
 use acclaim::engine::{
-    Apply, BoardSurvey, Build, Engine, EngineLimits, EngineMemory, Entries, Generation, JournalReader, LikeOutcome,
-    LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey, UserLikes,
+    Apply, BoardSurvey, Build, Engine, EngineLimits, EngineMemory, Entries, Generation, JournalReader, LeaderHeartbeat,
+    LikeOutcome, LikeRequest, Notice, Original, Page, Progress, RecordOutcome, RecordRequest, Result, Survey,
+    UserLikes,
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -274,6 +275,14 @@ impl Engine for Counted {
 
     async fn lease(&self, name: &str, owner: &str, ttl: Duration, at: Timestamp) -> Result<bool> {
         self.engine.lease(name, owner, ttl, at).await
+    }
+
+    async fn tell_heartbeat(&self, told: &LeaderHeartbeat) -> Result<()> {
+        self.engine.tell_heartbeat(told).await
+    }
+
+    async fn leader_heartbeat(&self) -> Result<Option<LeaderHeartbeat>> {
+        self.engine.leader_heartbeat().await
     }
 
     async fn lease_owner(&self, name: &str, at: Timestamp) -> Result<Option<String>> {
