@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::hold::Hold;
 use crate::support::node::{Node, order};
 use crate::support::postgres;
-use crate::support::stack::{Server, Setup, Stack};
+use crate::support::stack::{Server, Setup, Stack, TOGGLE};
 use crate::support::until;
 use acclaim::domain::Timestamp;
 use acclaim::engine::EngineLimits;
@@ -56,6 +56,13 @@ async fn is_up(server: &Server) -> Option<bool> {
     Some(status == StatusCode::OK).filter(|up| system["admin"]["system"]["ledger"]["up"] == *up)
 }
 
+/// The durability of a like; null where it is refused, as on a loaded machine it may be.
+async fn like(server: &Server, product: &str) -> Value {
+    let variables = json!({ "product": product, "key": product });
+    let answer = server.try_graphql(Some("ann"), TOGGLE, variables).await.unwrap();
+    answer["data"]["toggleLike"]["durability"].clone()
+}
+
 async fn a_ledger_that_takes_nothing_is_down(setup: Setup) {
     let mut stack = Stack::new(setup).await;
     stack.ack_timeout_ms = 250;
@@ -77,14 +84,11 @@ async fn a_ledger_that_takes_nothing_is_down(setup: Setup) {
     }
     let server = stack.serve().await;
     server.with_products(4).await;
-    until("a like is committed", TIME_MAX, async || {
-        server.toggle("ann", "p0", Some("first")).await["durability"] == "COMMITTED"
-    })
-    .await;
+    until("a like is committed", TIME_MAX, async || like(&server, "p0").await == "COMMITTED").await;
     until("it is up", TIME_MAX, async || is_up(&server).await == Some(true)).await;
 
     let barred = Barred::begin(&stack, owner.as_ref()).await;
-    assert_eq!(server.toggle("ann", "p1", None).await["durability"], "ACCEPTED");
+    until("a like is accepted", TIME_MAX, async || like(&server, "p1").await == "ACCEPTED").await;
     until("it is down", TIME_MAX, async || is_up(&server).await == Some(false)).await;
     for _ in 0..10 {
         assert_eq!(is_up(&server).await, Some(false), "for as long as nothing is committed");
@@ -122,12 +126,20 @@ async fn an_event_in_flight_is_no_refused_one(setup: Setup) {
     })
     .await;
     let hold = Hold::begin(&node.stack).await;
-    let recorded = node.app.record(&[order("o2", "p0", None)]).await.unwrap();
-    assert_eq!(recorded, (vec![EventResult::Recorded], Some(Durability::Accepted)));
-    for _ in 0..3 {
-        let again = node.app.record(&[order("o2", "p0", None)]).await.unwrap();
-        assert_eq!(again, (vec![EventResult::Duplicate], Some(Durability::Accepted)));
-    }
+    let mut told = Vec::new();
+    until("it is taken, and told three times as a duplicate", TIME_MAX, async || {
+        match node.app.record(&[order("o2", "p0", None)]).await {
+            Ok((results, durability)) => {
+                assert_eq!(durability, Some(Durability::Accepted));
+                told.extend(results);
+            }
+            // As on a loaded machine anything may be.
+            Err(error) => assert!(!error.to_string().contains("has refused"), "{error}"),
+        }
+        told.len() == 4
+    })
+    .await;
+    assert_eq!(told[1..], [const { EventResult::Duplicate }; 3]);
     hold.end().await;
     until("it is committed", TIME_MAX, async || {
         let again = node.app.record(&[order("o2", "p0", None)]).await;
