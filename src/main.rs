@@ -320,7 +320,7 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
         Bench::Likes(settings) => {
             let jwt = settings.jwt;
             let caller = move |user: &str, roles: &[Role]| match &jwt.jwt_secret {
-                Some(secret) => Ok(Caller::Token(sign(&jwt, secret, user, roles, BENCH_TOKEN_VALID_FOR)?)),
+                Some(secret) => Ok(Caller::Token(sign(&jwt, secret, user, roles)?)),
                 None => Ok(Caller::Name(user.to_owned())),
             };
             let shop = match &settings.load.remote.token {
@@ -343,17 +343,17 @@ async fn run_bench(kind: Bench) -> anyhow::Result<ExitCode> {
 
 fn token(settings: &config::Token) -> anyhow::Result<String> {
     let secret = settings.jwt.jwt_secret.as_ref().context("checked with the settings: there is a secret")?;
-    sign(&settings.jwt, secret, &settings.user, &settings.role, settings.valid_for)
+    let claims = claims(&settings.jwt, &settings.user, &settings.role, settings.valid_for)?;
+    let claims = auth::Claims { producer: settings.producer.as_ref().map(ToString::to_string), ..claims };
+    Ok(auth::sign(secret.reveal(), &claims)?)
 }
 
 /// A token that is valid from now on.
-fn sign(
-    jwt: &config::Jwt,
-    secret: &config::Secret,
-    user: &str,
-    roles: &[Role],
-    valid_for: Duration,
-) -> anyhow::Result<String> {
+fn sign(jwt: &config::Jwt, secret: &config::Secret, user: &str, roles: &[Role]) -> anyhow::Result<String> {
+    Ok(auth::sign(secret.reveal(), &claims(jwt, user, roles, BENCH_TOKEN_VALID_FOR)?)?)
+}
+
+fn claims(jwt: &config::Jwt, user: &str, roles: &[Role], valid_for: Duration) -> anyhow::Result<auth::Claims> {
     let now = u64::try_from(Timestamp::now().as_ms() / 1000).context("the clock is before 1970")?;
     let role = |role: &Role| match role {
         Role::User => "USER".to_owned(),
@@ -361,7 +361,7 @@ fn sign(
         Role::Admin => "ADMIN".to_owned(),
         Role::Metrics => "METRICS".to_owned(),
     };
-    let claims = auth::Claims {
+    Ok(auth::Claims {
         sub: user.to_owned(),
         iat: Some(now),
         exp: now + valid_for.as_secs(),
@@ -369,8 +369,8 @@ fn sign(
         iss: jwt.jwt_issuer.clone(),
         aud: jwt.jwt_audience.clone(),
         jti: Some(acclaim::graphql::new_request_id()),
-    };
-    Ok(auth::sign(secret.reveal(), &claims)?)
+        producer: None,
+    })
 }
 
 /// A line on standard output. Whoever reads it may have seen enough: `acclaim schema | head` is no failure.

@@ -165,7 +165,7 @@ pub async fn fill(server: &Server) {
             let before = jiff::SignedDuration::from_secs((turn * 3_571 % 432_000) as i64);
             json!({
                 "id": format!("filled-{turn}"),
-                "signal": if turn % 4 == 0 { "ORDER" } else { "VIEW" },
+                "signal": if turn.is_multiple_of(4) { "ORDER" } else { "VIEW" },
                 "productId": format!("p{product}"),
                 "occurredAt": (now - before).to_string(),
             })

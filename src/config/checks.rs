@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use acclaim::domain::{BoardId, UserId};
+use acclaim::domain::{BoardId, Producer, UserId};
 
 use super::{Auth, Command, Database, Demo, Import, Jwt, Listen, Redis, Remote, Serve, Token};
 
@@ -217,6 +217,10 @@ impl Token {
 
 pub(super) fn board(text: &str) -> Result<BoardId, String> {
     BoardId::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn producer(text: &str) -> Result<Producer, String> {
+    Producer::new(text).map_err(|error| error.to_string())
 }
 
 /// An address, or `localhost:PORT`, as people write it.

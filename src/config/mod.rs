@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acclaim::domain::BoardId;
+use acclaim::domain::{BoardId, Producer};
 use acclaim::engine::EngineLimits;
 use acclaim::server::Readers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -247,6 +247,11 @@ pub struct Token {
     /// What the holder may do; can be given several times
     #[arg(long, required = true)]
     pub role: Vec<Role>,
+
+    /// To whom the events belong that the holder records, where several tills share them: the claim `producer`. The user
+    /// where it is not given
+    #[arg(long, value_parser = checks::producer)]
+    pub producer: Option<Producer>,
 
     /// How long it is valid: 30m, 8h, 1d
     #[arg(long, default_value = "1d", value_name = "DURATION", value_parser = checks::duration)]

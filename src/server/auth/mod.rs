@@ -376,6 +376,9 @@ pub struct Claims {
     /// By which the token can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
+    /// To whom the events belong that the holder records; the subject's own name where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub producer: Option<String>,
 }
 
 /// Signs a token with HS256.

@@ -203,6 +203,30 @@ async fn what_goes_on_for_a_viewer_alone_is_paid_for() {
     assert!(own < all * 2 / 3 && all > 10, "{own} of {all}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_a_subscription_is_not_kept() {
+    let (_stack, server) = open(&["--metrics", "anyone"]).await;
+    let junk = "x".repeat(900_000);
+    let body = json!({ "query": "subscription { boardChanges { seq } }", "variables": { "junk": junk } }).to_string();
+    let stream = async || {
+        let request = server.http.post(format!("{}/graphql/stream", server.url)).header("accept", "text/event-stream");
+        let mut response = request.header("content-type", "application/json").body(body.clone()).send().await.unwrap();
+        assert!(response.chunk().await.unwrap().is_some(), "it has begun");
+        response
+    };
+    let mut streams = vec![stream().await];
+    let before = metric(&server, "process_resident_memory_bytes").await;
+    for _ in 0..80 {
+        streams.push(stream().await);
+    }
+    // 72 MB came with them.
+    until("it is given back", LIMIT, async || {
+        metric(&server, "acclaim_subscriptions").await == 81.0
+            && metric(&server, "process_resident_memory_bytes").await - before < 30e6
+    })
+    .await;
+}
+
 async fn open(arguments: &[&str]) -> (Stack, Server) {
     let mut stack = Stack::new(Setup::Embedded).await;
     stack.arguments = arguments.iter().map(ToString::to_string).collect();

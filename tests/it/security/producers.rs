@@ -50,7 +50,10 @@ async fn events_belong_to_their_producer(setup: Setup) {
     stack.arguments = ["--jwt-secret", SECRET].map(str::to_owned).to_vec();
     let server = stack.serve().await;
     let till = token("till-1", Some("shop"), &["INGEST"]);
-    let other_till = token("till-2", Some("shop"), &["INGEST"]);
+    let mut command = stack.command();
+    command.args(["token", "--user", "till-2", "--producer", "shop", "--role", "ingest"]);
+    let printed = command.env("ACCLAIM_JWT_SECRET", SECRET).output().unwrap();
+    let other_till = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
     // Named as the shop's ids begin, and as what is stored of them does.
     let thief = token("shop:", None, &["INGEST"]);
     let admin = token("root", None, &["INGEST", "ADMIN"]);
