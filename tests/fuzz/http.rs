@@ -28,9 +28,9 @@ const PIPELINED_MAX: usize = 16;
 const BATCHES: usize = 60;
 /// The server answers everything within 15 s, or says that it can't.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// With these a request is refused before its body is read. Where the body is still on its way then, the connection is closed,
+/// With these a request is refused before its body is read, or all of it. Where the body is still on its way then, the connection is closed,
 /// and what was sent behind it has to be sent again.
-const UNREAD: [u16; 5] = [401, 404, 405, 406, 415];
+const UNREAD: [u16; 6] = [401, 404, 405, 406, 413, 415];
 /// Statuses that the README names, and those that HTTP itself needs.
 const STATUSES: [u16; 13] = [200, 400, 401, 403, 404, 405, 406, 408, 413, 414, 415, 429, 503];
 

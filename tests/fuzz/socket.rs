@@ -151,10 +151,10 @@ impl Connection {
     fn burst(&mut self, world: &World, most: usize, rng: &mut StdRng) -> Burst {
         let mut burst = Burst::default();
         let wanted = rng.random_range(1..=BURST_MAX).min(most);
-        if self.expires && rng.random_ratio(1, 4) {
+        if self.expires && rng.random_ratio(1, 10) {
             burst.may_end = true;
             // More than the server reads at once.
-            while burst.frames < most.min(2_000) {
+            while burst.frames < most.min(500) {
                 burst.text(br#"{"type":"ping"}"#, rng);
             }
             return burst;
