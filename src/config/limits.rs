@@ -87,14 +87,14 @@ pub struct Limits {
     pub connections_per_address: u32,
 
     /// What one caller may take of a server for long, in units of 10 µs of its time in a second; 0 for no limit. 10,000 are a
-    /// tenth of a core, or 100 pages of rankings, which an office behind one address stays below. Who is signed in has a
+    /// tenth of a core, or 400 pages of rankings, which an office behind one address stays below. Who is signed in has a
     /// budget of his own, others that of their address (of a /64 in IPv6); ten times as much with the role INGEST or ADMIN.
     /// Private addresses have none unless --trusted-proxy is set
     #[arg(long, env = "ACCLAIM_BUDGET", default_value_t = DEFAULT.budget_rate as u32, value_name = "UNITS")]
     #[arg(value_parser = count(0))]
     pub budget: u32,
 
-    /// What one caller may take at once, in the same units: half a second of a core, or 500 pages
+    /// What one caller may take at once, in the same units: half a second of a core, or 2,000 pages
     #[arg(long, env = "ACCLAIM_BUDGET_BURST", default_value_t = DEFAULT.budget_burst as u32, value_name = "UNITS")]
     #[arg(value_parser = count(100))]
     pub budget_burst: u32,

@@ -186,6 +186,6 @@ fn every_help_page_explains_and_no_setting_that_may_hold_a_secret_shows_its_valu
     command.build();
     let mut pages = 0;
     visit(&mut command, &mut pages);
-    assert_eq!(pages, 16, "acclaim, its ten commands, the two imports and the three benches");
+    assert_eq!(pages, 17, "acclaim, its ten commands, the two imports and the four benches");
     assert_eq!(format!("{:?}", Secret::from("hunter2".to_owned())), "Secret(…)");
 }

@@ -357,7 +357,7 @@ mod tests {
 
     /// What is answered where a resolver gave `data`, and the fields at `failed` an error.
     fn answered(query: &str, data: Json, failed: &[Json]) -> (String, Vec<Json>) {
-        let prepared = Documents::new(DocumentLimits::default()).prepare(Request::new(query), 1).unwrap();
+        let prepared = Documents::new(DocumentLimits::default()).prepare(Request::new(query), 1).0.unwrap();
         let mut response = Response::new(Value::from_json(data).unwrap());
         response.errors = failed
             .iter()

@@ -12,10 +12,11 @@ use futures_util::FutureExt;
 use super::answer::{Answer, Writer};
 use super::document::{Documents, Prepared, Request, Step};
 use super::errors::{self, Failure};
-use super::groups::{Execution, Groups, Key, Member, OpenSubscriptions, Toll};
+use super::groups::{Groups, Key, Member, OpenSubscriptions};
 use super::guards::{Audience, Caller};
 use super::limits::DocumentLimits;
-use super::{Schema, schema, sharing};
+use super::sharing::{self, Execution, Toll};
+use super::{Schema, schema};
 use crate::live::Hub;
 use crate::pipeline::{App, AppError, Metrics};
 
@@ -25,7 +26,7 @@ pub type Payload = Bytes;
 /// What a request asks for, or why it is refused.
 pub struct Operation {
     prepared: Result<Prepared, Box<Response>>,
-    cost: u64,
+    read: u64,
     began: Instant,
 }
 
@@ -35,9 +36,14 @@ impl Operation {
         self.prepared.as_ref().ok().map(|prepared| prepared.form.kind)
     }
 
-    /// In units of 10 µs of the time of server and stores; of what is refused, what it took to find that out.
+    /// What running it costs, in units of 10 µs of the time of server and stores; nothing where it is refused.
     pub fn cost(&self) -> u64 {
-        self.cost
+        self.prepared.as_ref().map_or(0, |prepared| prepared.cost)
+    }
+
+    /// What it has cost to get here, in the same units.
+    pub fn read(&self) -> u64 {
+        self.read
     }
 }
 
@@ -74,10 +80,8 @@ impl Api {
     /// Looks at what a request asks for, without running it.
     pub fn prepare(&self, request: Request) -> Operation {
         let began = Instant::now();
-        match self.documents.prepare(request, self.app().definitions().boards.len()) {
-            Ok(prepared) => Operation { cost: prepared.cost, prepared: Ok(prepared), began },
-            Err((refused, cost)) => Operation { cost, prepared: Err(refused), began },
-        }
+        let (prepared, read) = self.documents.prepare(request, self.app().definitions().boards.len());
+        Operation { prepared, read, began }
     }
 
     /// The node behind it.

@@ -25,7 +25,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, FuturesUnordered, unfold};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::answer::{Answer, Writer};
 use super::delivery::{Delivery, Frame, LiveEvent, Outlet, Seat, Teller};
@@ -33,8 +33,9 @@ use super::document::{Field, NormalForm, Source};
 use super::errors::Failure;
 use super::executor::panicked;
 use super::guards::Audience;
+use super::sharing::{Execution, Toll};
 use super::tap::{Opened, Tap};
-use super::{Schema, errors, new_request_id};
+use super::{Schema, errors, new_request_id, sharing};
 use crate::domain::{FeedPosition, SnapshotReason};
 use crate::engine::EngineError;
 use crate::live::{BoardUpdate, FOLLOWED_MAX, Hub, ResumeWith, Sequence, ShownBuild, Update};
@@ -50,8 +51,6 @@ const ASKED_MAX: usize = 64;
 const EXECUTE_TIME_MAX: Duration = Duration::from_secs(15);
 /// When a member may try again whose position can't be looked up.
 const RETRY_AFTER_MS: u64 = 1_000;
-/// How long whoever has spent a budget waits for the next event. Whoever joins meanwhile waits too.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What makes subscriptions the same: who asks, and a hash of what is asked. Each key is kept for as long as its group is, and
 /// variables may be long.
@@ -69,19 +68,6 @@ impl Key {
         let asked = Sha256::new().chain_update(len).chain_update(&form.text).chain_update(variables).finalize();
         Self { asked: asked.into(), audience }
     }
-}
-
-/// Takes units of 10 µs from somebody's budget for what was done, and says for how long to pause.
-pub type Toll = Arc<dyn Fn(u64) -> Option<Duration> + Send + Sync>;
-
-/// What a group executes.
-pub struct Execution {
-    pub form: Arc<NormalForm>,
-    pub variables: Variables,
-    pub audience: Audience,
-    /// Units of each execution, and who pays for them where it is one viewer's alone.
-    pub cost: u64,
-    pub toll: Option<Toll>,
 }
 
 /// How many members there are. Cheap to clone.
@@ -287,9 +273,7 @@ impl<'a> Running<'a> {
                 updates = self.sequence.next() => match updates {
                     Some(updates) => {
                         let done = self.advance(updates, &teller).await;
-                        if let Some(pause) = self.toll.as_ref().and_then(|toll| toll(self.cost)) {
-                            sleep(pause.min(PAUSE_MAX)).await;
-                        }
+                        sharing::pay(self.toll.as_ref(), self.cost).await;
                         done
                     }
                     None => return self.end(&teller).await,

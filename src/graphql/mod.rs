@@ -34,8 +34,9 @@ pub use answer::Answer;
 pub use delivery::{LiveEvent, Outlet, Put};
 pub use document::Request;
 pub use executor::{Api, Operation, Outcome, Payload, new_request_id};
-pub use groups::{Member, OpenSubscriptions, Toll};
+pub use groups::{Member, OpenSubscriptions};
 pub use limits::DocumentLimits;
+pub use sharing::Toll;
 
 use crate::pipeline::App;
 use mutation::Mutation;

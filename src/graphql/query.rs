@@ -70,6 +70,7 @@ impl Query {
     /// Same order and length as `nodeIds`, each as by `node`. At most 100.
     async fn nodes(&self, ctx: &Context<'_>, node_ids: Vec<ID>) -> Result<Vec<Found>> {
         bounded("nodeIds", node_ids.len())?;
+        node::check(&node_ids)?;
         Ok(node::find(ctx, &node_ids).await)
     }
 

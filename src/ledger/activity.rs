@@ -40,21 +40,32 @@ pub(super) struct Run {
 type Row = (i32, String, i16, i64);
 
 macro_rules! rows_of {
-    ($run:expr, $read:expr) => {{
-        let mut rows = activity::table
+    ($run:expr) => {{
+        activity::table
             .select((activity::bucket, activity::product_id, activity::signal, activity::count))
             .filter(activity::bucket.ge($run.segment.first.0))
             .filter(activity::bucket.lt($run.segment.end.0))
             .filter(activity::signal.eq_any(&$run.signals))
-            .into_boxed();
-        if let Some(ids) = &$run.products {
-            rows = rows.filter(activity::product_id.eq_any(ids));
-        }
-        if let Some(most) = $run.counts_max {
-            rows = rows.limit(most as i64 + 1 - $read as i64);
-        }
-        rows
     }};
+}
+
+/// How the counts of some products are added up.
+const BY_PRODUCT: (activity::product_id, activity::signal) = (activity::product_id, activity::signal);
+const BY_BUCKET: (activity::bucket, activity::product_id, activity::signal) =
+    (activity::bucket, activity::product_id, activity::signal);
+
+/// As above, of some products: what partitions and, of an even segment, buckets have counted is added up by the database.
+macro_rules! sums_of {
+    ($run:expr, $ids:expr, $most:expr, $bucket:expr, $groups:expr) => {
+        activity::table
+            .group_by($groups)
+            .select(($bucket, activity::product_id, activity::signal, sql::<BigInt>("CAST(SUM(count) AS BIGINT)")))
+            .filter(activity::bucket.ge($run.segment.first.0))
+            .filter(activity::bucket.lt($run.segment.end.0))
+            .filter(activity::signal.eq_any(&$run.signals))
+            .filter(activity::product_id.eq_any($ids))
+            .limit($most)
+    };
 }
 
 /// A connection that activity can be read from.
@@ -65,9 +76,17 @@ pub(super) trait ReadsActivity {
 
 impl ReadsActivity for AsyncPgConnection {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
+        if let Some(ids) = &run.products {
+            let most = tally.room(run);
+            let rows: Vec<Row> = match run.segment.is_even {
+                true => sums_of!(run, ids, most, sql::<Integer>("MIN(bucket)"), BY_PRODUCT).load(self).await?,
+                false => sums_of!(run, ids, most, activity::bucket, BY_BUCKET).load(self).await?,
+            };
+            return Ok(tally.with(rows, run)?);
+        }
         match run.pace {
             Pace::Whole => {
-                let mut rows = rows_of!(run, tally.read).load_stream::<Row>(self).await?.enumerate();
+                let mut rows = rows_of!(run).load_stream::<Row>(self).await?.enumerate();
                 while let Some((index, row)) = rows.next().await {
                     tally.add(row?, run)?;
                     if index % PIECE_LEN == 0 {
@@ -78,7 +97,7 @@ impl ReadsActivity for AsyncPgConnection {
             // By a cursor, for which this must be in a transaction. All its rows will be wanted, not the first few.
             Pace::Pieces => {
                 self.batch_execute("SET LOCAL cursor_tuple_fraction = 1").await?;
-                Declare(rows_of!(run, tally.read)).execute(self).await?;
+                Declare(rows_of!(run)).execute(self).await?;
                 let fetch = format!("FETCH {PIECE_LEN} FROM activity_rows");
                 loop {
                     let piece: Vec<Row> = sql::<(Integer, Text, SmallInt, BigInt)>(&fetch).load(self).await?;
@@ -113,7 +132,18 @@ impl ReadsActivity for SqliteConn {
     async fn add_up(&mut self, run: &Run, mut tally: Tally) -> Result<Tally, Failure> {
         let run = run.clone();
         let read = self.spawn_blocking(move |conn| {
-            let rows = diesel::RunQueryDsl::load_iter::<Row, _>(rows_of!(run, tally.read), conn)?;
+            if let Some(ids) = &run.products {
+                let most = tally.room(&run);
+                let rows: Vec<Row> = match run.segment.is_even {
+                    true => {
+                        let sums = sums_of!(run, ids, most, sql::<Integer>("MIN(bucket)"), BY_PRODUCT);
+                        diesel::RunQueryDsl::load(sums, conn)?
+                    }
+                    false => diesel::RunQueryDsl::load(sums_of!(run, ids, most, activity::bucket, BY_BUCKET), conn)?,
+                };
+                return Ok(tally.with(rows, &run));
+            }
+            let rows = diesel::RunQueryDsl::load_iter::<Row, _>(rows_of!(run), conn)?;
             for (index, row) in rows.enumerate() {
                 if let Err(error) = tally.add(row?, &run) {
                     return Ok(Err(error));
@@ -144,6 +174,17 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// How many rows may still be read, and one more, by which too many are noticed.
+    fn room(&self, run: &Run) -> i64 {
+        run.counts_max.map_or(i64::MAX, |most| (most + 1).saturating_sub(self.read) as i64)
+    }
+
+    fn with(mut self, rows: Vec<Row>, run: &Run) -> Result<Self> {
+        rows.into_iter().try_for_each(|row| self.add(row, run))?;
+        self.end(run.segment);
+        Ok(self)
+    }
+
     fn add(&mut self, (bucket, product, signal, count): Row, run: &Run) -> Result<()> {
         self.read += 1;
         if let Some(most) = run.counts_max.filter(|most| self.read > *most) {

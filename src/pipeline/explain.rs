@@ -16,8 +16,8 @@ use crate::ledger::{Definitions, Snapshot, Wanted};
 /// seconds, which is longer than the ledger lags behind when all is well, and takes a tenth of a second to read.
 const ENTRIES_MAX: usize = 50_000;
 
-/// Counts of activity that a look-up may read: of a page of 100 those of ten days in each quarter of an hour, some 50 ms of
-/// the ledger's time and of ours.
+/// Counts of activity that a look-up may read, added up by the ledger as far as they have one weight: of a page of 100 all five
+/// signals of two days in each quarter of an hour, some 50 ms of the ledger's time and of ours.
 const COUNTS_MAX: usize = 100_000;
 /// Look-ups at a time on a node, so that they keep neither the ledger nor a processor from others.
 pub(super) const TALLIES_AT_ONCE: usize = 2;

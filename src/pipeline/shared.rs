@@ -30,7 +30,8 @@ impl<K: Hash + Eq + Clone, T: Clone> Shared<K, T> {
         self.known.remove_if(&key, |(at, _)| at.elapsed() > TOLD_AGAIN_FOR);
         let compute = async {
             let _turn = self.turns.acquire().await.expect("nobody closes it");
-            Ok((Instant::now(), compute.await?))
+            let answer = compute.await?;
+            Ok((Instant::now(), answer))
         };
         // Apart, so that whoever asks for it is not as large as what computes it.
         Box::pin(self.known.get_or_insert_async(&key, compute)).await.map(|(_, answer)| answer)

@@ -26,6 +26,8 @@ pub const MESSAGE: u64 = 1;
 const BYTES_PER_UNIT: u64 = 1_000;
 /// Whoever records events or administers does so for a whole shop: an import of 10,000 events a second stays below it.
 const TRUSTED_FACTOR: u64 = 10;
+/// The longest that a debt lasts: a page left open overnight does not lock its user out in the morning.
+const DEBT_MAX: Duration = Duration::from_secs(10);
 /// Callers that are looked through at the least, to forget those whose buckets are full.
 const SWEPT_MIN: usize = 1_000;
 
@@ -108,6 +110,7 @@ impl Budgets {
         let (now, whole) = (Instant::now(), self.fills_in(self.burst));
         let mut buckets = self.buckets.lock().expect("as above");
         let full_at = buckets.full_at(&payer.who, now) + self.fills_in(payer.units(units));
+        let full_at = full_at.min(now + whole + DEBT_MAX);
         buckets.fill_at(&payer.who, full_at, now);
         Some((full_at - now).saturating_sub(whole)).filter(|pause| !pause.is_zero())
     }

@@ -24,7 +24,7 @@ use crate::graphql::{Answer, Operation};
 use crate::pipeline::AppError;
 
 /// The header that says what an operation has cost, in units of 10 µs.
-const COST: HeaderName = HeaderName::from_static("acclaim-cost");
+pub const COST: HeaderName = HeaderName::from_static("acclaim-cost");
 /// What has taken this long is seldom mended at once.
 const LATE_RETRY_MS: u64 = 1_000;
 

@@ -17,7 +17,7 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 
 use super::Site;
 use super::accept::Format;
-use super::http::refuse;
+use super::http::{self, refuse};
 use super::request::Refusal;
 use super::request_id::{self, RequestId};
 use crate::graphql::errors::Failure;
@@ -60,7 +60,7 @@ impl Origins {
             // Clients and tracers send headers of their own (apollographql-client-name, traceparent), and no header gives a page
             // more than its reader has.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([request_id::HEADER, header::RETRY_AFTER])
+            .expose_headers([request_id::HEADER, header::RETRY_AFTER, http::COST])
             .max_age(PREFLIGHT_AGE_MAX)
     }
 

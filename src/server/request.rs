@@ -99,7 +99,11 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
         _ => return Err(Refusal::method("GET, POST", "operations are sent by POST, or by GET")),
     };
     let parameters = match only_reads {
-        true => in_address(request.uri())?,
+        true => {
+            let len = request.uri().query().map_or(0, str::len);
+            site.budgets.owe(payer.as_ref(), budget::of_bytes(len));
+            in_address(request.uri())?
+        }
         false => in_body(site, request, payer.as_ref(), &mut room).await?,
     };
     let document = site.persisted.document(parameters.query, parameters.extensions.as_ref());
@@ -112,7 +116,12 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
     operation.variables = parameters.variables.unwrap_or_default();
     operation.operation_name = parameters.operation_name;
     let operation = site.api.prepare(operation);
-    pay(site, payer.as_ref(), operation.cost()).await?;
+    // What has been done is charged whether there is enough for it or not.
+    site.budgets.owe(payer.as_ref(), operation.read());
+    if let Err(failure) = site.charge(payer.as_ref(), operation.cost()) {
+        drop(room);
+        return Err(refused(failure).await);
+    }
     // One that can't be run is refused as on any other way.
     if only_reads && operation.kind() == Some(OperationType::Mutation) {
         return Err(Refusal::method("POST", "a mutation is sent by POST"));
@@ -120,16 +129,22 @@ pub async fn read(site: &Site, address: IpAddr, request: Request) -> Result<Aske
     Ok(Asked { identity, operation, _room: room })
 }
 
-/// How long whoever is over budget waits to be told so: over a connection that is kept, refusals would else follow each other
-/// as fast as they can be written.
-const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause before a caller is told that a budget is spent. Without a pause a connection that is kept would ask and be
+/// refused as fast as both sides can write.
+pub const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 
 async fn pay(site: &Site, payer: Option<&Payer>, units: u64) -> Result<(), Refusal> {
-    let Err(failure) = site.charge(payer, units) else { return Ok(()) };
+    match site.charge(payer, units) {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(refused(failure).await),
+    }
+}
+
+async fn refused(failure: Failure) -> Refusal {
     if let Failure::OverBudget { retry_after_ms } = failure {
         tokio::time::sleep(Duration::from_millis(retry_after_ms).min(REFUSED_PAUSE)).await;
     }
-    Err(Refusal::limited(failure))
+    Refusal::limited(failure)
 }
 
 /// Charges what is no operation: a page costs as much as a request does.
@@ -195,7 +210,7 @@ async fn in_body(
     let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
     let body = whole(request.into_body(), stated.unwrap_or(0), site.limits.body_len, room).await?;
     // Whatever it turns out to be, reading it takes as long.
-    pay(site, payer, budget::of_bytes(body.len())).await?;
+    site.budgets.owe(payer, budget::of_bytes(body.len()));
     // Serde would take a list for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refusal::bad("body", "send one operation in a request: batches are not taken"));

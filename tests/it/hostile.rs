@@ -192,7 +192,7 @@ async fn the_deepest_documents_fit_on_a_stack() {
     let server = stack.serve().await;
     server.with_products(30).await;
     for product in 0..30 {
-        server.toggle("ann", &format!("p{product}"), None).await;
+        server.toggle(&format!("user-{product}"), &format!("p{product}"), None).await;
     }
     let row = "explanation { lines { note } } movement { places } product { like { viewerHasLiked } currentRank }";
     for path in [

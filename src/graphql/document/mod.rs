@@ -55,6 +55,9 @@ const FIELD_LEN: u64 = 800;
 /// Variables of more weight take over a millisecond to be looked at.
 const LONG_WEIGHT: usize = 2_000;
 
+/// Documents of more tokens may take over a millisecond to be brought into their normal form.
+const LONG_TOKENS: usize = 200;
+
 /// What a client asks to have executed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -137,21 +140,24 @@ impl Documents {
         }
     }
 
-    /// The operation that a request asks for, with its cost where there are so many boards. The response says why it is
-    /// refused, and the number what it has cost to find that out.
-    pub fn prepare(&self, request: Request, boards: usize) -> Result<Prepared, (Box<Response>, u64)> {
-        let (document, read) = match self.valid.get(request.query.as_str()) {
+    /// The operation that a request asks for, with its cost where there are so many boards, or a response that says why it is
+    /// refused; and the units that it has taken to find that out.
+    pub fn prepare(&self, request: Request, boards: usize) -> (Result<Prepared, Box<Response>>, u64) {
+        let (document, mut read) = match self.valid.get(request.query.as_str()) {
             Some(known) => (Ok(known), 0),
             None => (apart(|| self.parse(&request.query)), cost::of_document(request.query.len())),
         };
-        let prepared = document.and_then(|document| self.operation(request, document, boards));
-        match prepared {
-            Ok(prepared) => Ok(Prepared { cost: prepared.cost + read, ..prepared }),
-            Err(refused) => Err((refused, read)),
-        }
+        let prepared = document.and_then(|document| self.operation(request, document, boards, &mut read));
+        (prepared, read)
     }
 
-    fn operation(&self, request: Request, document: Arc<Document>, boards: usize) -> Result<Prepared, Box<Response>> {
+    fn operation(
+        &self,
+        request: Request,
+        document: Arc<Document>,
+        boards: usize,
+        read: &mut u64,
+    ) -> Result<Prepared, Box<Response>> {
         let operation = document.valid.operations.get(request.operation_name.as_deref());
         let operation = operation.map_err(|error| refused(Failure::bad("operationName", error.message())))?;
         let declared = operation.variables.iter().filter_map(|variable| request.variables.get(variable.name.as_str()));
@@ -167,8 +173,10 @@ impl Documents {
         let form = match self.forms.get(&key) {
             Some(form) => form,
             None => {
-                let form = NormalForm::of(self.definitions, &document.valid, operation, &variables, &self.limits);
+                let make = || NormalForm::of(self.definitions, &document.valid, operation, &variables, &self.limits);
+                let form = if document.tokens > LONG_TOKENS { apart(make) } else { make() };
                 let form = Arc::new(form.map_err(refused)?);
+                *read += cost::of_form(form.field_count);
                 // A document that is not kept has another id next time.
                 if request.query.len() <= DOCUMENT_LEN_MAX {
                     self.forms.insert(key, form.clone());
@@ -265,7 +273,7 @@ mod tests {
     fn prepare(query: &str, variables: serde_json::Value) -> Result<Prepared, Box<Response>> {
         let variables = Variables::from_json(variables);
         let request = Request::new(query).variables(variables);
-        Documents::new(DocumentLimits::default()).prepare(request, 1).map_err(|(refused, _)| refused)
+        Documents::new(DocumentLimits::default()).prepare(request, 1).0
     }
 
     fn text(query: &str) -> String {
@@ -425,7 +433,7 @@ mod tests {
         for n in 0..500 {
             let ids = "a".repeat(n) + &" id".repeat(1_000);
             let query = format!("{{ v{n}: viewer {{ i: id {} }} }}", &ids[n..]);
-            documents.prepare(Request::new(query), 1).unwrap();
+            documents.prepare(Request::new(query), 1).0.unwrap();
         }
         assert!(
             documents.valid.weight() <= DOCUMENTS_LEN_MAX && documents.valid.len() < 200,
@@ -441,7 +449,7 @@ mod tests {
         let text = "query A { viewer { id } } mutation B { toggleLike(input: { productId: \"a\" }) { liked } }";
         let prepare = |name: Option<&str>| {
             let request = Request { operation_name: name.map(str::to_owned), ..Request::new(text) };
-            documents.prepare(request, 1).ok()
+            documents.prepare(request, 1).0.ok()
         };
         let kind = |name| prepare(name).map(|prepared| prepared.form.kind);
         assert_eq!(kind(Some("A")), Some(OperationType::Query));

@@ -5,11 +5,12 @@
 
 mod id;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_graphql::{Context, Error, ID, Interface, Result};
 
 use super::app;
+use super::errors::Failure;
 use super::guards::{Caller, Role};
 use super::siblings::Siblings;
 use super::types::audit::{AuditEntry, DeadLetter};
@@ -46,6 +47,24 @@ pub enum Node {
 
 /// What an id leads to: nothing, or one object, or why it can't be read.
 pub type Found = Option<Result<Node>>;
+
+/// Periods that one list of ids may lead to: each is looked up by itself.
+const PERIODS_MAX: usize = 8;
+
+/// Refuses ids that lead to too many periods.
+pub fn check(ids: &[ID]) -> Result<(), Failure> {
+    let periods = ids.iter().filter_map(|id| match NodeId::decode(id)? {
+        NodeId::Period(board, key) | NodeId::Entry(board, key, _) => Some((board, key)),
+        _ => None,
+    });
+    match periods.collect::<BTreeSet<_>>().len() {
+        found if found > PERIODS_MAX => {
+            let message = format!("nodeIds: they lead to {found} periods");
+            Err(Failure::too_many("nodePeriods", PERIODS_MAX, message))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The objects that ids name, in their order. Products are looked up together, and so are the entries of a period.
 pub async fn find(ctx: &Context<'_>, ids: &[ID]) -> Vec<Found> {

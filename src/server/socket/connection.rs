@@ -28,6 +28,7 @@ use crate::server::admission::{Admitted, Following, Follows};
 use crate::server::auth::Identity;
 use crate::server::budget::{self, Payer};
 use crate::server::http::{Writes, late};
+use crate::server::request::REFUSED_PAUSE;
 use crate::server::wire::Wire;
 
 /// How long a client may take to say who it is.
@@ -294,7 +295,9 @@ impl Connection {
             return self.refuse(&operation, failure).await;
         }
         let prepared = self.site.api.prepare(request);
+        self.site.budgets.owe(self.payer.as_ref(), prepared.read());
         if let Err(failure) = self.site.charge(self.payer.as_ref(), prepared.cost()) {
+            self.reads_at = Some(Instant::now() + REFUSED_PAUSE);
             return self.refuse(&operation, failure).await;
         }
         let (site, toll) = (self.site.clone(), self.site.toll(self.payer.as_ref()));
