@@ -26,7 +26,7 @@ async fn pages_of_known_origins_may_send_any_header() {
             (200, "https://shop.example", WANTED, "GET,POST")
         );
         let (_, _, exposed) = ask("GET", path, "https://shop.example").await;
-        assert_eq!(exposed.as_deref(), Some("x-request-id,retry-after"));
+        assert_eq!(exposed.as_deref(), Some("x-request-id,retry-after,acclaim-cost"));
         assert_eq!(ask("OPTIONS", path, "https://evil.example").await, (403, [None, None, None], None));
         assert_eq!(ask("OPTIONS", path, "null").await, (403, [None, None, None], None));
     }
