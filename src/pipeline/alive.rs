@@ -90,7 +90,11 @@ pub async fn leads_elsewhere(engine: &dyn Engine, ledger: &Ledger, node: &str, e
         return Ok(false);
     }
     let known = ledger.heartbeats(epoch).await?.into_iter().find(|known| known.node == told.node);
-    Ok(known.is_none_or(|known| known.beats < told.beats))
+    if known.is_some_and(|known| known.beats >= told.beats) {
+        return Ok(false);
+    }
+    // Who has begun a later epoch, with another Redis, counts its heartbeat there.
+    Ok(ledger.state(engine.limits().partitions).await?.epoch == epoch)
 }
 
 /// Waits until nobody leads on this engine any more; false as soon as it is not as it was surveyed, since others of this ledger

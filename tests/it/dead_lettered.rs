@@ -199,7 +199,8 @@ fn triggers(setup: Setup) -> Vec<String> {
 }
 
 async fn whatever_a_trigger_does_to_keep_a_row_out_makes_a_dead_letter(setup: Setup) {
-    let stack = Stack::new(setup).await;
+    let mut stack = Stack::new(setup).await;
+    stack.arguments = ["--like-rate", "0"].map(str::to_owned).to_vec();
     let server = stack.serve().await;
     server.with_products(4).await;
     let (_, allow) = rule(setup);

@@ -201,7 +201,7 @@ async fn the_deepest_documents_fit_on_a_stack() {
         "product(id: \"p1\") { entry { product { entry { product { entry { product { entry { explanation { lines { note } } } } } } } } } board { current {",
     ] {
         let document = format!(
-            "{{ {path} around(productId: \"p1\", radius: 50) {{ {row} }} entries(first: 100) {{ nodes {{ {row} }} }} {} }}",
+            "{{ {path} around(productId: \"p1\", radius: 10) {{ {row} }} entries(first: 20) {{ nodes {{ {row} }} }} {} }}",
             "}".repeat(path.matches('{').count() - path.matches('}').count())
         );
         until("the board shows what was liked", Duration::from_secs(20), async || {
